@@ -1,0 +1,80 @@
+//! Every way to fail, each told in one line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+/// A result of the orchestrator.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. None of these means that a scenario did not hold: that is a result, not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line makes no sense.
+    #[error("{0} (try --help)")]
+    Usage(#[from] lexopt::Error),
+    /// The settings file cannot be read, parsed or used.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The settings file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// The database is to be in a directory that is not there.
+    #[error("{}: no such directory", .0.display())]
+    NoDirectory(PathBuf),
+    /// The file is something else than an SQLite database.
+    #[error("{}: not a database", .0.display())]
+    NotADatabase(PathBuf),
+    /// An SQLite database, but not one of ours.
+    #[error("{}: a database of another program, left as it is", .0.display())]
+    ForeignDatabase(PathBuf),
+    /// Another process holds the database.
+    #[error("{}: the database is locked by another process", .0.display())]
+    Locked(PathBuf),
+    /// The database cannot be opened for some other reason.
+    #[error("{}: {source}", path.display())]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// A statement failed on an open database.
+    #[error("job store: {0}")]
+    Store(#[from] rusqlite::Error),
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it was refused.
+        source: io::Error,
+    },
+    /// Something did not happen within its time limit.
+    #[error("gave up waiting for {0}")]
+    TimedOut(String),
+    /// A thread that should report errors panicked instead.
+    #[error("the {0} thread panicked")]
+    Panicked(&'static str),
+}
+
+impl Error {
+    /// Names the trouble SQLite has with opening `path`.
+    pub(crate) fn open(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Self::NotADatabase(path),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked(path),
+            _ => Self::Open { path, source },
+        }
+    }
+
+    /// For `map_err`: an I/O error and what was being done.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}

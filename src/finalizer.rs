@@ -1,0 +1,111 @@
+//! The default context of a mark: [`Finalizer`], with an optional [`Pulse`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Who finalizes a job: the run, the stage it is in, and optionally its pulse.
+///
+/// The default context value of a [`Registry`](crate::Registry). Cloning it allocates nothing.
+///
+/// ```
+/// use livemark::Finalizer;
+///
+/// let finalizer = Finalizer::new(Some(42), "merge");
+/// assert_eq!(finalizer.run_id, Some(42));
+/// assert_eq!(&*finalizer.stage, "merge");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Finalizer {
+    /// The run that finalizes, where runs have numbers.
+    pub run_id: Option<u64>,
+    /// The stage of the finalization. Keep one `Arc<str>` per stage to build finalizers without allocating.
+    pub stage: Arc<str>,
+    /// A sign of progress that the finalizing work gives, if it does.
+    pub pulse: Option<Pulse>,
+}
+
+impl Finalizer {
+    /// A finalizer without a pulse.
+    ///
+    /// ```
+    /// # use livemark::Finalizer;
+    /// let by_literal = Finalizer::new(None, "deploy");
+    /// let by_string = Finalizer::new(None, String::from("deploy"));
+    /// assert_eq!(by_literal.stage, by_string.stage);
+    /// ```
+    pub fn new(run_id: Option<u64>, stage: impl Into<Arc<str>>) -> Self {
+        Self { run_id, stage: stage.into(), pulse: None }
+    }
+
+    /// The same finalizer with a pulse, which the work keeps a clone of and beats.
+    ///
+    /// ```
+    /// use livemark::{Finalizer, Pulse};
+    ///
+    /// let pulse = Pulse::new();
+    /// let finalizer = Finalizer::new(Some(42), "merge").with_pulse(pulse.clone());
+    /// pulse.beat(); // after each step that made progress
+    /// assert!(finalizer.pulse.is_some());
+    /// ```
+    #[must_use]
+    pub fn with_pulse(self, pulse: Pulse) -> Self {
+        Self { pulse: Some(pulse), ..self }
+    }
+}
+
+/// A sign of progress, beaten by the work itself.
+///
+/// A mark says that a finalizer is *alive*; a pulse says that it gets on. Beat it from the work, after each
+/// step: a side thread that beats for it would outlive a worker that hangs (cockroachdb/cockroach#23980).
+/// Clones share one pulse.
+///
+/// ```
+/// use std::time::Duration;
+/// use livemark::Pulse;
+///
+/// let pulse = Pulse::new();
+/// pulse.beat();
+/// assert!(pulse.age() < Duration::from_secs(3600));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Beats>);
+
+#[derive(Debug)]
+struct Beats {
+    origin: Instant,
+    /// Nanoseconds from `origin` to the last beat. Written by `beat` only, and only ever grows.
+    last: AtomicU64,
+}
+
+impl Pulse {
+    /// A pulse whose first beat is now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Beats { origin: Instant::now(), last: AtomicU64::new(0) }))
+    }
+
+    /// Says that the work made progress now. Wait-free.
+    pub fn beat(&self) {
+        // Relaxed, E6: a time stamp that publishes nothing else. `fetch_max`: of two beats the later one counts.
+        self.0.last.fetch_max(self.since_origin(), Ordering::Relaxed);
+    }
+
+    /// How long ago the last beat was; zero if the clock is found to have gone backwards.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let last = self.0.last.load(Ordering::Relaxed); // E6
+        Duration::from_nanos(self.since_origin().saturating_sub(last))
+    }
+
+    fn since_origin(&self) -> u64 {
+        u64::try_from(self.0.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self::new()
+    }
+}

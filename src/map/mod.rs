@@ -1,0 +1,485 @@
+//! The copy-on-write job map: the only place, with `reclaim`, that handles pointers.
+//!
+//! ```text
+//! JobMap ── root: 4,096 slots, chosen by the low bits of the hash
+//!             │
+//!             ├─ empty
+//!             ├─ lone ────► Entry { hash, job, owner }
+//!             ├─ bucket ──► [ (hash, ─► Entry), ... ]      2 to 8 of them; copied to be changed
+//!             └─ branch ──► 64 slots for the next bits, and so on; grow-only
+//! ```
+//!
+//! Every write is one compare-exchange on one slot; every read is one load of one slot, after a walk through
+//! branches that never change. What a write unlinks it retires; a reader keeps a guard for as long as it uses
+//! what it loaded. An empty slot answers without a guard.
+//!
+//! Methods take the caller's [`EpochGuard`] and run no code of the user's but `Eq` of the job, always before the
+//! compare-exchange: a panic in it leaves the map as it was.
+
+mod branch;
+mod bucket;
+mod generations;
+mod slot;
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use crossbeam_epoch::Shared;
+
+use self::branch::{Branch, deeper};
+use self::bucket::Item;
+use self::generations::Generations;
+use self::slot::{Node, Slot, Word};
+use crate::owner::{Generation, Owner};
+use crate::reclaim::{self, EpochGuard};
+use crate::sync::MODEL;
+
+pub(crate) use self::slot::Entry;
+
+// The shape of the map. A model has the same code in a shape of few states.
+
+/// Chosen so that up to a few hundred owned jobs nearly every other job's slot is empty: 32 KiB, of which an
+/// idle `static` touches none.
+const ROOT_BITS: u32 = if MODEL { 1 } else { 12 };
+const ROOT_SLOTS: usize = 1 << ROOT_BITS;
+const BRANCH_BITS: u32 = if MODEL { 1 } else { 6 };
+const BRANCH_SLOTS: usize = 1 << BRANCH_BITS;
+/// The most entries in a bucket before its slot grows into a branch.
+const BUCKET_MAX: usize = if MODEL { 2 } else { 8 };
+/// One mark in this many also collects garbage, so that readers find little to collect.
+const MARKS_BETWEEN_FLUSHES: u64 = 64;
+/// How often a cut reads all slots again before it settles for one that is not atomic.
+const CUT_ATTEMPTS: usize = 8;
+
+/// Marked jobs and their owners.
+pub(crate) struct JobMap<K, V> {
+    /// Every entry reachable from here was published by [`JobMap::insert`], so its types are `Send + Sync + 'static`
+    /// even where a method does not say so.
+    root: [Slot<K, V>; ROOT_SLOTS],
+    generations: Generations,
+}
+
+/// A slot that held no branch when it was last looked at.
+struct Leaf<'m, K, V> {
+    slot: &'m Slot<K, V>,
+    word: Word,
+    /// How many bits of the hash were used to get here.
+    shift: u32,
+}
+
+/// How an insertion went through.
+pub(crate) struct Inserted {
+    pub(crate) generation: Generation,
+    /// Whether it took the mark over from another owner.
+    pub(crate) displaced: bool,
+}
+
+/// What came of an insertion of an owned job that was not to be taken over.
+pub(crate) struct Refused<'g, K, V> {
+    pub(crate) entry: Box<Entry<K, V>>,
+    pub(crate) owner: &'g Owner<V>,
+}
+
+/// What came of one attempt to insert.
+enum Attempt<'g, K, V> {
+    Published(Inserted),
+    Refused(Refused<'g, K, V>),
+    /// Another write to the slot came first.
+    Outrun(Box<Entry<K, V>>),
+}
+
+/// What an insertion does with a job that has an owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfOwned {
+    TakeOver,
+    Refuse,
+}
+
+/// A reading of the whole map.
+pub(crate) struct Cut<'g, K, V> {
+    pub(crate) entries: Vec<&'g Entry<K, V>>,
+    /// Whether all of them were there at one instant.
+    pub(crate) atomic: bool,
+}
+
+impl<K, V> JobMap<K, V> {
+    crate::sync::const_unless_loom! {
+        pub(crate) const fn new() -> Self {
+            Self { root: crate::sync::array_of!(Slot::vacant(); ROOT_SLOTS), generations: Generations::new() }
+        }
+    }
+
+    /// Whether the slot of `hash` is empty: then no job of that hash is marked. Needs no guard.
+    ///
+    /// Linearizes at the load of the slot.
+    #[inline]
+    pub(crate) fn is_vacant(&self, hash: u64) -> bool {
+        self.leaf(hash).word.is_empty()
+    }
+
+    /// The entry of `job`. Linearizes at the load of the slot.
+    #[inline]
+    pub(crate) fn find<'g, Q>(&'g self, hash: u64, job: &Q, guard: &'g EpochGuard) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.find_where(hash, guard, |entry| entry.job.borrow() == job)
+    }
+
+    /// The entry that `generation` was drawn for. Runs no code of the user's.
+    pub(crate) fn find_generation<'g>(
+        &'g self,
+        hash: u64,
+        generation: Generation,
+        guard: &'g EpochGuard,
+    ) -> Option<&'g Entry<K, V>> {
+        self.find_where(hash, guard, |entry| entry.owner.generation == generation)
+    }
+
+    #[inline]
+    fn find_where<'g>(
+        &'g self,
+        hash: u64,
+        guard: &'g EpochGuard,
+        mut is_it: impl FnMut(&Entry<K, V>) -> bool,
+    ) -> Option<&'g Entry<K, V>> {
+        let leaf = self.leaf(hash);
+        // SAFETY: the word was just loaded, while `guard` was live.
+        match unsafe { leaf.slot.decode(leaf.word, guard) } {
+            Node::Lone(entry) => is_it(entry).then_some(entry),
+            Node::Bucket(items) => position(items, hash, guard, is_it).map(|(_, entry)| entry),
+            Node::Empty => None,
+        }
+    }
+
+    /// Unlinks the entry of this hash for which `is_it` says yes, and retires it. It can be read for as long
+    /// as the guard lives.
+    ///
+    /// Linearizes at the compare-exchange, or where there is no such entry at the load of the slot.
+    pub(crate) fn remove<'g>(
+        &'g self,
+        hash: u64,
+        guard: &'g EpochGuard,
+        mut is_it: impl FnMut(&Entry<K, V>) -> bool,
+    ) -> Option<&'g Entry<K, V>> {
+        loop {
+            let leaf = self.leaf(hash);
+            // SAFETY: the word was just loaded, while `guard` was live.
+            let (entry, new) = match unsafe { leaf.slot.decode(leaf.word, guard) } {
+                Node::Lone(entry) => (is_it(entry).then_some(entry)?, Word::vacated(entry.owner.generation)),
+                Node::Bucket(items) => {
+                    let (place, entry) = position(items, hash, guard, &mut is_it)?;
+                    // A bucket of one stays a bucket: its lone entry's word has been in this slot before.
+                    let new = match items.len() {
+                        1 => Word::vacated(entry.owner.generation),
+                        _ => Word::bucket(bucket::without(items, place)),
+                    };
+                    (entry, new)
+                }
+                Node::Empty => return None,
+            };
+            // SAFETY: `new` was made above and is nowhere else; `entry`, found under `guard`, is in the leaf's word
+            // and not in `new`.
+            if unsafe { leaf.publish(new, Some(entry), guard) } {
+                return Some(entry);
+            }
+        }
+    }
+
+    /// Every entry, all from one instant if that can be had in a bounded number of attempts.
+    ///
+    /// Reads all slots, then reads them again: where both passes agree, every slot held its word from its first
+    /// reading to its second, as no word comes back (see [`Word`]), and so all of them at the instant between the
+    /// passes (E5). That instant is the linearization point.
+    pub(crate) fn cut<'g>(&'g self, guard: &'g EpochGuard) -> Cut<'g, K, V> {
+        let mut seen: Vec<_> = self.walk().collect();
+        let mut atomic = false;
+        for _ in 0..CUT_ATTEMPTS {
+            atomic = self.walk().map(|(_, word)| word).eq(seen.iter().map(|(_, word)| *word));
+            if atomic {
+                break;
+            }
+            seen = self.walk().collect();
+        }
+        let mut entries = Vec::new();
+        for (slot, word) in seen {
+            // SAFETY: `walk` loaded the word from this slot while `guard` was live.
+            match unsafe { slot.decode(word, guard) } {
+                Node::Lone(entry) => entries.push(entry),
+                // SAFETY: the bucket's word was loaded while `guard` was live.
+                Node::Bucket(items) => entries.extend(items.iter().map(|item| unsafe { item.entry(guard) })),
+                Node::Empty => {}
+            }
+        }
+        Cut { entries, atomic }
+    }
+
+    /// One pass over all slots that are not branches, loading each once; in the same order every time.
+    fn walk(&self) -> impl Iterator<Item = (&Slot<K, V>, Word)> {
+        let mut levels = vec![self.root.iter()];
+        std::iter::from_fn(move || {
+            loop {
+                let Some(slot) = levels.last_mut()?.next() else {
+                    levels.pop();
+                    continue;
+                };
+                let word = slot.load();
+                match slot.branch_of(word) {
+                    Some(branch) => levels.push(branch.slots().iter()),
+                    None => return Some((slot, word)),
+                }
+            }
+        })
+    }
+
+    /// How many entries there are, counted slot by slot: exact only while nobody writes.
+    pub(crate) fn len(&self, guard: &EpochGuard) -> usize {
+        self.walk().fold(0, |sum: usize, (slot, word)| {
+            // SAFETY: `walk` loaded the word from this slot while `guard` was live.
+            let here = match unsafe { slot.decode(word, guard) } {
+                Node::Lone(_) => 1,
+                Node::Bucket(items) => items.len(),
+                Node::Empty => 0,
+            };
+            sum.saturating_add(here)
+        })
+    }
+
+    /// Whether every slot was found empty. Needs no guard.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.walk().all(|(_, word)| word.is_empty())
+    }
+
+    /// How many insertions went through, ever.
+    pub(crate) fn inserted(&self) -> u64 {
+        self.generations.published()
+    }
+
+    /// Walks from the root to the slot of `hash` and loads it.
+    #[inline]
+    fn leaf(&self, hash: u64) -> Leaf<'_, K, V> {
+        let mut slot = self.root_slot(hash);
+        let mut shift = ROOT_BITS;
+        loop {
+            let word = slot.load();
+            match slot.branch_of(word) {
+                Some(branch) => slot = branch.slot(hash, shift),
+                None => return Leaf { slot, word, shift },
+            }
+            shift = deeper(shift);
+        }
+    }
+
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "masked to the array's length")]
+    #[expect(clippy::cast_possible_truncation, reason = "masked to the array's length")]
+    fn root_slot(&self, hash: u64) -> &Slot<K, V> {
+        &self.root[hash as usize & ROOT_SLOTS.wrapping_sub(1)]
+    }
+}
+
+impl<K, V> JobMap<K, V>
+where
+    K: Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Publishes `entry`, with a generation of its own, in the place of its job's earlier one if there is one.
+    ///
+    /// Linearizes at the compare-exchange.
+    pub(crate) fn insert(&self, mut entry: Box<Entry<K, V>>, guard: &EpochGuard) -> Inserted {
+        loop {
+            match self.attempt(entry, IfOwned::TakeOver, guard) {
+                Attempt::Published(inserted) => return inserted,
+                Attempt::Outrun(back) | Attempt::Refused(Refused { entry: back, .. }) => entry = back,
+            }
+        }
+    }
+
+    /// Publishes `entry`, with a generation of its own, unless its job has an owner.
+    ///
+    /// Linearizes at the compare-exchange, or for a refusal at the load of the slot.
+    pub(crate) fn try_insert<'g>(
+        &'g self,
+        mut entry: Box<Entry<K, V>>,
+        guard: &'g EpochGuard,
+    ) -> Result<Generation, Refused<'g, K, V>> {
+        loop {
+            match self.attempt(entry, IfOwned::Refuse, guard) {
+                Attempt::Published(inserted) => return Ok(inserted.generation),
+                Attempt::Refused(refused) => return Err(refused),
+                Attempt::Outrun(back) => entry = back,
+            }
+        }
+    }
+
+    /// One load, and one compare-exchange if the entry is to go in.
+    #[inline]
+    fn attempt<'g>(
+        &'g self,
+        mut entry: Box<Entry<K, V>>,
+        if_owned: IfOwned,
+        guard: &'g EpochGuard,
+    ) -> Attempt<'g, K, V> {
+        let hash = entry.hash;
+        let leaf = self.leaf(hash);
+        let lone;
+        // SAFETY: the word was just loaded, while `guard` was live.
+        let items = match unsafe { leaf.slot.decode(leaf.word, guard) } {
+            Node::Empty => &[],
+            Node::Lone(neighbour) => {
+                lone = [Item::of(neighbour)];
+                &lone[..]
+            }
+            Node::Bucket(items) => items,
+        };
+        let found = position(items, hash, guard, |other| other.job == entry.job);
+        if let (Some((_, other)), IfOwned::Refuse) = (found, if_owned) {
+            return Attempt::Refused(Refused { entry, owner: &other.owner });
+        }
+
+        let generation = self.generations.draw(hash);
+        entry.owner.generation = generation;
+        let published = publishable(entry);
+        let item = Item::new(hash, published);
+        let new = match found {
+            Some((place, _)) if items.len() > 1 => Word::bucket(bucket::replacing(items, place, item)),
+            None if items.len() >= BUCKET_MAX && leaf.shift < u64::BITS => {
+                Word::branch(Branch::holding(&[items, &[item]].concat(), leaf.shift))
+            }
+            None if !items.is_empty() => Word::bucket(bucket::with(items, item)),
+            _ => Word::lone(published),
+        };
+        // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
+        // all but the one it replaces.
+        if unsafe { leaf.publish(new, found.map(|(_, other)| other), guard) } {
+            if Generations::is_turn(generation, MARKS_BETWEEN_FLUSHES) {
+                reclaim::flush(guard);
+            }
+            return Attempt::Published(Inserted { generation, displaced: found.is_some() });
+        }
+        self.generations.discard(hash);
+        // SAFETY: `published` came from the box above, and was not published after all.
+        Attempt::Outrun(unsafe { Box::from_raw(published) })
+    }
+
+    /// Puts another value where the mark of `generation` is, if it is still there. Says whether it was.
+    ///
+    /// Linearizes at the compare-exchange, or where the mark is gone at the load of the slot.
+    pub(crate) fn replace(&self, mut entry: Box<Entry<K, V>>, guard: &EpochGuard) -> bool {
+        let (hash, generation) = (entry.hash, entry.owner.generation);
+        loop {
+            let leaf = self.leaf(hash);
+            let is_it = |old: &Entry<K, V>| old.owner.generation == generation;
+            // SAFETY: the word was just loaded, while `guard` was live.
+            let (place, old, items) = match unsafe { leaf.slot.decode(leaf.word, guard) } {
+                Node::Lone(old) if is_it(old) => (0, old, &[][..]),
+                Node::Bucket(items) => match position(items, hash, guard, is_it) {
+                    Some((place, old)) => (place, old, items),
+                    None => return false,
+                },
+                _ => return false,
+            };
+            entry.owner.marked_at = old.owner.marked_at;
+            let published = publishable(entry);
+            let new = match items {
+                [] | [_] => Word::lone(published),
+                _ => Word::bucket(bucket::replacing(items, place, Item::new(hash, published))),
+            };
+            // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
+            // all but the one it replaces.
+            if unsafe { leaf.publish(new, Some(old), guard) } {
+                return true;
+            }
+            // SAFETY: `published` came from the box above, and was not published after all.
+            entry = unsafe { Box::from_raw(published) };
+        }
+    }
+}
+
+impl<'m, K, V> Leaf<'m, K, V> {
+    /// Puts `new` in the place of this leaf's word and retires what that unlinks: the old bucket, and `unlinked`.
+    /// Where the slot has changed, frees `new` and says so.
+    ///
+    /// # Safety
+    ///
+    /// The word of this leaf was loaded while `guard` was live. `new` is nowhere else. `unlinked` is an entry of
+    /// the leaf's word that is not in `new`, and every other entry of that word is in `new`.
+    unsafe fn publish(&self, new: Word, unlinked: Option<&Entry<K, V>>, guard: &EpochGuard) -> bool {
+        if !self.slot.publish(self.word, new) {
+            // SAFETY: `new` is nowhere else, by the caller's promise and as it was not published.
+            unsafe { Slot::<K, V>::discard(new) };
+            return false;
+        }
+        // SAFETY: this thread's compare-exchange took the word out of the slot.
+        unsafe { Slot::<K, V>::retire_bucket(self.word, guard) };
+        if let Some(entry) = unlinked {
+            // SAFETY: this thread's compare-exchange unlinked the entry, which no write can bring back: it was in
+            // this slot only, and it is not in `new`. Its types are `Send + Sync + 'static` (`JobMap::root`).
+            unsafe { reclaim::retire(Shared::from(std::ptr::from_ref(entry)), guard) };
+        }
+        true
+    }
+}
+
+/// The entry's address, for words and buckets.
+fn publishable<K, V>(entry: Box<Entry<K, V>>) -> *mut Entry<K, V> {
+    let entry = Box::into_raw(entry);
+    // crossbeam-epoch keeps pointers as integers: what it frees by must be the box's own provenance.
+    entry.expose_provenance();
+    entry
+}
+
+/// Where in a bucket the entry of this hash is for which `is_it` says yes.
+#[inline]
+fn position<'g, K, V>(
+    items: &[Item<K, V>],
+    hash: u64,
+    guard: &'g EpochGuard,
+    mut is_it: impl FnMut(&Entry<K, V>) -> bool,
+) -> Option<(usize, &'g Entry<K, V>)> {
+    items.iter().enumerate().filter(|(_, item)| item.hash == hash).find_map(|(place, item)| {
+        // SAFETY: callers pass the items of a bucket that was loaded under `guard`.
+        let entry = unsafe { item.entry(guard) };
+        is_it(entry).then_some((place, entry))
+    })
+}
+
+impl<K, V> Drop for JobMap<K, V> {
+    fn drop(&mut self) {
+        // SAFETY: `&mut self`: no thread reads or writes this map any more (E7).
+        let guard = unsafe { crossbeam_epoch::unprotected() };
+        for (slot, word) in self.walk() {
+            // SAFETY: loaded just now, and nothing reachable is retired: this thread is the only one left (E7).
+            match unsafe { slot.decode(word, guard) } {
+                // SAFETY: the entry is in this slot only, and nobody looks into the slot again.
+                Node::Lone(entry) => unsafe { free(entry) },
+                Node::Bucket(items) => {
+                    for item in items {
+                        // SAFETY: as for the lone entry; an entry is in one bucket only.
+                        unsafe { free(item.entry(guard)) };
+                    }
+                }
+                Node::Empty => {}
+            }
+        }
+        // The slots' own drops free the buckets and the branches.
+    }
+}
+
+/// Frees an entry.
+///
+/// # Safety
+///
+/// The map is this thread's alone, and the entry is not used again.
+unsafe fn free<K, V>(entry: &Entry<K, V>) {
+    let entry: Shared<'_, Entry<K, V>> = Shared::from(std::ptr::from_ref(entry));
+    // SAFETY: by the caller's promise this is the entry's only owner.
+    reclaim::drop_quietly(|| drop(unsafe { entry.into_owned() }));
+}
+
+impl<K, V> fmt::Debug for JobMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobMap").field("inserted", &self.inserted()).finish_non_exhaustive()
+    }
+}

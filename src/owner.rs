@@ -1,0 +1,90 @@
+//! Who holds a mark: [`Owner`], and the fencing token that tells one mark from the next, [`Generation`].
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
+
+/// The fencing token of a mark.
+///
+/// Every mark has its own generation: it is never used again in its registry, and a job's later mark has a greater
+/// one. So a late release by an earlier owner can be told from the current owner's, and a job store that
+/// remembers the greatest generation it has seen can refuse a displaced owner's writes (Kleppmann, "How to do
+/// distributed locking", 2016, calls this a fencing token).
+///
+/// Generations of *different* jobs say nothing about which was marked first. They start again in a new process.
+///
+/// ```
+/// use livemark::Registry;
+///
+/// let registry: Registry<u64, &str> = Registry::new();
+/// let first = registry.mark(7, "run 1").generation();
+/// let second = registry.mark(7, "run 2").generation();
+/// assert!(second > first);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(NonZeroU64);
+
+impl Generation {
+    pub(crate) const fn new(number: NonZeroU64) -> Self {
+        Self(number)
+    }
+
+    /// Of an entry that has not been published yet.
+    pub(crate) const UNDRAWN: Self = Self(NonZeroU64::MIN);
+
+    /// The generation as a number, for logs and for a job store's fencing column.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// let guard = registry.mark(7, ());
+    /// assert_eq!(guard.generation().get().to_string(), guard.generation().to_string());
+    /// ```
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who holds the mark of a job: its generation, since when, and the context it gave.
+///
+/// ```
+/// use livemark::{Finalizer, Registry};
+///
+/// let registry: Registry = Registry::new();
+/// let guard = registry.mark(7, Finalizer::new(Some(1), "deploy"));
+/// let owner = registry.owner(&7).expect("job 7 is marked");
+/// assert_eq!(owner.generation, guard.generation());
+/// assert_eq!(&*owner.value.stage, "deploy");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner<V> {
+    /// The fencing token of the mark.
+    pub generation: Generation,
+    /// When the job was marked. A [`replace`](crate::MarkGuard#method.replace) keeps it.
+    pub marked_at: Instant,
+    /// The context given with the mark.
+    pub value: V,
+}
+
+impl<V> Owner<V> {
+    /// How long the mark has been held.
+    ///
+    /// Monotonic; zero if the clock is found to have gone backwards.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// let _guard = registry.mark(7, ());
+    /// let age = registry.owner(&7).expect("job 7 is marked").age();
+    /// assert!(age.as_secs() < 3600);
+    /// ```
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.marked_at.elapsed()
+    }
+}

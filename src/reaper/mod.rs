@@ -1,0 +1,204 @@
+//! The reaper: decides what becomes of running jobs. Policy, verdicts, sweeps and counts; no I/O, no `unsafe`.
+
+mod policy;
+mod sweep;
+mod verdict;
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+pub use self::policy::{Policy, PolicyBuilder, PolicyError, StageRules};
+pub use self::sweep::Sweep;
+pub use self::verdict::{Cause, DeferReason, Deferral, RunningJob, Verdict};
+
+use crate::finalizer::Finalizer;
+use crate::hasher::DefaultHashBuilder;
+use crate::registry::Registry;
+use crate::sync::Counter;
+use crate::trace;
+
+/// How far a reaper trusts the registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// A live owner is deferred to, until the backstop.
+    #[default]
+    Honor,
+    /// The kill switch: as if no registry existed. It is neither read nor written.
+    Ignore,
+}
+
+/// Decides what becomes of running jobs, by a [`Policy`] and a [`Registry`].
+///
+/// It is asked, not run: a scheduler's loop opens a [`sweep`](Self::sweep), has each running job judged, and acts on the
+/// verdicts. `Sync`: several threads may sweep with one reaper, and claims decide between them.
+///
+/// ```
+/// use std::time::Duration;
+/// use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+///
+/// let registry: Registry = Registry::new();
+/// let policy = Policy::builder()
+///     .finalize_grace(Duration::from_secs(300))
+///     .hard_deadline(Duration::from_secs(3600))
+///     .marking_stage("merge")
+///     .build()?;
+/// let reaper = Reaper::new(&registry, policy);
+///
+/// let job = RunningJob {
+///     id: 7,
+///     stage: "merge",
+///     running_for: Duration::from_secs(400),
+///     finished_for: Some(Duration::from_secs(310)), // looks dead
+///     lost_for: None,
+/// };
+/// let monitor = registry.mark(7, Finalizer::new(Some(1), "merge")); // but is alive
+/// assert!(matches!(reaper.sweep().judge(&job), Verdict::Defer(_)));
+///
+/// drop(monitor); // dies
+/// assert!(matches!(reaper.sweep().judge(&job), Verdict::Redrive(Some(_))));
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
+pub struct Reaper<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
+    registry: &'r Registry<K, V, S>,
+    policy: ArcSwap<Policy>,
+    claim: Box<Claim<'r, K, V>>,
+    counts: Counts,
+}
+
+/// Gives the context value for the reaper's own claims.
+type Claim<'r, K, V> = dyn Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r;
+
+/// What a reaper has counted since it was made. Healthy jobs are not counted.
+///
+/// Each number is exact, but they are read one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReaperStats {
+    /// Sweeps begun.
+    pub sweeps: u64,
+    /// Jobs left to a live owner, once per sweep that did.
+    pub finalizer_defers_total: u64,
+    /// Jobs to be finalized again.
+    pub redrives: u64,
+    /// Jobs ended because their worker was lost.
+    pub reaps_worker_lost: u64,
+    /// Jobs ended because they ran past their hard deadline.
+    pub reaps_backstop: u64,
+    /// Claims that came second to another's mark.
+    pub claim_conflicts: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    sweeps: Counter,
+    defers: Counter,
+    redrives: Counter,
+    reaps_worker_lost: Counter,
+    reaps_backstop: Counter,
+    claim_conflicts: Counter,
+}
+
+impl<'r, K, S> Reaper<'r, K, Finalizer, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// A reaper over `registry`, whose own claims are marked with no run and the job's stage.
+    pub fn new(registry: &'r Registry<K, Finalizer, S>, policy: Policy) -> Self {
+        Self::with_claim(registry, policy, |job| Finalizer::new(None, job.stage))
+    }
+}
+
+impl<'r, K, V, S> Reaper<'r, K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// A reaper over `registry`, whose own claims are marked with what `claim` gives for the job.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use livemark::{Policy, Reaper, Registry};
+    ///
+    /// let registry: Registry<String, &str> = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).build()?;
+    /// let reaper = Reaper::with_claim(&registry, policy, |_job| "reaper");
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn with_claim(
+        registry: &'r Registry<K, V, S>,
+        policy: Policy,
+        claim: impl Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r,
+    ) -> Self {
+        let policy = ArcSwap::from_pointee(warned(policy));
+        Self { registry, policy, claim: Box::new(claim), counts: Counts::default() }
+    }
+
+    /// Begins a pass over the running jobs, under the policy of this moment.
+    ///
+    /// The sweep is pinned as a [`Reader`](crate::Reader) is: drop it when the pass is done.
+    pub fn sweep(&self) -> Sweep<'_, 'r, K, V, S> {
+        self.counts.sweeps.increment();
+        Sweep::new(self, self.policy.load_full())
+    }
+}
+
+impl<K, V, S> Reaper<'_, K, V, S> {
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Puts another policy in force, from the next sweep on; sweeps under way keep theirs. Lock-free.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Mode, Policy, Reaper, Registry};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).build()?;
+    /// let reaper = Reaper::new(&registry, policy);
+    /// reaper.set_policy(reaper.policy().with_mode(Mode::Ignore)); // the kill switch
+    /// assert_eq!(reaper.policy().mode(), Mode::Ignore);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(warned(policy)));
+    }
+
+    /// What the reaper has counted so far.
+    #[must_use]
+    pub fn stats(&self) -> ReaperStats {
+        let counts = &self.counts;
+        ReaperStats {
+            sweeps: counts.sweeps.get(),
+            finalizer_defers_total: counts.defers.get(),
+            redrives: counts.redrives.get(),
+            reaps_worker_lost: counts.reaps_worker_lost.get(),
+            reaps_backstop: counts.reaps_backstop.get(),
+            claim_conflicts: counts.claim_conflicts.get(),
+        }
+    }
+}
+
+/// The easiest mistake is to forget the declaration of a stage: it would bring the incident back in silence.
+fn warned(policy: Policy) -> Policy {
+    if policy.honors_nothing() {
+        trace::honors_nothing();
+    }
+    policy
+}
+
+impl<K, V, S> fmt::Debug for Reaper<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reaper")
+            .field("registry", &self.registry)
+            .field("policy", &self.policy())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

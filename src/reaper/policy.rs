@@ -1,0 +1,311 @@
+//! What a reaper is allowed to do, and when: [`Policy`], its builder, and what a builder refuses.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Mode;
+
+const DEFAULT_FINALIZE_GRACE: Duration = Duration::from_secs(300);
+const DEFAULT_LOST_GRACE: Duration = Duration::from_secs(60);
+
+/// A reaper's limits, per stage, and its mode. Immutable: [`Reaper::set_policy`](super::Reaper::set_policy) swaps it.
+///
+/// ```
+/// use std::time::Duration;
+/// use livemark::{Policy, StageRules};
+///
+/// let policy = Policy::builder()
+///     .finalize_grace(Duration::from_secs(300))
+///     .hard_deadline(Duration::from_secs(3600))
+///     .marking_stage("gates")
+///     .stage("deploy", StageRules::marking().hard_deadline(Duration::from_secs(4 * 3600)))
+///     .build()?;
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    mode: Mode,
+    /// Of every stage that has no rules of its own: it is not declared as marking.
+    undeclared: Limits,
+    /// Few, so a search in order is as good as any.
+    stages: Vec<(Box<str>, Limits)>,
+}
+
+/// The limits of one stage, all settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) marks: bool,
+    pub(super) finalize_grace: Duration,
+    pub(super) lost_grace: Duration,
+    pub(super) hard_deadline: Option<Duration>,
+}
+
+impl Policy {
+    /// Starts a policy. A `hard_deadline`, or an explicit `no_backstop`, must be given.
+    #[must_use]
+    pub fn builder() -> PolicyBuilder {
+        PolicyBuilder::default()
+    }
+
+    /// The mode this policy is for.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The same limits in another mode: what a kill switch sets.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use livemark::{Mode, Policy};
+    ///
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).build()?;
+    /// assert_eq!(policy.mode(), Mode::Honor);
+    /// assert_eq!(policy.with_mode(Mode::Ignore).mode(), Mode::Ignore);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn with_mode(&self, mode: Mode) -> Self {
+        Self { mode, ..self.clone() }
+    }
+
+    #[inline]
+    pub(super) fn limits(&self, stage: &str) -> &Limits {
+        self.stages.iter().find(|(name, _)| **name == *stage).map_or(&self.undeclared, |(_, limits)| limits)
+    }
+
+    /// Whether it is meant to honour marks but never asks for one.
+    pub(super) fn honors_nothing(&self) -> bool {
+        self.mode == Mode::Honor && !self.stages.iter().any(|(_, limits)| limits.marks)
+    }
+}
+
+/// Builds a [`Policy`]; each setting that is given twice keeps its last value.
+///
+/// | setting | default |
+/// |---|---|
+/// | `mode` | [`Mode::Honor`] |
+/// | `finalize_grace` | 300 s |
+/// | `lost_grace` | 60 s |
+/// | `hard_deadline` / `no_backstop` | none: one of the two must be given |
+/// | stages | none: a stage that is not declared as marking never consults the registry |
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct PolicyBuilder {
+    mode: Mode,
+    everywhere: StageRules,
+    stages: Vec<(Box<str>, StageRules)>,
+}
+
+impl PolicyBuilder {
+    /// Sets the mode.
+    pub fn mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// How long a job may be finished but not committed before it is re-driven, unless a live owner holds its mark.
+    pub fn finalize_grace(self, grace: Duration) -> Self {
+        Self { everywhere: self.everywhere.finalize_grace(grace), ..self }
+    }
+
+    /// How long a job's worker may be lost before the job is reaped.
+    pub fn lost_grace(self, grace: Duration) -> Self {
+        Self { everywhere: self.everywhere.lost_grace(grace), ..self }
+    }
+
+    /// How long a job may run in all before it is reaped, owned or not: the backstop.
+    pub fn hard_deadline(self, deadline: Duration) -> Self {
+        Self { everywhere: self.everywhere.hard_deadline(deadline), ..self }
+    }
+
+    /// Says that no job is ever reaped for its age: a finalizer that hangs then holds its job for ever.
+    pub fn no_backstop(self) -> Self {
+        Self { everywhere: self.everywhere.no_backstop(), ..self }
+    }
+
+    /// Declares a stage whose monitors mark, with the limits of the whole policy.
+    ///
+    /// In such a stage "no mark" means "no live finalizer".
+    pub fn marking_stage(self, stage: impl Into<Box<str>>) -> Self {
+        self.stage(stage, StageRules::marking())
+    }
+
+    /// Gives a stage rules of its own. Limits that they leave open are those of the whole policy.
+    pub fn stage(mut self, stage: impl Into<Box<str>>, rules: StageRules) -> Self {
+        let stage = stage.into();
+        self.stages.retain(|(name, _)| *name != stage);
+        self.stages.push((stage, rules));
+        self
+    }
+
+    /// Settles the policy.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`] for settings that cannot work, here or in a stage: a limit of zero, a `hard_deadline` that is
+    /// not beyond the `finalize_grace`, neither or both of `hard_deadline` and `no_backstop`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use livemark::{Policy, PolicyError};
+    ///
+    /// let error = Policy::builder().hard_deadline(Duration::from_secs(60)).build().unwrap_err();
+    /// assert!(matches!(error, PolicyError::DeadlineWithinGrace { .. }));
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "hard_deadline (60s) must be longer than finalize_grace (300s): the backstop would act first",
+    /// );
+    /// ```
+    pub fn build(self) -> Result<Policy, PolicyError> {
+        let undeclared = self.everywhere.settle(None, &StageRules::new())?;
+        let stages = self.stages.into_iter().map(|(stage, rules)| {
+            let limits = rules.settle(Some(&stage), &self.everywhere)?;
+            Ok((stage, limits))
+        });
+        Ok(Policy { mode: self.mode, undeclared, stages: stages.collect::<Result<_, _>>()? })
+    }
+}
+
+/// The rules of one stage: whether its monitors mark, and limits that differ from the policy's.
+///
+/// ```
+/// use std::time::Duration;
+/// use livemark::{Policy, StageRules};
+///
+/// let policy = Policy::builder()
+///     .hard_deadline(Duration::from_secs(3600))
+///     // Its monitors are not ours and never mark: dead means past the grace.
+///     .stage("external", StageRules::new().finalize_grace(Duration::from_secs(30)))
+///     .stage("migrate", StageRules::marking().no_backstop())
+///     .build()?;
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "rules do nothing until a policy is built with them"]
+pub struct StageRules {
+    marks: bool,
+    finalize_grace: Option<Duration>,
+    lost_grace: Option<Duration>,
+    hard_deadline: Option<Duration>,
+    no_backstop: bool,
+}
+
+impl StageRules {
+    /// Of a stage whose monitors do not mark: the registry is never consulted for it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Of a stage whose monitors mark.
+    pub fn marking() -> Self {
+        Self { marks: true, ..Self::default() }
+    }
+
+    /// As [`PolicyBuilder::finalize_grace`], for this stage.
+    pub fn finalize_grace(self, grace: Duration) -> Self {
+        Self { finalize_grace: Some(grace), ..self }
+    }
+
+    /// As [`PolicyBuilder::lost_grace`], for this stage.
+    pub fn lost_grace(self, grace: Duration) -> Self {
+        Self { lost_grace: Some(grace), ..self }
+    }
+
+    /// As [`PolicyBuilder::hard_deadline`], for this stage.
+    pub fn hard_deadline(self, deadline: Duration) -> Self {
+        Self { hard_deadline: Some(deadline), ..self }
+    }
+
+    /// As [`PolicyBuilder::no_backstop`], for this stage.
+    pub fn no_backstop(self) -> Self {
+        Self { no_backstop: true, ..self }
+    }
+
+    /// These rules with what they leave open taken from `fallback`, checked.
+    fn settle(&self, stage: Option<&str>, fallback: &Self) -> Result<Limits, PolicyError> {
+        let in_stage = || stage.map(Box::from);
+        let has_backstop_rule = |rules: &Self| rules.no_backstop || rules.hard_deadline.is_some();
+        let backstop = if has_backstop_rule(self) { self } else { fallback };
+
+        let hard_deadline = match (backstop.hard_deadline, backstop.no_backstop) {
+            (Some(_), true) => return Err(PolicyError::DeadlineAndNoBackstop { stage: in_stage() }),
+            (None, false) => return Err(PolicyError::NoDeadline),
+            (deadline, _) => deadline,
+        };
+        let finalize_grace = self.finalize_grace.or(fallback.finalize_grace).unwrap_or(DEFAULT_FINALIZE_GRACE);
+        let lost_grace = self.lost_grace.or(fallback.lost_grace).unwrap_or(DEFAULT_LOST_GRACE);
+
+        let settings = [
+            ("finalize_grace", Some(finalize_grace)),
+            ("lost_grace", Some(lost_grace)),
+            ("hard_deadline", hard_deadline),
+        ];
+        if let Some((setting, _)) = settings.into_iter().find(|(_, limit)| *limit == Some(Duration::ZERO)) {
+            return Err(PolicyError::Zero { setting, stage: in_stage() });
+        }
+        match hard_deadline {
+            Some(hard_deadline) if hard_deadline <= finalize_grace => {
+                Err(PolicyError::DeadlineWithinGrace { stage: in_stage(), hard_deadline, finalize_grace })
+            }
+            _ => Ok(Limits { marks: self.marks, finalize_grace, lost_grace, hard_deadline }),
+        }
+    }
+}
+
+/// Why a [`Policy`] cannot work. Names the stage, where it is one's own rules, and the settings at odds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Neither `hard_deadline` nor `no_backstop` was given: a finalizer that hangs would hold its job for ever,
+    /// which must be asked for.
+    NoDeadline,
+    /// Both `hard_deadline` and `no_backstop` were given.
+    DeadlineAndNoBackstop {
+        /// The stage whose rules these are; `None` for the whole policy.
+        stage: Option<Box<str>>,
+    },
+    /// `hard_deadline` is not longer than `finalize_grace`: the backstop would end jobs that are still in their grace.
+    DeadlineWithinGrace {
+        /// The stage that this concerns; `None` for the whole policy.
+        stage: Option<Box<str>>,
+        /// The deadline in force there.
+        hard_deadline: Duration,
+        /// The grace in force there.
+        finalize_grace: Duration,
+    },
+    /// A limit is zero: everything would be past it at once.
+    Zero {
+        /// The setting's name.
+        setting: &'static str,
+        /// The stage that this concerns; `None` for the whole policy.
+        stage: Option<Box<str>>,
+    },
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match self {
+            Self::NoDeadline => &None,
+            Self::DeadlineAndNoBackstop { stage }
+            | Self::DeadlineWithinGrace { stage, .. }
+            | Self::Zero { stage, .. } => stage,
+        };
+        if let Some(stage) = stage {
+            write!(f, "stage {stage:?}: ")?;
+        }
+        match self {
+            Self::NoDeadline => f.write_str("neither hard_deadline nor no_backstop is given: choose one"),
+            Self::DeadlineAndNoBackstop { .. } => {
+                f.write_str("both hard_deadline and no_backstop are given: they contradict each other")
+            }
+            Self::DeadlineWithinGrace { hard_deadline, finalize_grace, .. } => write!(
+                f,
+                "hard_deadline ({hard_deadline:?}) must be longer than finalize_grace ({finalize_grace:?}): \
+                 the backstop would act first",
+            ),
+            Self::Zero { setting, .. } => write!(f, "{setting} is zero: every job would be past it at once"),
+        }
+    }
+}
+
+impl std::error::Error for PolicyError {}

@@ -1,0 +1,102 @@
+//! What a reaper is told of a job, and what it says of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::finalizer::Finalizer;
+use crate::hasher::DefaultHashBuilder;
+use crate::owner::Owner;
+use crate::registry::MarkGuard;
+
+/// A running job as the job store shows it: an id, a stage, and ages.
+///
+/// Ages are `Duration`s: compute them with `saturating` subtraction, so that a clock that went backwards counts as zero.
+///
+/// ```
+/// use std::time::Duration;
+/// use livemark::RunningJob;
+///
+/// let job = RunningJob {
+///     id: 7_u64,
+///     stage: "merge",
+///     running_for: Duration::from_secs(400),
+///     finished_for: Some(Duration::from_secs(310)), // its process exited; its final state is not committed
+///     lost_for: None,
+/// };
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningJob<'a, K = u64> {
+    /// The id that monitors mark.
+    pub id: K,
+    /// The stage whose rules apply.
+    pub stage: &'a str,
+    /// Since the job was started.
+    pub running_for: Duration,
+    /// Since the job's process exited (`finished_at`), if it has.
+    pub finished_for: Option<Duration>,
+    /// Since the job's worker was last known to be there, if it is gone.
+    pub lost_for: Option<Duration>,
+}
+
+/// What to do with a job: the answer of [`Sweep::judge`](super::Sweep::judge).
+///
+/// A redrive or a reap carries the claim of the job: whoever acts on it owns the job, and moves the guard to the thread
+/// that does the work. It is `None` where the registry is not to be touched: in [`Mode::Ignore`](super::Mode::Ignore),
+/// and in stages that do not mark.
+#[derive(Debug)]
+#[must_use = "dropping a verdict gives its claim back"]
+pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
+    /// Nothing to do.
+    Healthy,
+    /// Leave it: a live owner finalizes it.
+    Defer(Deferral<V>),
+    /// Run the finalization again: it finished, its grace has passed, and it has no live owner.
+    Redrive(Option<MarkGuard<'r, K, V, S>>),
+    /// End the job.
+    Reap(Cause, Option<MarkGuard<'r, K, V, S>>),
+}
+
+/// Why a job is left alone, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deferral<V = Finalizer> {
+    /// Why.
+    pub reason: DeferReason,
+    /// Who owns the job, where the deferral is for an owner.
+    pub owner: Option<Owner<V>>,
+}
+
+/// Why a job is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeferReason {
+    /// A live owner held the mark when the reaper looked.
+    Owned,
+    /// Nobody held the mark when the reaper looked, but someone did when it claimed the job a moment later.
+    ClaimConflict,
+}
+
+/// Why a job is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Its worker is gone, it never finished, and nobody owns it.
+    WorkerLost,
+    /// It ran past its hard deadline. An owner, if there was one, is displaced.
+    Backstop,
+}
+
+impl fmt::Display for DeferReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owned => "owned",
+            Self::ClaimConflict => "claim conflict",
+        })
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WorkerLost => "worker lost",
+            Self::Backstop => "backstop",
+        })
+    }
+}

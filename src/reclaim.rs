@@ -1,0 +1,135 @@
+//! When memory is freed: the crate's epoch collector, the pins of its threads, and retirement.
+//!
+//! The collector is the crate's own, not crossbeam's default one: another crate's long pin must not stop
+//! our reclamation, and another crate's garbage must not be run by our readers. It is shared by all
+//! registries of the process, so that a thread has one participant however many registries it uses.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crossbeam_epoch::{Pointable, Shared};
+
+pub(crate) use crossbeam_epoch::Guard as EpochGuard;
+pub(crate) use participant::pin;
+
+/// Frees `retired` once every thread that is pinned now has unpinned or repinned.
+///
+/// # Safety
+///
+/// `retired` was unlinked: no thread that pins from now on can reach it. It is retired once. Its value may be
+/// dropped on another thread and at any later time (`Send + 'static`).
+#[inline]
+pub(crate) unsafe fn retire<T: ?Sized + Pointable>(retired: Shared<'_, T>, guard: &EpochGuard) {
+    let free = move || {
+        drop_quietly(|| {
+            // SAFETY: the epoch has passed for every thread that could have loaded `retired` under its guard,
+            // and the caller retires it once, so this is its only owner.
+            drop(unsafe { retired.into_owned() });
+        });
+    };
+    // SAFETY: by the caller's promise `retired` is unreachable for later pins and may be dropped elsewhere,
+    // later; the closure owns nothing else.
+    unsafe { guard.defer_unchecked(free) };
+}
+
+/// Hands the thread's garbage over and frees some of what is due.
+#[cold]
+pub(crate) fn flush(guard: &EpochGuard) {
+    // A model decides by itself when to collect: see `Participant::flush`.
+    if !crate::sync::MODEL {
+        guard.flush();
+    }
+}
+
+/// Runs destructors of users' values, which may panic.
+///
+/// They run wherever an epoch happens to end, in the middle of a call that has nothing to do with them: such a
+/// panic has been reported by the panic hook, and goes no further.
+pub(crate) fn drop_quietly(destroy: impl FnOnce()) {
+    if crate::sync::MODEL {
+        // The model checker reports what it finds by panicking.
+        return destroy();
+    }
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(destroy)) {
+        // A payload's own destructor may panic as well.
+        std::mem::forget(payload);
+    }
+}
+
+#[cfg(not(all(crossbeam_loom, feature = "loom")))]
+mod participant {
+    use std::sync::OnceLock;
+
+    use crossbeam_epoch::{Collector, LocalHandle};
+
+    use super::EpochGuard;
+
+    fn collector() -> &'static Collector {
+        static COLLECTOR: OnceLock<Collector> = OnceLock::new();
+        COLLECTOR.get_or_init(Collector::new)
+    }
+
+    crate::sync::thread_local! {
+        static PARTICIPANT: LocalHandle = collector().register();
+    }
+
+    /// Pins the current thread: nothing that it loads from a map while the guard lives is freed.
+    ///
+    /// A thread's first pin registers it (one allocation). In a thread whose locals are being destroyed, each
+    /// pin registers anew.
+    #[inline]
+    pub(crate) fn pin() -> EpochGuard {
+        PARTICIPANT.try_with(LocalHandle::pin).unwrap_or_else(|_| collector().register().pin())
+    }
+}
+
+#[cfg(all(crossbeam_loom, feature = "loom"))]
+pub(crate) mod participant {
+    use std::cell::Cell;
+
+    use crossbeam_epoch::{Collector, LocalHandle};
+
+    use super::EpochGuard;
+
+    crate::sync::thread_local! {
+        static CURRENT: Cell<Option<*const LocalHandle>> = Cell::new(None);
+    }
+
+    /// A thread's place in the model's own collector, made before the thread is spawned and moved into it.
+    ///
+    /// Registering inside the threads would multiply the states by a thousand.
+    #[derive(Debug)]
+    pub struct Participant(LocalHandle);
+
+    // SAFETY: a participant is moved to a thread before that thread first pins with it and is never shared;
+    // no guard of it is alive while it moves (`new` drops the one it makes).
+    unsafe impl Send for Participant {}
+
+    impl Participant {
+        /// Registers with `collector` and pins once: a first pin runs a collection, which belongs here.
+        pub fn new(collector: &Collector) -> Self {
+            let handle = collector.register();
+            drop(handle.pin());
+            Self(handle)
+        }
+
+        /// Runs `thread` with this participant behind every `pin()` of the crate.
+        pub fn enter<R>(&self, thread: impl FnOnce() -> R) -> R {
+            CURRENT.with(|current| current.set(Some(&self.0)));
+            let result = thread();
+            CURRENT.with(|current| current.set(None));
+            result
+        }
+
+        /// Seals the thread's garbage and collects what is due: three rounds free all that nobody can see.
+        pub fn flush(&self) {
+            self.0.pin().flush();
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "a model whose thread has no participant must fail")]
+    pub(crate) fn pin() -> EpochGuard {
+        let handle = CURRENT.with(Cell::get).expect("a model's thread runs inside Participant::enter");
+        // SAFETY: `enter` keeps the participant borrowed while it is the current one.
+        unsafe { (*handle).pin() }
+    }
+}

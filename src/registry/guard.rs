@@ -1,0 +1,232 @@
+//! The guard of a mark: one implementation for the borrowed and the owned form.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Occupied, Registry};
+use crate::finalizer::Finalizer;
+use crate::hasher::DefaultHashBuilder;
+use crate::map::Entry;
+use crate::owner::{Generation, Owner};
+use crate::reclaim;
+use crate::trace;
+
+/// The guard of a mark, borrowing its registry: see [`Guard`].
+///
+/// `Send` and `Sync`; of a `static` registry also `'static`.
+pub type MarkGuard<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<&'r Registry<K, V, S>>;
+
+/// The guard of a mark that keeps its registry alive: see [`Guard`].
+///
+/// `Send + 'static`, so that it lives across `.await` and in spawned tasks: when a task is cancelled, its
+/// future is dropped and with it the mark. Costs an `Arc` clone more than [`MarkGuard`].
+pub type OwnedMarkGuard<K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<Arc<Registry<K, V, S>>>;
+
+/// How a guard holds its registry: by reference, or by `Arc`. Sealed.
+pub trait Handle: Deref<Target = Registry<Self::Job, Self::Value, Self::Hasher>> + sealed::Sealed {
+    /// The registry's job ids.
+    type Job: 'static;
+    /// The registry's context values.
+    type Value;
+    /// The registry's hasher.
+    type Hasher;
+}
+
+impl<K: 'static, V, S> Handle for &Registry<K, V, S> {
+    type Job = K;
+    type Value = V;
+    type Hasher = S;
+}
+
+impl<K: 'static, V, S> Handle for Arc<Registry<K, V, S>> {
+    type Job = K;
+    type Value = V;
+    type Hasher = S;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<K, V, S> Sealed for &super::Registry<K, V, S> {}
+    impl<K, V, S> Sealed for std::sync::Arc<super::Registry<K, V, S>> {}
+}
+
+/// A held mark: cleared when this is dropped, by return, by `?`, by panic, with a cancelled task.
+///
+/// The form that borrows its registry is called [`MarkGuard`], the one that owns it [`OwnedMarkGuard`].
+///
+/// A guard clears *its own* mark only: if the job has been taken over or cleared since, dropping it changes nothing
+/// (it counts as a [stale clear](super::RegistryStats::stale_clears)). Dropping it runs no code of the user's, so it
+/// cannot panic, and is lock-free. A guard that is leaked ([`std::mem::forget`]) holds its mark until the
+/// reaper's backstop takes the job over.
+///
+/// Bind it to a name: `let _ = registry.mark(..)` clears the mark at once.
+///
+/// ```
+/// use livemark::Registry;
+///
+/// static FINALIZING: Registry<u64, &str> = Registry::new();
+///
+/// fn finalize(job: u64) -> Result<(), &'static str> {
+///     let guard = FINALIZING.mark(job, "run 1");
+///     run_the_gates()?; // the mark is cleared here as well
+///     if !guard.is_current() {
+///         return Err("another run took over");
+///     }
+///     Ok(()) // commit, by compare-and-set
+/// }
+/// # fn run_the_gates() -> Result<(), &'static str> { Err("red") }
+/// assert!(finalize(7).is_err());
+/// assert!(!FINALIZING.is_active(&7));
+/// ```
+#[must_use = "dropping the guard clears the mark at once: bind it to a name, not to `_`"]
+#[clippy::has_significant_drop]
+pub struct Guard<R: Handle> {
+    registry: R,
+    job: R::Job,
+    /// Kept so that a release needs no `Hash` of the user's, which might panic.
+    hash: u64,
+    generation: Generation,
+    /// Set by `clear`, whose second release would count as a stale clear.
+    released: bool,
+}
+
+impl<R: Handle> Guard<R> {
+    /// The job that is marked.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// assert_eq!(registry.mark(7, ()).job(), &7);
+    /// ```
+    pub fn job(&self) -> &R::Job {
+        &self.job
+    }
+
+    /// The fencing token of this mark, for a job store that compares it.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Whether this mark still stands: neither displaced, by a `mark` or by the reaper's backstop, nor cleared.
+    ///
+    /// Ask before committing. The answer may be outdated a moment later: the job store's own compare-and-set
+    /// has the last word. Linearizes at the load of the job's slot; wait-free but for the depth of the map.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let monitor = registry.mark(7, "run 1");
+    /// assert!(monitor.is_current());
+    /// let reaper = registry.mark(7, "reaper");
+    /// assert!(!monitor.is_current());
+    /// # drop(reaper);
+    /// ```
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.registry.is_current(self.hash, self.generation)
+    }
+
+    /// Clears the mark now. Says whether it still stood.
+    ///
+    /// Linearizes at the compare-exchange, or at the load of the slot where the mark is gone.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let first = registry.mark(7, "run 1");
+    /// let second = registry.mark(7, "run 2");
+    /// assert!(!first.clear());
+    /// assert!(second.clear());
+    /// ```
+    pub fn clear(mut self) -> bool {
+        self.released = true;
+        self.release()
+    }
+
+    fn release(&self) -> bool {
+        let cleared = self.registry.release(self.hash, self.generation);
+        if cleared {
+            trace::cleared(&self.job, self.generation);
+        } else {
+            trace::stale_clear(&self.job, self.generation);
+        }
+        cleared
+    }
+}
+
+impl<R> Guard<R>
+where
+    R: Handle,
+    R::Job: Clone + Eq + Hash + Send + Sync,
+    R::Value: Clone + Send + Sync + 'static,
+    R::Hasher: BuildHasher,
+{
+    pub(super) fn mark(registry: R, job: R::Job, value: R::Value) -> Self {
+        let hash = registry.hasher.hash_one(&job);
+        let entry = Self::entry(hash, &job, value);
+        let inserted = registry.map.insert(entry, &reclaim::pin());
+        if inserted.displaced {
+            registry.displaced.increment();
+        }
+        trace::marked(&job, inserted.generation, inserted.displaced);
+        Self { registry, job, hash, generation: inserted.generation, released: false }
+    }
+
+    pub(super) fn try_mark(registry: R, job: R::Job, value: R::Value) -> Result<Self, Occupied<R::Value>> {
+        let hash = registry.hasher.hash_one(&job);
+        let guard = reclaim::pin();
+        // A refusal, which reapers see often, allocates nothing.
+        if let Some(other) = registry.map.find(hash, &job, &guard) {
+            return Err(Occupied { owner: other.owner.clone(), value });
+        }
+        match registry.map.try_insert(Self::entry(hash, &job, value), &guard) {
+            Ok(generation) => {
+                trace::marked(&job, generation, false);
+                drop(guard);
+                Ok(Self { registry, job, hash, generation, released: false })
+            }
+            Err(refused) => Err(Occupied { owner: refused.owner.clone(), value: refused.entry.owner.value }),
+        }
+    }
+
+    fn entry(hash: u64, job: &R::Job, value: R::Value) -> Box<Entry<R::Job, R::Value>> {
+        Entry::new(hash, job.clone(), Owner { generation: Generation::UNDRAWN, marked_at: Instant::now(), value })
+    }
+
+    /// Puts another context in the place of this mark's, in one step: a hand-over to the next stage, say. The
+    /// generation and the time of the mark stay. Says whether the mark still stood; if not, nothing changes.
+    ///
+    /// Readers see the old value or the new one, and never an unmarked job between them.
+    /// Linearizes at the compare-exchange. Lock-free; allocates once.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let guard = registry.mark(7, "gates");
+    /// assert!(guard.replace("merge"));
+    /// let owner = registry.owner(&7).expect("job 7 is marked");
+    /// assert_eq!((owner.value, owner.generation), ("merge", guard.generation()));
+    /// ```
+    pub fn replace(&self, value: R::Value) -> bool {
+        let owner = Owner { generation: self.generation, marked_at: Instant::now(), value };
+        let entry = Entry::new(self.hash, self.job.clone(), owner);
+        self.registry.map.replace(entry, &reclaim::pin())
+    }
+}
+
+impl<R: Handle> Drop for Guard<R> {
+    fn drop(&mut self) {
+        if !self.released {
+            self.release();
+        }
+    }
+}
+
+impl<R> fmt::Debug for Guard<R>
+where
+    R: Handle,
+    R::Job: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("job", &self.job).field("generation", &self.generation).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,430 @@
+//! The safe face of the map: [`Registry`], its guards, its reader and its snapshot.
+
+mod guard;
+mod reader;
+mod snapshot;
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+pub use self::guard::{Guard, Handle, MarkGuard, OwnedMarkGuard};
+pub use self::reader::Reader;
+pub use self::snapshot::Snapshot;
+
+use crate::finalizer::Finalizer;
+use crate::hasher::DefaultHashBuilder;
+use crate::map::JobMap;
+use crate::owner::{Generation, Owner};
+use crate::reclaim;
+use crate::sync::Counter;
+use crate::trace;
+
+/// Which jobs have a live finalizer, and who it is.
+///
+/// A monitor [`mark`](Self::mark)s a job while it finalizes it and a reaper asks [`is_active`](Self::is_active) before
+/// it re-drives the job. Share one registry between the two, as a `static` or in an `Arc`: a reaper that looks into
+/// a registry of its own finds every job unowned.
+///
+/// Job ids `K` are `Clone + Eq + Hash`, contexts `V` are `Clone`, and both are `Send + Sync + 'static`, as they
+/// are dropped later and on any thread that uses a registry.
+///
+/// # Consistency
+///
+/// Every operation on a job takes effect at one instant, at one atomic step on one slot, in one order that all threads
+/// agree on (sequential consistency): also between two jobs. See [`guide::consistency`](crate::guide::consistency).
+///
+/// # Progress
+///
+/// Reads are wait-free but for the depth of the map; they never wait for a writer, and writers never wait for readers.
+/// Marks and clears are lock-free. A thread's first use of any registry registers it with the collector (one allocation).
+///
+/// # Panics
+///
+/// None of the methods panics by itself. A panic in the `Hash` or `Eq` of a job id, or in the `Clone` of an id or a
+/// value, passes through and leaves the registry as it was; a panic in a value's `Drop` is caught.
+/// When memory runs out, the process aborts.
+///
+/// # Example
+///
+/// ```
+/// use livemark::{Finalizer, Registry};
+///
+/// static FINALIZING: Registry = Registry::new();
+///
+/// let guard = FINALIZING.mark(7, Finalizer::new(Some(1), "merge"));
+/// assert!(FINALIZING.is_active(&7));
+/// drop(guard); // or a return, `?`, a panic
+/// assert!(!FINALIZING.is_active(&7));
+/// ```
+pub struct Registry<K = u64, V = Finalizer, S = DefaultHashBuilder> {
+    map: JobMap<K, V>,
+    hasher: S,
+    displaced: Counter,
+    stale_clears: Counter,
+}
+
+/// Why [`Registry::try_mark`] was refused: the job's owner, and the value given back.
+///
+/// ```
+/// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+/// let _guard = registry.mark(7, "monitor");
+/// let occupied = registry.try_mark(7, "reaper").unwrap_err();
+/// assert_eq!((occupied.owner.value, occupied.value), ("monitor", "reaper"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupied<V> {
+    /// Who held the mark at that instant.
+    pub owner: Owner<V>,
+    /// The value that was to be marked with.
+    pub value: V,
+}
+
+impl<V> fmt::Display for Occupied<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the job is marked already, by generation {}", self.owner.generation)
+    }
+}
+
+impl<V: fmt::Debug> std::error::Error for Occupied<V> {}
+
+/// What a registry has counted since it was made.
+///
+/// Each number is exact, but they are read one after the other: while others write they may be of different instants.
+///
+/// ```
+/// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+/// let first = registry.mark(7, ());
+/// let second = registry.mark(7, ()); // displaces the first
+/// drop(first); // clears nothing: the mark is the second's
+/// let stats = registry.stats();
+/// assert_eq!((stats.marks, stats.displaced, stats.stale_clears), (2, 1, 1));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistryStats {
+    /// Marks made, by `mark` and `try_mark`.
+    pub marks: u64,
+    /// Marks that took a job over from an earlier owner.
+    pub displaced: u64,
+    /// Clears of a generation that had been displaced or cleared before: they changed nothing.
+    pub stale_clears: u64,
+}
+
+impl<K, V> Registry<K, V> {
+    crate::sync::const_unless_loom! {
+        /// An empty registry. Allocates nothing; can be a `static`.
+        ///
+        /// ```
+        /// static FINALIZING: livemark::Registry<u64, &str> = livemark::Registry::new();
+        /// assert!(FINALIZING.is_empty());
+        /// ```
+        #[must_use]
+        pub const fn new() -> Self {
+            Self::with_hasher(DefaultHashBuilder::new())
+        }
+    }
+}
+
+impl<K, V, S> Registry<K, V, S> {
+    crate::sync::const_unless_loom! {
+        /// An empty registry that hashes job ids with `hasher`.
+        ///
+        /// ```
+        /// use std::hash::RandomState;
+        ///
+        /// let registry: livemark::Registry<String, &str, _> = livemark::Registry::with_hasher(RandomState::new());
+        /// assert!(!registry.is_active("job-7"));
+        /// ```
+        #[must_use]
+        pub const fn with_hasher(hasher: S) -> Self {
+            Self { map: JobMap::new(), hasher, displaced: Counter::new(), stale_clears: Counter::new() }
+        }
+    }
+
+    /// How many jobs are marked, counted slot by slot: exact while nobody marks or clears, near it otherwise.
+    ///
+    /// Walks the whole registry, some microseconds when it is small. Wait-free but for the number of slots.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// let _guards = [registry.mark(1, ()), registry.mark(2, ())];
+    /// assert_eq!(registry.len(), 2);
+    /// ```
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len(&reclaim::pin())
+    }
+
+    /// Whether no job is marked, by the same walk as [`len`](Self::len).
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// assert!(registry.is_empty());
+    /// ```
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// What the registry has counted so far.
+    #[must_use]
+    pub fn stats(&self) -> RegistryStats {
+        RegistryStats {
+            marks: self.map.inserted(),
+            displaced: self.displaced.get(),
+            stale_clears: self.stale_clears.get(),
+        }
+    }
+
+    /// Releases a guard's mark. Runs no code of the user's, so that a guard can be dropped while unwinding.
+    fn release(&self, hash: u64, generation: Generation) -> bool {
+        let guard = reclaim::pin();
+        let cleared = self.map.remove(hash, &guard, |entry| entry.owner.generation == generation).is_some();
+        if !cleared {
+            self.stale_clears.increment();
+        }
+        cleared
+    }
+
+    fn is_current(&self, hash: u64, generation: Generation) -> bool {
+        self.map.find_generation(hash, generation, &reclaim::pin()).is_some()
+    }
+}
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Marks `job` as owned by the caller until the guard is dropped. Takes over: an earlier owner is displaced, and
+    /// can see it by [`is_current`](MarkGuard#method.is_current).
+    ///
+    /// Mark *before* the job becomes reapable (before its `finished_at` is visible), and let the guard live until
+    /// the final state is committed. A job without an id: `id.map(|id| registry.mark(id, ..))`, whose
+    /// `Option<MarkGuard>` clears the mark just so.
+    ///
+    /// Linearizes at the compare-exchange that publishes the mark. Lock-free; allocates once, and now and then frees
+    /// what was cleared before, which runs destructors of values.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let first = registry.mark(7, "run 1");
+    /// let second = registry.mark(7, "run 2");
+    /// assert!(!first.is_current());
+    /// drop(first);
+    /// assert!(registry.is_active(&7), "a late release never frees a newer owner");
+    /// # drop(second);
+    /// ```
+    pub fn mark(&self, job: K, value: V) -> MarkGuard<'_, K, V, S> {
+        Guard::mark(self, job, value)
+    }
+
+    /// Marks `job` unless it is marked: check and claim in one step.
+    ///
+    /// Linearizes at the compare-exchange that publishes the mark, or for a refusal at the load of the owner.
+    /// Lock-free; allocates once if the job was free.
+    ///
+    /// # Errors
+    ///
+    /// [`Occupied`] if the job has an owner: gives the value back, and says who the owner is.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let guard = registry.try_mark(7, "monitor")?;
+    /// assert!(registry.try_mark(7, "reaper").is_err());
+    /// # drop(guard);
+    /// # Ok::<(), livemark::Occupied<&str>>(())
+    /// ```
+    pub fn try_mark(&self, job: K, value: V) -> Result<MarkGuard<'_, K, V, S>, Occupied<V>> {
+        Guard::try_mark(self, job, value)
+    }
+
+    /// [`mark`](Self::mark) with a guard that keeps the registry alive: `'static`, for tasks and across `.await`.
+    ///
+    /// Costs an `Arc` clone more. Where the registry is a `static`, [`mark`](Self::mark) gives such a guard already.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use livemark::Registry;
+    ///
+    /// let registry: Arc<Registry<u64, &str>> = Arc::new(Registry::new());
+    /// let guard = registry.mark_owned(7, "run 1");
+    /// std::thread::spawn(move || drop(guard)).join().expect("the thread ends well");
+    /// assert!(!registry.is_active(&7));
+    /// ```
+    pub fn mark_owned(self: &Arc<Self>, job: K, value: V) -> OwnedMarkGuard<K, V, S> {
+        Guard::mark(Arc::clone(self), job, value)
+    }
+
+    /// [`try_mark`](Self::try_mark) with a guard that keeps the registry alive.
+    ///
+    /// # Errors
+    ///
+    /// [`Occupied`] if the job has an owner.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # let registry: Arc<livemark::Registry<u64, &str>> = Arc::new(livemark::Registry::new());
+    /// let guard = registry.try_mark_owned(7, "run 1")?;
+    /// assert!(registry.try_mark_owned(7, "run 2").is_err());
+    /// # drop(guard);
+    /// # Ok::<(), livemark::Occupied<&str>>(())
+    /// ```
+    pub fn try_mark_owned(self: &Arc<Self>, job: K, value: V) -> Result<OwnedMarkGuard<K, V, S>, Occupied<V>> {
+        Guard::try_mark(Arc::clone(self), job, value)
+    }
+
+    /// Clears the mark of `job`, whoever holds it. Says whether anyone did; doing it twice is harmless.
+    ///
+    /// For operators and tests: a monitor's guard clears its own mark.
+    ///
+    /// Linearizes at the compare-exchange, or at the load of the slot where the job is not marked. Lock-free.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<String, &str> = livemark::Registry::new();
+    /// let guard = registry.mark("job-7".to_owned(), "run 1");
+    /// assert!(registry.clear("job-7"));
+    /// assert!(!registry.clear("job-7"));
+    /// assert!(!guard.is_current());
+    /// ```
+    pub fn clear<Q>(&self, job: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.remove(job, |_| true)
+    }
+
+    /// Clears the mark of `job` if it is the one of this generation. Says whether it was.
+    ///
+    /// For an owner that handed its generation on, in a message or a job store, instead of its guard.
+    ///
+    /// Linearizes as [`clear`](Self::clear) does. Lock-free.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let first = registry.mark(7, "run 1");
+    /// let second = registry.mark(7, "run 2");
+    /// assert!(!registry.clear_generation(&7, first.generation()));
+    /// assert!(registry.clear_generation(&7, second.generation()));
+    /// ```
+    pub fn clear_generation<Q>(&self, job: &Q, generation: Generation) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let cleared = self.remove(job, |owner| owner.generation == generation);
+        if !cleared {
+            self.stale_clears.increment();
+        }
+        cleared
+    }
+
+    /// Whether `job` has a live owner.
+    ///
+    /// Linearizes at the load of the job's slot. Wait-free but for the depth of the map; never blocks. Of a job
+    /// whose slot is empty, which is nearly every job that is not marked, it answers after that one load.
+    /// In a loop over many jobs, [`reader`](Self::reader) is faster for the others.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// let _guard = registry.mark(7, ());
+    /// assert!(registry.is_active(&7));
+    /// assert!(!registry.is_active(&8));
+    /// ```
+    #[inline]
+    pub fn is_active<Q>(&self, job: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let hash = self.hasher.hash_one(job);
+        !self.map.is_vacant(hash) && self.map.find(hash, job, &reclaim::pin()).is_some()
+    }
+
+    /// Who owns `job`: a copy of the owner's generation, time and context.
+    ///
+    /// Linearizes at the load of the job's slot. Wait-free but for the depth of the map and for the `Clone` of `V`.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let guard = registry.mark(7, "run 1");
+    /// let owner = registry.owner(&7).expect("job 7 is marked");
+    /// assert_eq!((owner.generation, owner.value), (guard.generation(), "run 1"));
+    /// ```
+    pub fn owner<Q>(&self, job: &Q) -> Option<Owner<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let hash = self.hasher.hash_one(job);
+        let guard = reclaim::pin();
+        self.map.find(hash, job, &guard).map(|entry| entry.owner.clone())
+    }
+
+    /// A reading session for a hot loop: pinned once, and so cheaper by the look-up.
+    ///
+    /// While it lives and is not used, nothing that is cleared meanwhile is freed. Not `Send`: it belongs to its thread.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// # let _guard = registry.mark(7, ());
+    /// let mut reader = registry.reader();
+    /// let owned = (0..100).filter(|job| reader.is_active(job)).count();
+    /// assert_eq!(owned, 1);
+    /// ```
+    pub fn reader(&self) -> Reader<'_, K, V, S> {
+        Reader::new(self)
+    }
+
+    /// A copy of all marks, sorted by job, from one instant if possible: see [`Snapshot::is_atomic`].
+    ///
+    /// Linearizes, when atomic, between two equal readings of all slots. Bounded: reads all slots at most 17 times.
+    /// Allocates; for operators and dashboards, not for a sweep.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let _guards = [registry.mark(9, "run 2"), registry.mark(7, "run 1")];
+    /// let snapshot = registry.snapshot();
+    /// let jobs: Vec<u64> = snapshot.iter().map(|(job, _)| *job).collect();
+    /// assert_eq!(jobs, [7, 9]);
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot<K, V>
+    where
+        K: Ord,
+    {
+        let guard = reclaim::pin();
+        let cut = self.map.cut(&guard);
+        let owners = cut.entries.iter().map(|entry| (entry.job.clone(), entry.owner.clone())).collect();
+        Snapshot::new(owners, cut.atomic)
+    }
+
+    fn remove<Q>(&self, job: &Q, is_it: impl Fn(&Owner<V>) -> bool) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let hash = self.hasher.hash_one(job);
+        let guard = reclaim::pin();
+        let removed = self.map.remove(hash, &guard, |entry| entry.job.borrow() == job && is_it(&entry.owner));
+        if let Some(entry) = removed {
+            trace::cleared(&entry.job, entry.owner.generation);
+        }
+        removed.is_some()
+    }
+}
+
+impl<K, V, S: Default> Default for Registry<K, V, S> {
+    fn default() -> Self {
+        Self::with_hasher(S::default())
+    }
+}
+
+impl<K, V, S> fmt::Debug for Registry<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("len", &self.len()).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,78 @@
+//! A pinned reading session: [`Reader`].
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+
+use super::Registry;
+use crate::finalizer::Finalizer;
+use crate::hasher::DefaultHashBuilder;
+use crate::owner::Owner;
+use crate::reclaim::{self, EpochGuard};
+
+/// A reading session for a hot loop, made by [`Registry::reader`].
+///
+/// It is pinned for as long as it lives and repins at each look-up: two plain loads instead of a read-modify-write.
+/// So every call sees the newest state, no call allocates or frees anything, and none waits. A reader that lives but
+/// is not used holds back the freeing of all that is cleared meanwhile: keep it for a loop, not for ever.
+///
+/// Not `Send`: it belongs to the thread that made it.
+///
+/// ```
+/// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+/// let mut reader = registry.reader();
+/// let guard = registry.mark(7, "run 1");
+/// assert!(reader.is_active(&7), "each call sees the newest state");
+/// drop(guard);
+/// assert!(!reader.is_active(&7));
+/// ```
+pub struct Reader<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
+    registry: &'r Registry<K, V, S>,
+    guard: EpochGuard,
+}
+
+impl<'r, K, V, S> Reader<'r, K, V, S>
+where
+    K: Eq + Hash,
+    S: BuildHasher,
+{
+    pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
+        Self { registry, guard: reclaim::pin() }
+    }
+
+    /// Whether `job` has a live owner, as [`Registry::is_active`].
+    #[inline]
+    pub fn is_active<Q>(&mut self, job: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.owner(job).is_some()
+    }
+
+    /// Who owns `job`, borrowed until the next call: nothing is copied.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let _guard = registry.mark(7, "run 1");
+    /// let mut reader = registry.reader();
+    /// assert_eq!(reader.owner(&7).map(|owner| owner.value), Some("run 1"));
+    /// ```
+    #[inline]
+    pub fn owner<Q>(&mut self, job: &Q) -> Option<&Owner<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let hash = self.registry.hasher.hash_one(job);
+        // Before the load: what is loaded below stays while this pin stands, which `&mut self` keeps it.
+        self.guard.repin();
+        self.registry.map.find(hash, job, &self.guard).map(|entry| &entry.owner)
+    }
+}
+
+impl<K, V, S> fmt::Debug for Reader<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("registry", &self.registry).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,76 @@
+//! An owned copy of all marks: [`Snapshot`].
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use crate::finalizer::Finalizer;
+use crate::owner::Owner;
+
+/// All marks of a registry, copied and sorted by job: made by [`Registry::snapshot`](crate::Registry::snapshot).
+///
+/// ```
+/// # let registry: livemark::Registry<String, &str> = livemark::Registry::new();
+/// let _guard = registry.mark("job-7".to_owned(), "run 1");
+/// let snapshot = registry.snapshot();
+/// assert_eq!(snapshot.len(), 1);
+/// assert_eq!(snapshot.get("job-7").map(|owner| owner.value), Some("run 1"));
+/// ```
+#[derive(Clone)]
+pub struct Snapshot<K = u64, V = Finalizer> {
+    /// Sorted by job, each job once.
+    owners: Vec<(K, Owner<V>)>,
+    atomic: bool,
+}
+
+impl<K: Ord, V> Snapshot<K, V> {
+    pub(super) fn new(mut owners: Vec<(K, Owner<V>)>, atomic: bool) -> Self {
+        owners.sort_unstable_by(|(job, _), (other, _)| job.cmp(other));
+        Self { owners, atomic }
+    }
+}
+
+impl<K, V> Snapshot<K, V> {
+    /// The jobs and their owners, in the order of the jobs.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &Owner<V>)> + DoubleEndedIterator {
+        self.owners.iter().map(|(job, owner)| (job, owner))
+    }
+
+    /// How many jobs were marked.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Whether no job was marked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.owners.is_empty()
+    }
+
+    /// Who owned `job`.
+    #[must_use]
+    pub fn get<Q>(&self, job: &Q) -> Option<&Owner<V>>
+    where
+        K: Borrow<Q>,
+        Q: Ord + ?Sized,
+    {
+        let place = self.owners.binary_search_by(|(other, _)| other.borrow().cmp(job)).ok()?;
+        self.owners.get(place).map(|(_, owner)| owner)
+    }
+
+    /// Whether all of it was so at one instant.
+    ///
+    /// Where writers never paused long enough for two equal readings of the registry, it is not, and each job's
+    /// entry is from an instant of its own: a job that was handed from one id to another may then be there
+    /// twice, or not at all. Idle or moderately busy registries always give atomic snapshots.
+    #[must_use]
+    pub fn is_atomic(&self) -> bool {
+        self.atomic
+    }
+}
+
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Snapshot<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("owners", &self.owners).field("atomic", &self.atomic).finish()
+    }
+}

@@ -1,0 +1,73 @@
+//! The atomics and thread-locals of the crate: `std`'s, or `loom`'s when the models run.
+//!
+//! Nothing else in the crate names `std::sync::atomic` or `loom`. The shim changes no behaviour: what
+//! is written here runs in production as it runs under the model checker. `--cfg crossbeam_loom` reaches
+//! every crate of a build, so the feature must be on as well.
+
+#[cfg(not(all(crossbeam_loom, feature = "loom")))]
+mod imp {
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::thread_local;
+
+    /// True where a model checker runs the code, so that the map can take a shape small enough to explore.
+    pub(crate) const MODEL: bool = false;
+
+    /// Declares the function as written.
+    macro_rules! const_unless_loom {
+        ($(#[$attr:meta])* $vis:vis const fn $($rest:tt)*) => { $(#[$attr])* $vis const fn $($rest)* };
+    }
+
+    /// An array of `$len` values of the constant expression `$value`.
+    macro_rules! array_of {
+        ($value:expr; $len:expr) => {
+            [const { $value }; $len]
+        };
+    }
+
+    pub(crate) use {array_of, const_unless_loom};
+}
+
+#[cfg(all(crossbeam_loom, feature = "loom"))]
+mod imp {
+    pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::thread_local;
+
+    pub(crate) const MODEL: bool = true;
+
+    // loom's atomics register themselves with the running model, so they cannot be made in a constant.
+    macro_rules! const_unless_loom {
+        ($(#[$attr:meta])* $vis:vis const fn $($rest:tt)*) => { $(#[$attr])* $vis fn $($rest)* };
+    }
+
+    macro_rules! array_of {
+        ($value:expr; $len:expr) => {
+            std::array::from_fn(|_| $value)
+        };
+    }
+
+    pub(crate) use {array_of, const_unless_loom};
+}
+
+pub(crate) use imp::*;
+
+/// A statistic: counts events and orders nothing (edge E6 of the orderings page).
+///
+/// Always `std`'s atomic: no decision of the crate reads a counter, so a model gains nothing from
+/// exploring them and would pay with a multiple of its states.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(std::sync::atomic::AtomicU64);
+
+impl Counter {
+    pub(crate) const fn new() -> Self {
+        Self(std::sync::atomic::AtomicU64::new(0))
+    }
+
+    #[inline]
+    pub(crate) fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed); // E6
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed) // E6
+    }
+}

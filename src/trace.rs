@@ -1,0 +1,109 @@
+//! What the crate reports through `tracing`; without the feature, nothing.
+//!
+//! The only place that knows whether the feature is on. Events are sent after an operation, never between a load
+//! and its compare-exchange. Job ids need not be `Debug`: ids of the usual types are shown, others as the name
+//! of their type.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::finalizer::Finalizer;
+use crate::owner::{Generation, Owner};
+use crate::reaper::{Cause, DeferReason};
+
+#[cfg(feature = "tracing")]
+macro_rules! event {
+    ($level:ident, $($fields:tt)*) => { tracing::$level!(target: "livemark", $($fields)*) };
+}
+
+#[cfg(not(feature = "tracing"))]
+macro_rules! event {
+    // The fields are named so that a build without the feature type-checks them too; nothing is evaluated.
+    ($level:ident, $($name:ident = %$value:expr,)* $message:literal) => { if false { $(let _ = &$value;)* } };
+}
+
+#[inline]
+pub(crate) fn marked<K: 'static>(job: &K, generation: Generation, displaced: bool) {
+    event!(trace, job = %Job(job), generation = %generation, displaced = %displaced, "mark");
+}
+
+#[inline]
+pub(crate) fn cleared<K: 'static>(job: &K, generation: Generation) {
+    event!(trace, job = %Job(job), generation = %generation, "clear");
+}
+
+#[inline]
+pub(crate) fn stale_clear<K: 'static>(job: &K, generation: Generation) {
+    event!(trace, job = %Job(job), generation = %generation, "stale clear");
+}
+
+pub(crate) fn deferred<K: 'static, V: 'static>(job: &K, reason: DeferReason, owner: &Owner<V>) {
+    let Described { run_id, stage } = Described::of(&owner.value);
+    event!(
+        info,
+        job = %Job(job),
+        reason = %reason,
+        run_id = %run_id,
+        stage = %stage,
+        generation = %owner.generation,
+        age_ms = %owner.age().as_millis(),
+        "defer"
+    );
+}
+
+pub(crate) fn redriven<K: 'static>(job: &K, stage: &str, claim: Option<Generation>) {
+    event!(warn, job = %Job(job), stage = %stage, claim = %OrNone(claim), "redrive");
+}
+
+pub(crate) fn reaped<K: 'static>(job: &K, stage: &str, cause: Cause, claim: Option<Generation>) {
+    event!(warn, job = %Job(job), stage = %stage, cause = %cause, claim = %OrNone(claim), "reap");
+}
+
+pub(crate) fn honors_nothing() {
+    event!(warn, "the policy honours marks, but declares no stage as marking: no mark will be asked for");
+}
+
+/// A job id, shown if its type is one of those that job systems use.
+struct Job<'a, K>(&'a K);
+
+impl<K: 'static> fmt::Display for Job<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let job: &dyn Any = self.0;
+        macro_rules! show {
+            ($($known:ty),*) => { $(if let Some(job) = job.downcast_ref::<$known>() { return job.fmt(f); })* };
+        }
+        show!(u64, i64, u32, i32, usize, u128, String, &'static str, Arc<str>, Box<str>);
+        match job.downcast_ref::<[u8; 16]>() {
+            Some(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            None => f.write_str(std::any::type_name::<K>()),
+        }
+    }
+}
+
+/// What there is to say of an owner's context.
+struct Described<'a> {
+    run_id: OrNone<u64>,
+    stage: &'a str,
+}
+
+impl<'a> Described<'a> {
+    fn of<V: 'static>(value: &'a V) -> Self {
+        let value: &dyn Any = value;
+        match value.downcast_ref::<Finalizer>() {
+            Some(finalizer) => Self { run_id: OrNone(finalizer.run_id), stage: &finalizer.stage },
+            None => Self { run_id: OrNone(None), stage: "-" },
+        }
+    }
+}
+
+struct OrNone<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrNone<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
