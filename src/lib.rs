@@ -26,4 +26,5 @@ pub mod guide {}
 #[doc(hidden)]
 pub mod model {
     pub use crate::reclaim::participant::Participant;
+    pub use crate::sync::turnstile::AtomicUsize;
 }

@@ -6,29 +6,19 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crossbeam_epoch::{Pointable, Shared};
-
 pub(crate) use crossbeam_epoch::Guard as EpochGuard;
 pub(crate) use participant::pin;
 
-/// Frees `retired` once every thread that is pinned now has unpinned or repinned.
+/// Runs `free` once every thread that is pinned now has unpinned or repinned.
 ///
 /// # Safety
 ///
-/// `retired` was unlinked: no thread that pins from now on can reach it. It is retired once. Its value may be
-/// dropped on another thread and at any later time (`Send + 'static`).
+/// What `free` frees was unlinked: no thread that pins from now on can reach it. It is freed by nobody else, and may
+/// be freed on another thread and at any later time, as if `free` were `Send + 'static`.
 #[inline]
-pub(crate) unsafe fn retire<T: ?Sized + Pointable>(retired: Shared<'_, T>, guard: &EpochGuard) {
-    let free = move || {
-        drop_quietly(|| {
-            // SAFETY: the epoch has passed for every thread that could have loaded `retired` under its guard,
-            // and the caller retires it once, so this is its only owner.
-            drop(unsafe { retired.into_owned() });
-        });
-    };
-    // SAFETY: by the caller's promise `retired` is unreachable for later pins and may be dropped elsewhere,
-    // later; the closure owns nothing else.
-    unsafe { guard.defer_unchecked(free) };
+pub(crate) unsafe fn retire(guard: &EpochGuard, free: impl FnOnce()) {
+    // SAFETY: the caller's promise, handed on.
+    unsafe { guard.defer_unchecked(|| drop_quietly(free)) };
 }
 
 /// Hands the thread's garbage over and frees some of what is due.
@@ -120,9 +110,14 @@ pub(crate) mod participant {
             result
         }
 
+        /// A guard of this participant: what the crate's own `pin()` gives inside [`enter`](Self::enter).
+        pub fn pin(&self) -> EpochGuard {
+            self.0.pin()
+        }
+
         /// Seals the thread's garbage and collects what is due: three rounds free all that nobody can see.
         pub fn flush(&self) {
-            self.0.pin().flush();
+            self.pin().flush();
         }
     }
 

@@ -1,6 +1,6 @@
 //! Branches: what a slot grows into when more jobs share it than a bucket should hold.
 
-use super::bucket::{self, Item};
+use super::bucket::{Bucket, Item};
 use super::slot::{Slot, Word};
 use super::{BRANCH_BITS, BRANCH_SLOTS, BUCKET_MAX};
 
@@ -15,7 +15,7 @@ impl<K, V> Branch<K, V> {
     /// A branch at `shift` that holds `items`, in nested branches where one place gets too many.
     pub(super) fn holding(items: &[Item<K, V>], shift: u32) -> Box<Self> {
         let slots = std::array::from_fn(|place| {
-            let here = items.iter().filter(|item| Self::place(item.hash, shift) == place);
+            let here = items.iter().filter(|item| Self::place(item.hash(), shift) == place);
             Slot::holding(word_of(&here.copied().collect::<Vec<_>>(), deeper(shift)))
         });
         Box::new(Self { slots })
@@ -50,7 +50,7 @@ pub(super) fn word_of<K, V>(items: &[Item<K, V>], shift: u32) -> Word {
         [] => Word::VACANT,
         [item] => Word::lone(item.pointer()),
         // At the last bits of the hash a bucket just grows: equal hashes stay correct.
-        _ if items.len() <= BUCKET_MAX || shift >= u64::BITS => Word::bucket(bucket::of(items)),
+        _ if items.len() <= BUCKET_MAX || shift >= u64::BITS => Word::bucket(Bucket::of(items)),
         _ => Word::branch(Branch::holding(items, shift)),
     }
 }

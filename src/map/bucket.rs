@@ -1,23 +1,33 @@
 //! Buckets: immutable arrays of pointers to the entries whose hashes share a slot.
 //!
-//! A bucket is one allocation behind a thin pointer (crossbeam-epoch's slice support). It is copied to be changed;
-//! the entries are not, so the copy runs no user code.
+//! A bucket is copied to be changed; the entries are not, so the copy runs no user code.
 
-use std::mem::MaybeUninit;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
-use crossbeam_epoch::{Owned, Shared};
-
-use super::slot::Entry;
+use super::entry::Entry;
 use crate::reclaim::EpochGuard;
 
-/// The allocation behind a bucket. Every element is written by [`filled`] before anyone else sees it.
-pub(super) type Bucket<K, V> = [MaybeUninit<Item<K, V>>];
+/// The head of a bucket; its items follow it in the same allocation.
+///
+/// Handled by raw pointers, as a reference to the head would not reach the items.
+#[repr(C)]
+pub(super) struct Bucket<K, V> {
+    len: usize,
+    /// Aligns the end of the head for what follows.
+    items: [Item<K, V>; 0],
+}
 
-/// A pointer to an entry, with its hash: a reader that looks for another job need not follow the pointer.
+/// A pointer to an entry, with its hash: a look-up for another job need not follow the pointer.
 pub(super) struct Item<K, V> {
-    pub(super) hash: u64,
+    hash: u64,
     /// Valid for as long as the bucket is reachable: an entry is retired only by the write that unlinks it.
-    entry: *const Entry<K, V>,
+    entry: *mut Entry<K, V>,
+}
+
+/// The entries of a slot, as items: no bucket is needed for one.
+pub(super) enum Items<'g, K, V> {
+    Lone([Item<K, V>; 1]),
+    Bucket(&'g [Item<K, V>]),
 }
 
 impl<K, V> Clone for Item<K, V> {
@@ -29,15 +39,15 @@ impl<K, V> Clone for Item<K, V> {
 impl<K, V> Copy for Item<K, V> {}
 
 impl<K, V> Item<K, V> {
-    pub(super) fn new(hash: u64, entry: *const Entry<K, V>) -> Self {
+    pub(super) fn new(hash: u64, entry: *mut Entry<K, V>) -> Self {
         Self { hash, entry }
     }
 
-    pub(super) fn of(entry: &Entry<K, V>) -> Self {
-        Self::new(entry.hash, entry)
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
     }
 
-    pub(super) fn pointer(self) -> *const Entry<K, V> {
+    pub(super) fn pointer(&self) -> *mut Entry<K, V> {
         self.entry
     }
 
@@ -45,57 +55,114 @@ impl<K, V> Item<K, V> {
     ///
     /// # Safety
     ///
-    /// The item was read from a bucket that was loaded from its slot under `guard`.
+    /// The item is of a word that was loaded from its slot under `guard`.
     #[inline]
-    pub(super) unsafe fn entry<'g>(self, _guard: &'g EpochGuard) -> &'g Entry<K, V> {
-        // SAFETY: the bucket was reachable at the load under `_guard`, so its entries were not yet retired then (E3);
+    pub(super) unsafe fn entry<'g>(&self, _guard: &'g EpochGuard) -> &'g Entry<K, V> {
+        // SAFETY: the word was in its slot at the load under `_guard`, so its entries were not yet retired then (E3);
         // they are immutable.
         unsafe { &*self.entry }
     }
 }
 
-/// A bucket of `items`.
-pub(super) fn of<K, V>(items: &[Item<K, V>]) -> Owned<Bucket<K, V>> {
-    filled(items.len(), items.iter().copied())
-}
+impl<K, V> std::ops::Deref for Items<'_, K, V> {
+    type Target = [Item<K, V>];
 
-/// A copy of `items` with one more.
-pub(super) fn with<K, V>(items: &[Item<K, V>], item: Item<K, V>) -> Owned<Bucket<K, V>> {
-    filled(items.len().saturating_add(1), items.iter().copied().chain([item]))
-}
-
-/// A copy of `items` with another item at `place`, which is below their number.
-pub(super) fn replacing<K, V>(items: &[Item<K, V>], place: usize, item: Item<K, V>) -> Owned<Bucket<K, V>> {
-    filled(items.len(), items.iter().enumerate().map(|(at, old)| if at == place { item } else { *old }))
-}
-
-/// A copy of `items` without the one at `place`, which is below their number.
-pub(super) fn without<K, V>(items: &[Item<K, V>], place: usize) -> Owned<Bucket<K, V>> {
-    let kept = items.iter().enumerate().filter(|(at, _)| *at != place);
-    filled(items.len().saturating_sub(1), kept.map(|(_, item)| *item))
-}
-
-/// Private to this file: `items` must be `len` in number, which the four callers above can be seen to keep.
-fn filled<K, V>(len: usize, mut items: impl Iterator<Item = Item<K, V>>) -> Owned<Bucket<K, V>> {
-    let mut bucket = Owned::<Bucket<K, V>>::init(len);
-    let mut written = 0_usize;
-    for (place, item) in bucket.iter_mut().zip(&mut items) {
-        place.write(item);
-        written = written.saturating_add(1);
+    fn deref(&self) -> &[Item<K, V>] {
+        match self {
+            Self::Lone(item) => item,
+            Self::Bucket(items) => items,
+        }
     }
-    debug_assert!(written == len && items.next().is_none(), "a bucket of {len} was given {written} items");
-    bucket
 }
 
-/// The items of a bucket.
-///
-/// # Safety
-///
-/// `bucket` came from one of this file's constructors and is live for `'g`.
+impl<K, V> Bucket<K, V> {
+    /// A bucket of `items`.
+    pub(super) fn of(items: &[Item<K, V>]) -> *mut Self {
+        Self::filled(items.len(), items.iter().copied())
+    }
+
+    /// A copy of `items` with one more.
+    pub(super) fn with(items: &[Item<K, V>], item: Item<K, V>) -> *mut Self {
+        Self::filled(items.len().saturating_add(1), items.iter().copied().chain([item]))
+    }
+
+    /// A copy of `items` with another item at `place`, which is below their number.
+    pub(super) fn replacing(items: &[Item<K, V>], place: usize, item: Item<K, V>) -> *mut Self {
+        Self::filled(items.len(), items.iter().enumerate().map(|(at, old)| if at == place { item } else { *old }))
+    }
+
+    /// A copy of `items` without the one at `place`, which is below their number.
+    pub(super) fn without(items: &[Item<K, V>], place: usize) -> *mut Self {
+        let kept = items.iter().enumerate().filter(|(at, _)| *at != place);
+        Self::filled(items.len().saturating_sub(1), kept.map(|(_, item)| *item))
+    }
+
+    /// Private to this file: `items` must be `len` in number, which the four callers above can be seen to keep.
+    fn filled(len: usize, items: impl Iterator<Item = Item<K, V>>) -> *mut Self {
+        let layout = Self::layout(len);
+        // SAFETY: the layout is not of size zero: it begins with the head.
+        let bucket = unsafe { alloc(layout) }.cast::<Self>();
+        if bucket.is_null() {
+            handle_alloc_error(layout);
+        }
+        let mut written = 0_usize;
+        for item in items.take(len) {
+            // SAFETY: `written` is below `len`, so the place is within the allocation, which nobody else has yet.
+            unsafe { Self::first(bucket).cast_mut().add(written).write(item) };
+            written = written.saturating_add(1);
+        }
+        debug_assert_eq!(written, len, "a bucket was given too few items");
+        // SAFETY: the head is the beginning of the allocation, which nobody else has yet.
+        unsafe { bucket.write(Self { len, items: [] }) };
+        bucket
+    }
+
+    /// The items.
+    ///
+    /// # Safety
+    ///
+    /// `bucket` came from this file, with the provenance of its whole allocation, and is live for `'g`.
+    #[inline]
+    pub(super) unsafe fn items<'g>(bucket: *const Self) -> &'g [Item<K, V>] {
+        // SAFETY: live by the caller's promise, with `len` items written behind the head by `filled`.
+        unsafe { std::slice::from_raw_parts(Self::first(bucket), (*bucket).len) }
+    }
+
+    /// Frees a bucket; its entries live on.
+    ///
+    /// # Safety
+    ///
+    /// `bucket` came from this file, and nobody else has it.
+    pub(super) unsafe fn free(bucket: *mut Self) {
+        // SAFETY: live by the caller's promise; made by `filled` with this layout.
+        unsafe { dealloc(bucket.cast(), Self::layout((*bucket).len)) };
+    }
+
+    /// Where the items begin. To be read it needs the provenance of the whole allocation.
+    #[inline]
+    fn first(bucket: *const Self) -> *const Item<K, V> {
+        bucket.wrapping_add(1).cast()
+    }
+
+    /// Of a head and `len` items.
+    fn layout(len: usize) -> Layout {
+        Layout::array::<Item<K, V>>(len)
+            .and_then(|items| Layout::new::<Self>().extend(items))
+            .map_or_else(|_| handle_alloc_error(Layout::new::<Self>()), |(layout, _)| layout)
+    }
+}
+
+/// Where in a slot's items the entry of this hash is for which `is_it` says yes.
 #[inline]
-pub(super) unsafe fn items<'g, K, V>(bucket: Shared<'g, Bucket<K, V>>) -> &'g [Item<K, V>] {
-    // SAFETY: live by the caller's promise.
-    let items = unsafe { bucket.deref() };
-    // SAFETY: `filled` wrote every element, and `MaybeUninit<T>` has the layout of `T`.
-    unsafe { &*(std::ptr::from_ref(items) as *const [Item<K, V>]) }
+pub(super) fn position<'g, K, V>(
+    items: &[Item<K, V>],
+    hash: u64,
+    guard: &'g EpochGuard,
+    mut is_it: impl FnMut(&Entry<K, V>) -> bool,
+) -> Option<(usize, &'g Entry<K, V>)> {
+    items.iter().enumerate().filter(|(_, item)| item.hash == hash).find_map(|(place, item)| {
+        // SAFETY: callers pass the items of a word that was loaded under `guard`.
+        let entry = unsafe { item.entry(guard) };
+        is_it(entry).then_some((place, entry))
+    })
 }

@@ -81,9 +81,9 @@ impl Generations {
     }
 }
 
-/// The top bits: the map uses the low ones.
+/// By high bits, as the map uses the low ones; not by the highest, which `job_hash` sets.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "masked to the number of stripes")]
 fn stripe_of(hash: u64) -> usize {
-    hash.rotate_left(STRIPE_BITS) as usize & STRIPES.wrapping_sub(1)
+    hash.wrapping_shr(u64::BITS.wrapping_sub(STRIPE_BITS).wrapping_sub(1)) as usize & STRIPES.wrapping_sub(1)
 }

@@ -18,23 +18,23 @@
 
 mod branch;
 mod bucket;
+mod entry;
 mod generations;
 mod slot;
 
 use std::borrow::Borrow;
 use std::fmt;
 
-use crossbeam_epoch::Shared;
-
 use self::branch::{Branch, deeper};
-use self::bucket::Item;
+use self::bucket::{Bucket, Item, position};
+use self::entry::NO_HASH;
 use self::generations::Generations;
-use self::slot::{Node, Slot, Word};
+use self::slot::{Slot, Word};
 use crate::owner::{Generation, Owner};
 use crate::reclaim::{self, EpochGuard};
 use crate::sync::MODEL;
 
-pub(crate) use self::slot::Entry;
+pub(crate) use self::entry::{Entry, job_hash};
 
 // The shape of the map. A model has the same code in a shape of few states.
 
@@ -57,6 +57,8 @@ pub(crate) struct JobMap<K, V> {
     /// even where a method does not say so.
     root: [Slot<K, V>; ROOT_SLOTS],
     generations: Generations,
+    /// What look-ups find in empty slots: see [`Slot::find`].
+    vacant: u64,
 }
 
 /// A slot that held no branch when it was last looked at.
@@ -105,7 +107,7 @@ pub(crate) struct Cut<'g, K, V> {
 impl<K, V> JobMap<K, V> {
     crate::sync::const_unless_loom! {
         pub(crate) const fn new() -> Self {
-            Self { root: crate::sync::array_of!(Slot::vacant(); ROOT_SLOTS), generations: Generations::new() }
+            Self { root: crate::sync::array_of!(Slot::vacant(); ROOT_SLOTS), generations: Generations::new(), vacant: NO_HASH }
         }
     }
 
@@ -142,15 +144,11 @@ impl<K, V> JobMap<K, V> {
         &'g self,
         hash: u64,
         guard: &'g EpochGuard,
-        mut is_it: impl FnMut(&Entry<K, V>) -> bool,
+        is_it: impl FnMut(&Entry<K, V>) -> bool,
     ) -> Option<&'g Entry<K, V>> {
         let leaf = self.leaf(hash);
         // SAFETY: the word was just loaded, while `guard` was live.
-        match unsafe { leaf.slot.decode(leaf.word, guard) } {
-            Node::Lone(entry) => is_it(entry).then_some(entry),
-            Node::Bucket(items) => position(items, hash, guard, is_it).map(|(_, entry)| entry),
-            Node::Empty => None,
-        }
+        unsafe { leaf.slot.find(leaf.word, &self.vacant, hash, guard, is_it) }
     }
 
     /// Unlinks the entry of this hash for which `is_it` says yes, and retires it. It can be read for as long
@@ -166,22 +164,16 @@ impl<K, V> JobMap<K, V> {
         loop {
             let leaf = self.leaf(hash);
             // SAFETY: the word was just loaded, while `guard` was live.
-            let (entry, new) = match unsafe { leaf.slot.decode(leaf.word, guard) } {
-                Node::Lone(entry) => (is_it(entry).then_some(entry)?, Word::vacated(entry.owner.generation)),
-                Node::Bucket(items) => {
-                    let (place, entry) = position(items, hash, guard, &mut is_it)?;
-                    // A bucket of one stays a bucket: its lone entry's word has been in this slot before.
-                    let new = match items.len() {
-                        1 => Word::vacated(entry.owner.generation),
-                        _ => Word::bucket(bucket::without(items, place)),
-                    };
-                    (entry, new)
-                }
-                Node::Empty => return None,
+            let items = unsafe { leaf.slot.items(leaf.word, guard) };
+            let (place, entry) = position(&items, hash, guard, &mut is_it)?;
+            let new = match items.len() {
+                1 => Word::vacated(entry.owner.generation),
+                // A bucket of one stays a bucket: its lone entry's word has been in this slot before.
+                _ => Word::bucket(Bucket::without(&items, place)),
             };
             // SAFETY: `new` was made above and is nowhere else; `entry`, found under `guard`, is in the leaf's word
             // and not in `new`.
-            if unsafe { leaf.publish(new, Some(entry), guard) } {
+            if unsafe { leaf.publish(new, items.get(place), guard) } {
                 return Some(entry);
             }
         }
@@ -205,12 +197,9 @@ impl<K, V> JobMap<K, V> {
         let mut entries = Vec::new();
         for (slot, word) in seen {
             // SAFETY: `walk` loaded the word from this slot while `guard` was live.
-            match unsafe { slot.decode(word, guard) } {
-                Node::Lone(entry) => entries.push(entry),
-                // SAFETY: the bucket's word was loaded while `guard` was live.
-                Node::Bucket(items) => entries.extend(items.iter().map(|item| unsafe { item.entry(guard) })),
-                Node::Empty => {}
-            }
+            let items = unsafe { slot.items(word, guard) };
+            // SAFETY: the items of a bucket that was loaded while `guard` was live.
+            entries.extend(items.iter().map(|item| unsafe { item.entry(guard) }));
         }
         Cut { entries, atomic }
     }
@@ -237,11 +226,7 @@ impl<K, V> JobMap<K, V> {
     pub(crate) fn len(&self, guard: &EpochGuard) -> usize {
         self.walk().fold(0, |sum: usize, (slot, word)| {
             // SAFETY: `walk` loaded the word from this slot while `guard` was live.
-            let here = match unsafe { slot.decode(word, guard) } {
-                Node::Lone(_) => 1,
-                Node::Bucket(items) => items.len(),
-                Node::Empty => 0,
-            };
+            let here = unsafe { slot.items(word, guard) }.len();
             sum.saturating_add(here)
         })
     }
@@ -321,83 +306,66 @@ where
         if_owned: IfOwned,
         guard: &'g EpochGuard,
     ) -> Attempt<'g, K, V> {
-        let hash = entry.hash;
+        let hash = entry.hash();
         let leaf = self.leaf(hash);
-        let lone;
         // SAFETY: the word was just loaded, while `guard` was live.
-        let items = match unsafe { leaf.slot.decode(leaf.word, guard) } {
-            Node::Empty => &[],
-            Node::Lone(neighbour) => {
-                lone = [Item::of(neighbour)];
-                &lone[..]
-            }
-            Node::Bucket(items) => items,
-        };
-        let found = position(items, hash, guard, |other| other.job == entry.job);
+        let items = unsafe { leaf.slot.items(leaf.word, guard) };
+        let found = position(&items, hash, guard, |other| other.job == entry.job);
         if let (Some((_, other)), IfOwned::Refuse) = (found, if_owned) {
             return Attempt::Refused(Refused { entry, owner: &other.owner });
         }
 
         let generation = self.generations.draw(hash);
         entry.owner.generation = generation;
-        let published = publishable(entry);
-        let item = Item::new(hash, published);
+        let item = entry.into_item();
         let new = match found {
-            Some((place, _)) if items.len() > 1 => Word::bucket(bucket::replacing(items, place, item)),
+            Some((place, _)) => word_replacing(&items, place, item),
+            None if items.is_empty() => Word::lone(item.pointer()),
             None if items.len() >= BUCKET_MAX && leaf.shift < u64::BITS => {
-                Word::branch(Branch::holding(&[items, &[item]].concat(), leaf.shift))
+                Word::branch(Branch::holding(&[&items[..], &[item]].concat(), leaf.shift))
             }
-            None if !items.is_empty() => Word::bucket(bucket::with(items, item)),
-            _ => Word::lone(published),
+            None => Word::bucket(Bucket::with(&items, item)),
         };
+        let replaced = found.and_then(|(place, _)| items.get(place));
         // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
         // all but the one it replaces.
-        if unsafe { leaf.publish(new, found.map(|(_, other)| other), guard) } {
+        if unsafe { leaf.publish(new, replaced, guard) } {
             if Generations::is_turn(generation, MARKS_BETWEEN_FLUSHES) {
                 reclaim::flush(guard);
             }
             return Attempt::Published(Inserted { generation, displaced: found.is_some() });
         }
         self.generations.discard(hash);
-        // SAFETY: `published` came from the box above, and was not published after all.
-        Attempt::Outrun(unsafe { Box::from_raw(published) })
+        // SAFETY: the item came from the box above, and was not published after all.
+        Attempt::Outrun(unsafe { Box::from_raw(item.pointer()) })
     }
 
     /// Puts another value where the mark of `generation` is, if it is still there. Says whether it was.
     ///
     /// Linearizes at the compare-exchange, or where the mark is gone at the load of the slot.
     pub(crate) fn replace(&self, mut entry: Box<Entry<K, V>>, guard: &EpochGuard) -> bool {
-        let (hash, generation) = (entry.hash, entry.owner.generation);
+        let (hash, generation) = (entry.hash(), entry.owner.generation);
         loop {
             let leaf = self.leaf(hash);
-            let is_it = |old: &Entry<K, V>| old.owner.generation == generation;
             // SAFETY: the word was just loaded, while `guard` was live.
-            let (place, old, items) = match unsafe { leaf.slot.decode(leaf.word, guard) } {
-                Node::Lone(old) if is_it(old) => (0, old, &[][..]),
-                Node::Bucket(items) => match position(items, hash, guard, is_it) {
-                    Some((place, old)) => (place, old, items),
-                    None => return false,
-                },
-                _ => return false,
-            };
+            let items = unsafe { leaf.slot.items(leaf.word, guard) };
+            let found = position(&items, hash, guard, |old| old.owner.generation == generation);
+            let Some((place, old)) = found else { return false };
             entry.owner.marked_at = old.owner.marked_at;
-            let published = publishable(entry);
-            let new = match items {
-                [] | [_] => Word::lone(published),
-                _ => Word::bucket(bucket::replacing(items, place, Item::new(hash, published))),
-            };
+            let item = entry.into_item();
+            let new = word_replacing(&items, place, item);
             // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
             // all but the one it replaces.
-            if unsafe { leaf.publish(new, Some(old), guard) } {
+            if unsafe { leaf.publish(new, items.get(place), guard) } {
                 return true;
             }
-            // SAFETY: `published` came from the box above, and was not published after all.
-            entry = unsafe { Box::from_raw(published) };
+            // SAFETY: the item came from the box above, and was not published after all.
+            entry = unsafe { Box::from_raw(item.pointer()) };
         }
     }
 }
 
-impl<'m, K, V> Leaf<'m, K, V> {
+impl<K, V> Leaf<'_, K, V> {
     /// Puts `new` in the place of this leaf's word and retires what that unlinks: the old bucket, and `unlinked`.
     /// Where the slot has changed, frees `new` and says so.
     ///
@@ -405,7 +373,7 @@ impl<'m, K, V> Leaf<'m, K, V> {
     ///
     /// The word of this leaf was loaded while `guard` was live. `new` is nowhere else. `unlinked` is an entry of
     /// the leaf's word that is not in `new`, and every other entry of that word is in `new`.
-    unsafe fn publish(&self, new: Word, unlinked: Option<&Entry<K, V>>, guard: &EpochGuard) -> bool {
+    unsafe fn publish(&self, new: Word, unlinked: Option<&Item<K, V>>, guard: &EpochGuard) -> bool {
         if !self.slot.publish(self.word, new) {
             // SAFETY: `new` is nowhere else, by the caller's promise and as it was not published.
             unsafe { Slot::<K, V>::discard(new) };
@@ -413,69 +381,39 @@ impl<'m, K, V> Leaf<'m, K, V> {
         }
         // SAFETY: this thread's compare-exchange took the word out of the slot.
         unsafe { Slot::<K, V>::retire_bucket(self.word, guard) };
-        if let Some(entry) = unlinked {
+        if let Some(item) = unlinked {
+            let entry = item.pointer();
             // SAFETY: this thread's compare-exchange unlinked the entry, which no write can bring back: it was in
-            // this slot only, and it is not in `new`. Its types are `Send + Sync + 'static` (`JobMap::root`).
-            unsafe { reclaim::retire(Shared::from(std::ptr::from_ref(entry)), guard) };
+            // this slot only, and it is not in `new`. It came from a box (`Entry::into_item`), and its types are
+            // `Send + Sync + 'static` (`JobMap::root`).
+            unsafe { reclaim::retire(guard, move || drop(Box::from_raw(entry))) };
         }
         true
     }
 }
 
-/// The entry's address, for words and buckets.
-fn publishable<K, V>(entry: Box<Entry<K, V>>) -> *mut Entry<K, V> {
-    let entry = Box::into_raw(entry);
-    // crossbeam-epoch keeps pointers as integers: what it frees by must be the box's own provenance.
-    entry.expose_provenance();
-    entry
-}
-
-/// Where in a bucket the entry of this hash is for which `is_it` says yes.
-#[inline]
-fn position<'g, K, V>(
-    items: &[Item<K, V>],
-    hash: u64,
-    guard: &'g EpochGuard,
-    mut is_it: impl FnMut(&Entry<K, V>) -> bool,
-) -> Option<(usize, &'g Entry<K, V>)> {
-    items.iter().enumerate().filter(|(_, item)| item.hash == hash).find_map(|(place, item)| {
-        // SAFETY: callers pass the items of a bucket that was loaded under `guard`.
-        let entry = unsafe { item.entry(guard) };
-        is_it(entry).then_some((place, entry))
-    })
+/// The word of `items` with another one, of a new entry, at `place`.
+fn word_replacing<K, V>(items: &[Item<K, V>], place: usize, item: Item<K, V>) -> Word {
+    match items.len() {
+        1 => Word::lone(item.pointer()),
+        _ => Word::bucket(Bucket::replacing(items, place, item)),
+    }
 }
 
 impl<K, V> Drop for JobMap<K, V> {
     fn drop(&mut self) {
-        // SAFETY: `&mut self`: no thread reads or writes this map any more (E7).
+        // SAFETY: `&mut self`: no thread reads or writes this map any more, so nothing needs protection (E7).
         let guard = unsafe { crossbeam_epoch::unprotected() };
         for (slot, word) in self.walk() {
-            // SAFETY: loaded just now, and nothing reachable is retired: this thread is the only one left (E7).
-            match unsafe { slot.decode(word, guard) } {
-                // SAFETY: the entry is in this slot only, and nobody looks into the slot again.
-                Node::Lone(entry) => unsafe { free(entry) },
-                Node::Bucket(items) => {
-                    for item in items {
-                        // SAFETY: as for the lone entry; an entry is in one bucket only.
-                        unsafe { free(item.entry(guard)) };
-                    }
-                }
-                Node::Empty => {}
+            // SAFETY: loaded just now; what is reachable is not retired, and nobody retires it any more (E7).
+            for item in unsafe { slot.items(word, guard) }.iter() {
+                let entry = item.pointer();
+                // SAFETY: an entry is in one bucket of one slot, and nobody looks into the slot again (E7).
+                reclaim::drop_quietly(|| drop(unsafe { Box::from_raw(entry) }));
             }
         }
         // The slots' own drops free the buckets and the branches.
     }
-}
-
-/// Frees an entry.
-///
-/// # Safety
-///
-/// The map is this thread's alone, and the entry is not used again.
-unsafe fn free<K, V>(entry: &Entry<K, V>) {
-    let entry: Shared<'_, Entry<K, V>> = Shared::from(std::ptr::from_ref(entry));
-    // SAFETY: by the caller's promise this is the entry's only owner.
-    reclaim::drop_quietly(|| drop(unsafe { entry.into_owned() }));
 }
 
 impl<K, V> fmt::Debug for JobMap<K, V> {

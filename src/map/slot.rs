@@ -1,31 +1,14 @@
 //! One place of the map, and the word in it: the only atomic that readers and writers meet on.
 
 use std::marker::PhantomData;
-
-use crossbeam_epoch::{Owned, Pointable, Pointer, Shared};
+use std::ptr;
 
 use super::branch::Branch;
-use super::bucket::{Bucket, Item};
-use crate::owner::{Generation, Owner};
-use crate::reclaim::EpochGuard;
+use super::bucket::{Bucket, Item, Items, position};
+use super::entry::{Entry, NO_HASH};
+use crate::owner::Generation;
+use crate::reclaim::{self, EpochGuard};
 use crate::sync::{AtomicUsize, Ordering};
-
-/// A marked job, in one allocation that never moves and is never written after it is published.
-///
-/// Owned by the map from the compare-exchange that publishes it to the one that unlinks it, which retires it.
-/// Buckets point at entries; when a bucket is copied the entry stays, so no user code runs.
-pub(crate) struct Entry<K, V> {
-    pub(crate) hash: u64,
-    pub(crate) job: K,
-    pub(crate) owner: Owner<V>,
-}
-
-impl<K, V> Entry<K, V> {
-    /// An entry to be published: `JobMap::insert` gives it its generation.
-    pub(crate) fn new(hash: u64, job: K, owner: Owner<V>) -> Box<Self> {
-        Box::new(Self { hash, job, owner })
-    }
-}
 
 /// What a slot holds, as loaded: a tagged pointer, or the reason why there is none.
 ///
@@ -53,22 +36,21 @@ impl Word {
     pub(super) const VACANT: Self = Self(EMPTY);
 
     /// The word of a slot whose last entry, of `generation`, is cleared.
-    // The cut to the pointer's width is meant: see "32-bit targets" in the limitations page.
-    #[expect(clippy::cast_possible_truncation, reason = "32-bit targets keep the low bits")]
+    #[expect(clippy::cast_possible_truncation, reason = "on 32-bit targets the low bits do: see the limitations page")]
     pub(super) fn vacated(generation: Generation) -> Self {
         Self(((generation.get() as usize) << 2) | EMPTY)
     }
 
-    pub(super) fn lone<K, V>(entry: *const Entry<K, V>) -> Self {
-        Self(entry.addr() | LONE)
+    pub(super) fn lone<K, V>(entry: *mut Entry<K, V>) -> Self {
+        Self(entry.expose_provenance() | LONE)
     }
 
-    pub(super) fn bucket<K, V>(bucket: Owned<Bucket<K, V>>) -> Self {
-        Self(bucket.into_usize() | BUCKET)
+    pub(super) fn bucket<K, V>(bucket: *mut Bucket<K, V>) -> Self {
+        Self(bucket.expose_provenance() | BUCKET)
     }
 
     pub(super) fn branch<K, V>(branch: Box<Branch<K, V>>) -> Self {
-        Self(Owned::<Branch<K, V>>::from(branch).into_usize() | BRANCH)
+        Self(Box::into_raw(branch).expose_provenance() | BRANCH)
     }
 
     #[inline]
@@ -82,22 +64,10 @@ impl Word {
     }
 
     /// The pointer without its tag.
-    ///
-    /// # Safety
-    ///
-    /// The word is of the tag that stands for `T`.
     #[inline]
-    unsafe fn pointer<'g, T: ?Sized + Pointable>(self) -> Shared<'g, T> {
-        // SAFETY: by the caller's promise the word was made from an `Owned<T>` or a `Box<T>`.
-        unsafe { Shared::from_usize(self.0 & !TAG) }
+    fn pointer<T>(self) -> *mut T {
+        ptr::with_exposed_provenance_mut(self.0 & !TAG)
     }
-}
-
-/// What a leaf's word stands for.
-pub(super) enum Node<'g, K, V> {
-    Empty,
-    Lone(&'g Entry<K, V>),
-    Bucket(&'g [Item<K, V>]),
 }
 
 /// An atomic place for a [`Word`].
@@ -120,7 +90,7 @@ impl<K, V> Slot<K, V> {
         Self { word: AtomicUsize::new(word.0), _entries: PhantomData }
     }
 
-    /// The newest word. It may be *compared* by anyone; decoding it needs a guard that was live at this load.
+    /// The newest word. It may be *compared* by anyone; looking into it needs a guard that was live at this load.
     #[inline]
     pub(super) fn load(&self) -> Word {
         // Acquire half, E1: whoever sees a pointer sees what it points to. SeqCst, E5: all slots in one order.
@@ -135,23 +105,57 @@ impl<K, V> Slot<K, V> {
         self.word.compare_exchange(seen.0, new.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    /// Decodes `word`, which is not a branch's.
+    /// The entries in `word`.
     ///
     /// # Safety
     ///
-    /// `word` was loaded from this slot while `guard` was live and has not been repinned since.
-    #[inline]
-    pub(super) unsafe fn decode<'g>(&'g self, word: Word, _guard: &'g EpochGuard) -> Node<'g, K, V> {
-        debug_assert!(!word.is_branch(), "branches are walked, not decoded");
+    /// `word`, not a branch's, was loaded from this slot while `guard` was live and has not been repinned since.
+    pub(super) unsafe fn items<'g>(&'g self, word: Word, _guard: &'g EpochGuard) -> Items<'g, K, V> {
+        debug_assert!(!word.is_branch(), "branches are walked");
         match word.0 & TAG {
-            // SAFETY: a LONE word was made from an entry (`Word::lone`), which was published and not retired before
-            // the load under `_guard` (E3), and is immutable.
-            LONE => Node::Lone(unsafe { word.pointer::<Entry<K, V>>().deref() }),
-            // SAFETY: a BUCKET word was made from an `Owned<Bucket>` whose items are all written (`Word::bucket`,
-            // `bucket.rs`); not retired before the load under `_guard` (E3), and immutable.
-            BUCKET => Node::Bucket(unsafe { super::bucket::items(word.pointer::<Bucket<K, V>>()) }),
-            _ => Node::Empty,
+            LONE => {
+                // SAFETY: a LONE word is made from an entry, which was published whole (E1), was not retired before
+                // the load under `_guard` (E3), and is never written again.
+                let entry: &'g Entry<K, V> = unsafe { &*word.pointer() };
+                Items::Lone([Item::new(entry.hash(), word.pointer())])
+            }
+            // SAFETY: the same of a BUCKET word, which is made from a bucket.
+            BUCKET => Items::Bucket(unsafe { Bucket::items(word.pointer()) }),
+            _ => Items::Bucket(&[]),
         }
+    }
+
+    /// The entry in `word` of this hash for which `is_it` says yes.
+    ///
+    /// An empty word and a lone entry's take the same path, by a conditional move, to where there is the entry's
+    /// hash, or `vacant` with the hash of no job: which of the two it was is not for the branch predictor to guess.
+    ///
+    /// # Safety
+    ///
+    /// As of [`items`](Self::items).
+    #[inline]
+    pub(super) unsafe fn find<'g>(
+        &'g self,
+        word: Word,
+        vacant: &'g u64,
+        hash: u64,
+        guard: &'g EpochGuard,
+        mut is_it: impl FnMut(&Entry<K, V>) -> bool,
+    ) -> Option<&'g Entry<K, V>> {
+        debug_assert_eq!(*vacant, NO_HASH, "nothing else is told from an entry");
+        if word.0 & TAG == BUCKET {
+            // SAFETY: the caller's promise, handed on.
+            let items = unsafe { self.items(word, guard) };
+            return position(&items, hash, guard, is_it).map(|(_, entry)| entry);
+        }
+        let place = if word.is_empty() { ptr::from_ref(vacant) } else { word.pointer::<Entry<K, V>>().cast::<u64>() };
+        // SAFETY: `vacant`, or the first field of an entry (`repr(C)`): of a LONE word, as in `items`.
+        if unsafe { *place } != hash {
+            return None;
+        }
+        // SAFETY: `vacant` has no job's hash, so the word is LONE: as in `items`.
+        let entry = unsafe { &*word.pointer::<Entry<K, V>>() };
+        is_it(entry).then_some(entry)
     }
 
     /// The branch in this slot, if `word`, loaded from it, is one. Needs no guard.
@@ -159,10 +163,10 @@ impl<K, V> Slot<K, V> {
     pub(super) fn branch_of(&self, word: Word) -> Option<&Branch<K, V>> {
         // SAFETY: the word is of tag BRANCH, so it was made from a `Box<Branch>`, published by E1. A slot
         // never loses its branch, which is freed by the slot's own drop only (E4): it outlives `&self`.
-        word.is_branch().then(|| unsafe { word.pointer::<Branch<K, V>>().deref() })
+        word.is_branch().then(|| unsafe { &*word.pointer::<Branch<K, V>>() })
     }
 
-    /// Retires the bucket that `word` pointed to, if it was one; its entries live on.
+    /// Retires the bucket of `word`, if it has one of its own; the entries live on.
     ///
     /// # Safety
     ///
@@ -170,12 +174,13 @@ impl<K, V> Slot<K, V> {
     #[inline]
     pub(super) unsafe fn retire_bucket(word: Word, guard: &EpochGuard) {
         if word.0 & TAG == BUCKET {
-            // SAFETY: unlinked by the caller's compare-exchange and, as no word comes back, for good (E3).
-            unsafe { crate::reclaim::retire(word.pointer::<Bucket<K, V>>(), guard) };
+            // SAFETY: of tag BUCKET; unlinked by the caller's compare-exchange, and for good, as no word comes
+            // back (E3). A bucket owns nothing, so any thread may free it.
+            unsafe { reclaim::retire(guard, move || Self::discard(word)) };
         }
     }
 
-    /// Frees what an unpublished `word` points to: a bucket or a branch, not the entries.
+    /// Frees what `word` points to: a bucket of its own or a branch, not the entries.
     ///
     /// # Safety
     ///
@@ -183,9 +188,9 @@ impl<K, V> Slot<K, V> {
     pub(super) unsafe fn discard(word: Word) {
         match word.0 & TAG {
             // SAFETY: of tag BUCKET, and by the caller's promise this is its only owner.
-            BUCKET => drop(unsafe { word.pointer::<Bucket<K, V>>().into_owned() }),
+            BUCKET => unsafe { Bucket::<K, V>::free(word.pointer()) },
             // SAFETY: of tag BRANCH, and by the caller's promise this is its only owner.
-            BRANCH => drop(unsafe { word.pointer::<Branch<K, V>>().into_owned() }),
+            BRANCH => drop(unsafe { Box::<Branch<K, V>>::from_raw(word.pointer()) }),
             _ => {}
         }
     }

@@ -162,7 +162,7 @@ where
     R::Hasher: BuildHasher,
 {
     pub(super) fn mark(registry: R, job: R::Job, value: R::Value) -> Self {
-        let hash = registry.hasher.hash_one(&job);
+        let hash = registry.hash(&job);
         let entry = Self::entry(hash, &job, value);
         let inserted = registry.map.insert(entry, &reclaim::pin());
         if inserted.displaced {
@@ -173,7 +173,7 @@ where
     }
 
     pub(super) fn try_mark(registry: R, job: R::Job, value: R::Value) -> Result<Self, Occupied<R::Value>> {
-        let hash = registry.hasher.hash_one(&job);
+        let hash = registry.hash(&job);
         let guard = reclaim::pin();
         // A refusal, which reapers see often, allocates nothing.
         if let Some(other) = registry.map.find(hash, &job, &guard) {

@@ -15,7 +15,7 @@ pub use self::snapshot::Snapshot;
 
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
-use crate::map::JobMap;
+use crate::map::{JobMap, job_hash};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
 use crate::sync::Counter;
@@ -175,6 +175,15 @@ impl<K, V, S> Registry<K, V, S> {
             displaced: self.displaced.get(),
             stale_clears: self.stale_clears.get(),
         }
+    }
+
+    #[inline]
+    fn hash<Q>(&self, job: &Q) -> u64
+    where
+        Q: Hash + ?Sized,
+        S: BuildHasher,
+    {
+        job_hash(self.hasher.hash_one(job))
     }
 
     /// Releases a guard's mark. Runs no code of the user's, so that a guard can be dropped while unwinding.
@@ -340,7 +349,7 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let hash = self.hasher.hash_one(job);
+        let hash = self.hash(job);
         !self.map.is_vacant(hash) && self.map.find(hash, job, &reclaim::pin()).is_some()
     }
 
@@ -359,7 +368,7 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let hash = self.hasher.hash_one(job);
+        let hash = self.hash(job);
         let guard = reclaim::pin();
         self.map.find(hash, job, &guard).map(|entry| entry.owner.clone())
     }
@@ -407,7 +416,7 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let hash = self.hasher.hash_one(job);
+        let hash = self.hash(job);
         let guard = reclaim::pin();
         let removed = self.map.remove(hash, &guard, |entry| entry.job.borrow() == job && is_it(&entry.owner));
         if let Some(entry) = removed {

@@ -29,7 +29,12 @@ use crate::reclaim::{self, EpochGuard};
 pub struct Reader<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     registry: &'r Registry<K, V, S>,
     guard: EpochGuard,
+    /// Look-ups made, in lanes by the job's hash: one count would make each look-up wait for the one before it to
+    /// have stored its own.
+    lookups: [u8; LANES],
 }
+
+const LANES: usize = 16;
 
 impl<'r, K, V, S> Reader<'r, K, V, S>
 where
@@ -37,7 +42,7 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
-        Self { registry, guard: reclaim::pin() }
+        Self { registry, guard: reclaim::pin(), lookups: [0; LANES] }
     }
 
     /// Whether `job` has a live owner, as [`Registry::is_active`].
@@ -64,10 +69,26 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let hash = self.registry.hasher.hash_one(job);
+        let hash = self.registry.hash(job);
         // Before the load: what is loaded below stays while this pin stands, which `&mut self` keeps it.
-        self.guard.repin();
+        self.let_the_collector_pass(hash);
         self.registry.map.find(hash, job, &self.guard).map(|entry| &entry.owner)
+    }
+
+    /// Repins at every 256th look-up of a lane, and so at the latest after 4,096 look-ups.
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "masked to the array's length")]
+    fn let_the_collector_pass(&mut self, hash: u64) {
+        let lane = &mut self.lookups[hash as usize & LANES.wrapping_sub(1)];
+        *lane = lane.wrapping_add(1);
+        if *lane == 0 {
+            self.repin();
+        }
+    }
+
+    #[cold]
+    fn repin(&mut self) {
+        self.guard.repin();
     }
 }
 
