@@ -1,9 +1,60 @@
-#![doc = "placeholder"]
+//! A lock-free **ownership registry** for job systems, and the **reaper** that trusts it.
+//!
+//! A monitor *marks* a job while it finalizes it (minutes of gates, merges, commits). The mark is *cleared* on return, on
+//! `?`, on panic. A reaper asks *`is_active`* before it re-drives a job that looks dead: a live finalizer is deferred to,
+//! a dead one is re-driven, a stuck one is ended by a hard backstop that ignores the mark.
+//!
+//! What it does that an `RwLock<HashMap>` with a flag does not: the reaper's look-up never waits for a monitor; a late
+//! release never frees a newer owner; "is it free?" and "then it is mine" are one step; and a panic releases.
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//! use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+//!
+//! static FINALIZING: Registry = Registry::new();
+//!
+//! let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+//! let reaper = Reaper::new(&FINALIZING, policy);
+//! let job = RunningJob {
+//!     id: 7,
+//!     stage: "merge",
+//!     running_for: Duration::from_secs(400),
+//!     finished_for: Some(Duration::from_secs(310)), // past the grace of 300 s: looks dead
+//!     lost_for: None,
+//! };
+//!
+//! let guard = FINALIZING.mark(7, Finalizer::new(Some(1), "merge")); // but its monitor is alive
+//! assert!(matches!(reaper.sweep().judge(&job), Verdict::Defer(_)));
+//!
+//! drop(guard); // it dies
+//! assert!(matches!(reaper.sweep().judge(&job), Verdict::Redrive(Some(_claim))));
+//! # Ok::<(), livemark::PolicyError>(())
+//! ```
+//!
+//! # Before using
+//!
+//! - The registry is in memory and sees **one process**. After a restart it is empty: re-queue what was running before the
+//!   reaper starts.
+//! - A deferral is not exactly-once: the job store must still **compare-and-set** the final state.
+//! - A leaked guard holds its job until the **hard deadline**; without one, for ever.
+//! - An empty registry takes 33 KiB: it is meant to be one per process, not one per job.
+//!
+//! See [`guide`] for what each operation promises ([`guide::consistency`]), why the orderings are right
+//! ([`guide::orderings`]), what it costs ([`guide::performance`]) and what it cannot do ([`guide::limitations`]).
+//!
+//! # Features
+//!
+//! - `tracing` (default): marks and clears at `trace`, deferrals at `info`, redrives and reaps at `warn`.
+
 mod finalizer;
 mod hasher;
+#[expect(unsafe_code, reason = "the map handles pointers: every block says why it may")]
 mod map;
 mod owner;
 mod reaper;
+#[expect(unsafe_code, reason = "hands the map's promises to crossbeam-epoch")]
 mod reclaim;
 mod registry;
 mod sync;
@@ -19,7 +70,23 @@ pub use crate::reaper::{
 pub use crate::registry::{
     Guard, Handle, MarkGuard, Occupied, OwnedMarkGuard, Reader, Registry, RegistryStats, Snapshot,
 };
-pub mod guide {}
+
+/// Pages that go deeper than the reference.
+pub mod guide {
+    #[doc = include_str!("docs/consistency.md")]
+    pub mod consistency {}
+    #[doc = include_str!("docs/limitations.md")]
+    pub mod limitations {}
+    #[doc = include_str!("docs/orderings.md")]
+    pub mod orderings {}
+    #[doc = include_str!("docs/performance.md")]
+    pub mod performance {}
+}
+
+/// The README's examples, tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 /// What the models of `loom-tests` need besides the public API. Not part of it.
 #[cfg(all(crossbeam_loom, feature = "loom"))]

@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::finalizer::Finalizer;
-use crate::owner::{Generation, Owner};
-use crate::reaper::{Cause, DeferReason};
+use crate::owner::Generation;
+use crate::reaper::{Cause, Deferral};
 
 #[cfg(feature = "tracing")]
 macro_rules! event {
@@ -38,12 +38,13 @@ pub(crate) fn stale_clear<K: 'static>(job: &K, generation: Generation) {
     event!(trace, job = %Job(job), generation = %generation, "stale clear");
 }
 
-pub(crate) fn deferred<K: 'static, V: 'static>(job: &K, reason: DeferReason, owner: &Owner<V>) {
+pub(crate) fn deferred<K: 'static, V: 'static>(job: &K, deferral: &Deferral<V>) {
+    let Some(owner) = &deferral.owner else { return };
     let Described { run_id, stage } = Described::of(&owner.value);
     event!(
         info,
         job = %Job(job),
-        reason = %reason,
+        reason = %deferral.reason,
         run_id = %run_id,
         stage = %stage,
         generation = %owner.generation,

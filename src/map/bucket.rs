@@ -101,6 +101,7 @@ impl<K, V> Bucket<K, V> {
     fn filled(len: usize, items: impl Iterator<Item = Item<K, V>>) -> *mut Self {
         let layout = Self::layout(len);
         // SAFETY: the layout is not of size zero: it begins with the head.
+        #[expect(clippy::cast_ptr_alignment, reason = "the layout's alignment is the head's")]
         let bucket = unsafe { alloc(layout) }.cast::<Self>();
         if bucket.is_null() {
             handle_alloc_error(layout);

@@ -110,6 +110,7 @@ impl<K, V> Slot<K, V> {
     /// # Safety
     ///
     /// `word`, not a branch's, was loaded from this slot while `guard` was live and has not been repinned since.
+    #[expect(clippy::unused_self, reason = "what is in the slot does not outlive it")]
     pub(super) unsafe fn items<'g>(&'g self, word: Word, _guard: &'g EpochGuard) -> Items<'g, K, V> {
         debug_assert!(!word.is_branch(), "branches are walked");
         match word.0 & TAG {
@@ -160,6 +161,7 @@ impl<K, V> Slot<K, V> {
 
     /// The branch in this slot, if `word`, loaded from it, is one. Needs no guard.
     #[inline]
+    #[expect(clippy::unused_self, reason = "the branch does not outlive the slot")]
     pub(super) fn branch_of(&self, word: Word) -> Option<&Branch<K, V>> {
         // SAFETY: the word is of tag BRANCH, so it was made from a `Box<Branch>`, published by E1. A slot
         // never loses its branch, which is freed by the slot's own drop only (E4): it outlives `&self`.

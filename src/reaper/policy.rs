@@ -42,7 +42,6 @@ pub(super) struct Limits {
 
 impl Policy {
     /// Starts a policy. A `hard_deadline`, or an explicit `no_backstop`, must be given.
-    #[must_use]
     pub fn builder() -> PolicyBuilder {
         PolicyBuilder::default()
     }

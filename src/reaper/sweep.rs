@@ -8,7 +8,6 @@ use super::policy::Limits;
 use super::{Cause, DeferReason, Deferral, Mode, Policy, Reaper, RunningJob, Verdict};
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
-use crate::owner::Owner;
 use crate::registry::{MarkGuard, Reader};
 use crate::trace;
 
@@ -29,11 +28,11 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(reaper: &'a Reaper<'r, K, V, S>, policy: Arc<Policy>) -> Self {
-        let reader = match policy.mode() {
+        let session = match policy.mode() {
             Mode::Honor => Some(reaper.registry.reader()),
             Mode::Ignore => None,
         };
-        Self { reaper, policy, reader }
+        Self { reaper, policy, reader: session }
     }
 
     /// Says what to do with one job. "Past" a limit means longer than it.
@@ -91,7 +90,7 @@ where
             return self.act(Due::Reap(Cause::Backstop), job, claim);
         }
         match deferral {
-            Some((reason, owner)) => self.defer(job, reason, owner),
+            Some(deferral) => self.defer(job, deferral),
             None => Verdict::Healthy,
         }
     }
@@ -106,16 +105,18 @@ where
         &mut self,
         job: &RunningJob<'_, K>,
         limits: &Limits,
-    ) -> Result<Option<MarkGuard<'r, K, V, S>>, (DeferReason, Owner<V>)> {
+    ) -> Result<Option<MarkGuard<'r, K, V, S>>, Deferral<V>> {
         let Some(reader) = self.reader_for(limits) else { return Ok(None) };
+        // What is due is rare, and was perhaps long in coming: the caller acts on verdicts between two jobs.
+        reader.repin();
         if let Some(owner) = reader.owner(&job.id) {
-            return Err((DeferReason::Owned, owner.clone()));
+            return Err(Deferral { reason: DeferReason::Owned, owner: Some(owner.clone()) });
         }
         match self.reaper.registry.try_mark(job.id.clone(), (self.reaper.claim)(job)) {
             Ok(claim) => Ok(Some(claim)),
             Err(occupied) => {
                 self.reaper.counts.claim_conflicts.increment();
-                Err((DeferReason::ClaimConflict, occupied.owner))
+                Err(Deferral { reason: DeferReason::ClaimConflict, owner: Some(occupied.owner) })
             }
         }
     }
@@ -141,10 +142,10 @@ where
         }
     }
 
-    fn defer(&self, job: &RunningJob<'_, K>, reason: DeferReason, owner: Owner<V>) -> Verdict<'r, K, V, S> {
+    fn defer(&self, job: &RunningJob<'_, K>, deferral: Deferral<V>) -> Verdict<'r, K, V, S> {
         self.reaper.counts.defers.increment();
-        trace::deferred(&job.id, reason, &owner);
-        Verdict::Defer(Deferral { reason, owner: Some(owner) })
+        trace::deferred(&job.id, &deferral);
+        Verdict::Defer(deferral)
     }
 }
 

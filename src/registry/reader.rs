@@ -77,7 +77,7 @@ where
 
     /// Repins at every 256th look-up of a lane, and so at the latest after 4,096 look-ups.
     #[inline]
-    #[expect(clippy::indexing_slicing, reason = "masked to the array's length")]
+    #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "masked to the array's length")]
     fn let_the_collector_pass(&mut self, hash: u64) {
         let lane = &mut self.lookups[hash as usize & LANES.wrapping_sub(1)];
         *lane = lane.wrapping_add(1);
@@ -86,8 +86,9 @@ where
         }
     }
 
+    /// Lets the collector pass now.
     #[cold]
-    fn repin(&mut self) {
+    pub(crate) fn repin(&mut self) {
         self.guard.repin();
     }
 }

@@ -31,6 +31,7 @@ impl<K: Ord, V> Snapshot<K, V> {
 
 impl<K, V> Snapshot<K, V> {
     /// The jobs and their owners, in the order of the jobs.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &Owner<V>)> + DoubleEndedIterator {
         self.owners.iter().map(|(job, owner)| (job, owner))
     }
