@@ -51,6 +51,9 @@ pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
     /// Leave it: a live owner finalizes it.
     Defer(Deferral<V>),
     /// Run the finalization again: it finished, its grace has passed, and it has no live owner.
+    ///
+    /// By the row that was judged: its owner may have committed and cleared since that row was read. So take the
+    /// job over in the job store, by compare-and-set, before anything else; where that fails, drop the claim.
     Redrive(Option<MarkGuard<'r, K, V, S>>),
     /// End the job.
     Reap(Cause, Option<MarkGuard<'r, K, V, S>>),

@@ -17,13 +17,13 @@ use crate::trace;
 /// The guard of a mark, borrowing its registry: see [`Guard`].
 ///
 /// `Send` and `Sync`; of a `static` registry also `'static`.
-pub type MarkGuard<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<&'r Registry<K, V, S>>;
+pub type MarkGuard<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<&'r Registry<K, V, S>, K>;
 
 /// The guard of a mark that keeps its registry alive: see [`Guard`].
 ///
 /// `Send + 'static`, so that it lives across `.await` and in spawned tasks: when a task is cancelled, its
 /// future is dropped and with it the mark. Costs an `Arc` clone more than [`MarkGuard`].
-pub type OwnedMarkGuard<K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<Arc<Registry<K, V, S>>>;
+pub type OwnedMarkGuard<K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<Arc<Registry<K, V, S>>, K>;
 
 /// How a guard holds its registry: by reference, or by `Arc`. Sealed.
 pub trait Handle: Deref<Target = Registry<Self::Job, Self::Value, Self::Hasher>> + sealed::Sealed {
@@ -83,9 +83,14 @@ mod sealed {
 /// ```
 #[must_use = "dropping the guard clears the mark at once: bind it to a name, not to `_`"]
 #[clippy::has_significant_drop]
-pub struct Guard<R: Handle> {
+pub struct Guard<R, K>
+where
+    R: Handle<Job = K>,
+    K: 'static,
+{
     registry: R,
-    job: R::Job,
+    // Not `R::Job`: a projection would make the guard invariant in the registry's lifetime.
+    job: K,
     /// Kept so that a release needs no `Hash` of the user's, which might panic.
     hash: u64,
     generation: Generation,
@@ -93,14 +98,18 @@ pub struct Guard<R: Handle> {
     released: bool,
 }
 
-impl<R: Handle> Guard<R> {
+impl<R, K> Guard<R, K>
+where
+    R: Handle<Job = K>,
+    K: 'static,
+{
     /// The job that is marked.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
     /// assert_eq!(registry.mark(7, ()).job(), &7);
     /// ```
-    pub fn job(&self) -> &R::Job {
+    pub fn job(&self) -> &K {
         &self.job
     }
 
@@ -154,14 +163,14 @@ impl<R: Handle> Guard<R> {
     }
 }
 
-impl<R> Guard<R>
+impl<R, K> Guard<R, K>
 where
-    R: Handle,
-    R::Job: Clone + Eq + Hash + Send + Sync,
+    R: Handle<Job = K>,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
     R::Value: Clone + Send + Sync + 'static,
     R::Hasher: BuildHasher,
 {
-    pub(super) fn mark(registry: R, job: R::Job, value: R::Value) -> Self {
+    pub(super) fn mark(registry: R, job: K, value: R::Value) -> Self {
         let hash = registry.hash(&job);
         let entry = Self::entry(hash, &job, value);
         let inserted = registry.map.insert(entry, &reclaim::pin());
@@ -172,7 +181,7 @@ where
         Self { registry, job, hash, generation: inserted.generation, released: false }
     }
 
-    pub(super) fn try_mark(registry: R, job: R::Job, value: R::Value) -> Result<Self, Occupied<R::Value>> {
+    pub(super) fn try_mark(registry: R, job: K, value: R::Value) -> Result<Self, Occupied<R::Value>> {
         let hash = registry.hash(&job);
         let guard = reclaim::pin();
         // A refusal, which reapers see often, allocates nothing.
@@ -189,7 +198,7 @@ where
         }
     }
 
-    fn entry(hash: u64, job: &R::Job, value: R::Value) -> Box<Entry<R::Job, R::Value>> {
+    fn entry(hash: u64, job: &K, value: R::Value) -> Box<Entry<K, R::Value>> {
         Entry::new(hash, job.clone(), Owner { generation: Generation::UNDRAWN, marked_at: Instant::now(), value })
     }
 
@@ -213,7 +222,11 @@ where
     }
 }
 
-impl<R: Handle> Drop for Guard<R> {
+impl<R, K> Drop for Guard<R, K>
+where
+    R: Handle<Job = K>,
+    K: 'static,
+{
     fn drop(&mut self) {
         if !self.released {
             self.release();
@@ -221,10 +234,10 @@ impl<R: Handle> Drop for Guard<R> {
     }
 }
 
-impl<R> fmt::Debug for Guard<R>
+impl<R, K> fmt::Debug for Guard<R, K>
 where
-    R: Handle,
-    R::Job: fmt::Debug,
+    R: Handle<Job = K>,
+    K: fmt::Debug + 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard").field("job", &self.job).field("generation", &self.generation).finish_non_exhaustive()

@@ -45,6 +45,9 @@ pub enum Error {
     /// A statement failed on an open database.
     #[error("job store: {0}")]
     Store(#[from] rusqlite::Error),
+    /// The limits cannot work together.
+    #[error("limits: {0}")]
+    Policy(#[from] livemark::PolicyError),
     /// The operating system refused something.
     #[error("{what}: {source}")]
     Io {
@@ -73,7 +76,7 @@ impl Error {
     }
 
     /// For `map_err`: an I/O error and what was being done.
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }

@@ -1,0 +1,474 @@
+//! The job store: every SQL statement of the orchestrator is here.
+//!
+//! A job's state changes only by compare-and-set, and the value compared is the pair of state and run:
+//! a run that is no longer the job's own cannot end it. What a finalization does to the world outside
+//! goes to the append-only ledger instead, *before* the state is committed, since no transaction spans
+//! both. That gap is why a store's compare-and-set alone does not prevent the incident.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+
+use crate::error::{Error, Result};
+
+/// A job, and its key in the registry.
+pub type JobId = u64;
+/// A run of a job.
+pub type RunId = u64;
+
+/// Marks an SQLite file as ours ("lvmk"), so that another program's is never written to.
+const APPLICATION_ID: i32 = 0x6c76_6d6b;
+const SCHEMA_VERSION: i32 = 1;
+/// How long to wait for a database that is locked while we open it, and later.
+const BUSY_OPENING: Duration = Duration::from_secs(1);
+const BUSY_WORKING: Duration = Duration::from_secs(10);
+
+/// Defines an enum that is a text column.
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text,)* })
+            }
+        }
+
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok(match self { $(Self::$variant => $text,)* }.into())
+            }
+        }
+
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                match value.as_str()? {
+                    $($text => Ok(Self::$variant),)*
+                    _ => Err(FromSqlError::InvalidType),
+                }
+            }
+        }
+    };
+}
+
+text_enum! {
+    /// Where a job stands. The last three are final.
+    State {
+        /// Waits for a monitor.
+        Queued = "queued",
+        /// Has a run, whose monitor may or may not be alive.
+        Running = "running",
+        /// Its gates were green.
+        Merged = "merged",
+        /// A gate was red.
+        RolledBack = "rolled back",
+        /// Ended by the reaper.
+        Reaped = "reaped",
+    }
+}
+
+text_enum! {
+    /// What a finalization does to the world outside.
+    Effect {
+        /// The work goes to the trunk.
+        Merge = "merge",
+        /// The deployment is rolled back.
+        Rollback = "rollback",
+    }
+}
+
+impl Effect {
+    /// The final state of a job that had this effect.
+    pub fn state(self) -> State {
+        match self {
+            Self::Merge => State::Merged,
+            Self::Rollback => State::RolledBack,
+        }
+    }
+}
+
+text_enum! {
+    /// How a run ended.
+    Outcome {
+        /// It ended its job.
+        Committed = "committed",
+        /// It acted, but the job was no longer its own to end.
+        TooLate = "too late",
+        /// It saw in time that it was displaced, and did nothing.
+        Displaced = "displaced",
+        /// Its monitor panicked.
+        Panicked = "panicked",
+        /// Its monitor returned an error.
+        Failed = "failed",
+        /// Its process was killed.
+        Lost = "lost",
+    }
+}
+
+/// A running job, as the reaper sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Running {
+    /// The run that may end the job.
+    pub run: RunId,
+    /// Age of the job.
+    pub running_for: Duration,
+    /// Age of the finish stamp.
+    pub finished_for: Option<Duration>,
+}
+
+/// One line of the timeline.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Milliseconds since the epoch.
+    pub at: u64,
+    /// The job it is about, if it is about one.
+    pub job: Option<JobId>,
+    /// Who acted.
+    pub who: String,
+    /// What was done.
+    pub what: String,
+}
+
+/// A file that holds, or now holds, our schema.
+#[derive(Clone, Debug)]
+pub struct Database {
+    path: PathBuf,
+}
+
+impl Database {
+    /// Creates the schema in a new or empty file, and recognises a file that has it. Anything else is refused.
+    pub fn open(path: &Path) -> Result<Self> {
+        // Absolute, so that SQLite sees no special name (":memory:") and a child process the same file.
+        let path = std::path::absolute(path).map_err(Error::io(format!("{}", path.display())))?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) {
+            return Err(Error::NoDirectory(parent.to_owned()));
+        }
+        let database = Self { path };
+        let ours = database.prepare().map_err(|error| Error::open(&database.path, error))?;
+        if ours { Ok(database) } else { Err(Error::ForeignDatabase(database.path)) }
+    }
+
+    /// Whether the file has our schema now.
+    fn prepare(&self) -> rusqlite::Result<bool> {
+        let mut connection = self.connect(BUSY_OPENING)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let number = |sql| transaction.query_row(sql, [], |row| row.get::<_, i32>(0));
+        let id = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
+        let empty = number("SELECT COUNT(*) FROM sqlite_schema")? == 0;
+        match id {
+            (APPLICATION_ID, SCHEMA_VERSION) => {}
+            (0, 0) if empty => {
+                transaction.execute_batch(include_str!("schema.sql"))?;
+                transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            _ => return Ok(false),
+        }
+        transaction.commit()?;
+        // Readers and the one writer do not wait for each other. A killed process loses nothing it committed.
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        Ok(true)
+    }
+
+    fn connect(&self, busy: Duration) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(busy)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(connection)
+    }
+
+    /// A connection that works on the jobs of `queue`; each thread has its own.
+    pub fn store(&self, queue: &str) -> Result<Store> {
+        let connection = self.connect(BUSY_WORKING)?;
+        Ok(Store { connection, queue: queue.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Numbers a new replay.
+    pub fn begin_replay(&self) -> Result<u64> {
+        let connection = self.connect(BUSY_WORKING)?;
+        connection.execute("INSERT INTO replays (started_at) VALUES (?1)", [now()])?;
+        Ok(connection.last_insert_rowid().unsigned_abs())
+    }
+}
+
+/// One thread's connection to the jobs of one queue.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    queue: String,
+}
+
+impl Store {
+    // Transitions.
+
+    /// Adds a job to the queue.
+    pub fn enqueue(&self) -> Result<JobId> {
+        self.insert("INSERT INTO jobs (queue, state) VALUES (?1, 'queued')", params![self.queue])
+    }
+
+    /// Takes a queued job and gives it a run; `None` if another monitor was faster.
+    pub fn start(&mut self, job: JobId) -> Result<Option<RunId>> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute("INSERT INTO runs (job_id) VALUES (?1)", [job])?;
+        let run = transaction.last_insert_rowid().unsigned_abs();
+        let taken = transaction.execute(
+            "UPDATE jobs SET state = 'running', run_id = ?2, started_at = ?3
+             WHERE id = ?1 AND state = 'queued'",
+            params![job, run, now()],
+        )?;
+        if taken == 0 {
+            return Ok(None); // dropping the transaction takes the run back
+        }
+        transaction.commit()?;
+        Ok(Some(run))
+    }
+
+    /// Stamps that the process of `run` has exited: from now on the job is reapable.
+    pub fn finish(&self, run: RunId, exit_code: Option<i32>) -> Result<()> {
+        self.write("UPDATE runs SET finished_at = ?2, exit_code = ?3 WHERE id = ?1", params![run, now(), exit_code])
+    }
+
+    /// Gives a running job a new run that repeats the finalization of `old`; `None` if `old` no longer owns the job.
+    pub fn redrive(&mut self, job: JobId, old: RunId) -> Result<Option<RunId>> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute(
+            "INSERT INTO runs (job_id, finished_at, exit_code)
+             SELECT job_id, ?2, exit_code FROM runs WHERE id = ?1",
+            params![old, now()],
+        )?;
+        let run = transaction.last_insert_rowid().unsigned_abs();
+        let taken = transaction.execute(
+            "UPDATE jobs SET run_id = ?3 WHERE id = ?1 AND state = 'running' AND run_id = ?2",
+            params![job, old, run],
+        )?;
+        if taken == 0 {
+            return Ok(None);
+        }
+        transaction.commit()?;
+        Ok(Some(run))
+    }
+
+    /// Ends a job, if it is running and `run` is its own run. At most one caller is told `true`, ever.
+    pub fn commit(&self, job: JobId, run: RunId, end: State) -> Result<bool> {
+        let sql = "UPDATE jobs SET state = ?3 WHERE id = ?1 AND state = 'running' AND run_id = ?2";
+        Ok(self.connection.execute(sql, params![job, run, end])? == 1)
+    }
+
+    /// Writes down how a run ended.
+    pub fn end_run(&self, run: RunId, outcome: Outcome) -> Result<()> {
+        self.write("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", params![run, now(), outcome])
+    }
+
+    /// After a restart: no run of this queue has a monitor any more, so what was running is queued again.
+    ///
+    /// Sound only before the first monitor and the reaper start.
+    pub fn requeue_running(&mut self) -> Result<Vec<JobId>> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute(
+            "UPDATE runs SET ended_at = ?2, outcome = ?3
+             WHERE ended_at IS NULL AND job_id IN (SELECT id FROM jobs WHERE queue = ?1)",
+            params![self.queue, now(), Outcome::Lost],
+        )?;
+        let jobs = transaction
+            .prepare(
+                "UPDATE jobs SET state = 'queued', run_id = NULL, started_at = NULL
+                 WHERE queue = ?1 AND state = 'running' RETURNING id",
+            )?
+            .query_map([&self.queue], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        transaction.commit()?;
+        Ok(jobs)
+    }
+
+    /// Writes down that a gate started.
+    pub fn start_task(&self, run: RunId, gate: &str) -> Result<u64> {
+        self.insert("INSERT INTO tasks (run_id, gate, started_at) VALUES (?1, ?2, ?3)", params![run, gate, now()])
+    }
+
+    /// Writes down how it ended.
+    pub fn end_task(&self, task: u64, result: &str) -> Result<()> {
+        self.write("UPDATE tasks SET ended_at = ?2, result = ?3 WHERE id = ?1", params![task, now(), result])
+    }
+
+    /// Merges or rolls back. In this example the ledger *is* the world outside.
+    pub fn act(&self, job: JobId, run: RunId, effect: Effect) -> Result<()> {
+        self.write(
+            "INSERT INTO ledger (job_id, run_id, effect, at) VALUES (?1, ?2, ?3, ?4)",
+            params![job, run, effect, now()],
+        )
+    }
+
+    /// Writes down that `holder` owns `job` in this round.
+    pub fn claim(&self, job: JobId, round: u64, holder: &str, generation: u64) -> Result<()> {
+        self.write(
+            "INSERT INTO claims (job_id, round, holder, generation) VALUES (?1, ?2, ?3, ?4)",
+            params![job, round, holder, generation],
+        )
+    }
+
+    /// Adds a line to the timeline.
+    pub fn note(&self, job: Option<JobId>, who: &str, what: &str) -> Result<()> {
+        self.write(
+            "INSERT INTO notes (queue, job_id, at, who, what) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![self.queue, job, now(), who, what],
+        )
+    }
+
+    // Questions.
+
+    /// The jobs that wait for a monitor.
+    pub fn queued(&self) -> Result<Vec<JobId>> {
+        let sql = "SELECT id FROM jobs WHERE queue = ?1 AND state = 'queued' ORDER BY id";
+        self.list(sql, params![self.queue], |row| row.get(0))
+    }
+
+    /// The running jobs, each row read for itself, so that one bad row costs only itself.
+    pub fn running(&self) -> Result<Vec<(JobId, rusqlite::Result<Running>)>> {
+        let sql = "SELECT jobs.id, jobs.run_id, jobs.started_at, runs.finished_at
+            FROM jobs LEFT JOIN runs ON runs.id = jobs.run_id
+            WHERE jobs.queue = ?1 AND jobs.state = 'running' ORDER BY jobs.id";
+        let now = now();
+        // A clock that was set back makes an age of zero.
+        let age = |then| Duration::from_millis(now.saturating_sub(then));
+        let running = |row: &Row<'_>| {
+            Ok(Running {
+                run: row.get(1)?,
+                running_for: age(row.get(2)?),
+                finished_for: row.get::<_, Option<u64>>(3)?.map(age),
+            })
+        };
+        self.list(sql, params![self.queue], |row| Ok((row.get(0)?, running(row))))
+    }
+
+    /// Where a job stands.
+    pub fn state(&self, job: JobId) -> Result<State> {
+        self.ask("SELECT state FROM jobs WHERE id = ?1", params![job])
+    }
+
+    /// What was done outside for this job already, by whichever run.
+    pub fn acted(&self, job: JobId) -> Result<Option<Effect>> {
+        let sql = "SELECT effect FROM ledger WHERE job_id = ?1 ORDER BY id LIMIT 1";
+        Ok(self.connection.query_row(sql, [job], |row| row.get(0)).optional()?)
+    }
+
+    /// Whether the process of this run's job exited with 0.
+    pub fn process_succeeded(&self, run: RunId) -> Result<bool> {
+        self.ask("SELECT exit_code IS 0 FROM runs WHERE id = ?1", params![run])
+    }
+
+    /// Jobs that have not ended.
+    pub fn unfinished(&self) -> Result<u64> {
+        self.ask("SELECT COUNT(*) FROM jobs WHERE queue = ?1 AND state IN ('queued', 'running')", params![self.queue])
+    }
+
+    /// Whether the reaper has noted anything about `job`, and no run of it but `own` is still going.
+    pub fn ruled_on(&self, job: JobId, own: RunId) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM notes WHERE job_id = ?1 AND who = 'reaper')
+            AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = ?1 AND id <> ?2 AND ended_at IS NULL)";
+        self.ask(sql, params![job, own])
+    }
+
+    /// The timeline of this queue.
+    pub fn notes(&self) -> Result<Vec<Note>> {
+        let sql = "SELECT at, job_id, who, what FROM notes WHERE queue = ?1 ORDER BY id";
+        self.list(sql, params![self.queue], |row| {
+            Ok(Note { at: row.get(0)?, job: row.get(1)?, who: row.get(2)?, what: row.get(3)? })
+        })
+    }
+
+    // Counts, for the closing table.
+
+    /// Jobs in this state.
+    pub fn count_jobs(&self, state: State) -> Result<u64> {
+        self.ask("SELECT COUNT(*) FROM jobs WHERE queue = ?1 AND state = ?2", params![self.queue, state])
+    }
+
+    /// Runs of all jobs.
+    pub fn count_runs(&self) -> Result<u64> {
+        self.ask("SELECT COUNT(*) FROM runs JOIN jobs ON jobs.id = job_id WHERE queue = ?1", params![self.queue])
+    }
+
+    /// Runs that ended this way.
+    pub fn count_outcomes(&self, outcome: Outcome) -> Result<u64> {
+        self.ask(
+            "SELECT COUNT(*) FROM runs JOIN jobs ON jobs.id = job_id WHERE queue = ?1 AND outcome = ?2",
+            params![self.queue, outcome],
+        )
+    }
+
+    /// Entries of the ledger.
+    pub fn count_effects(&self, effect: Effect) -> Result<u64> {
+        self.ask(
+            "SELECT COUNT(*) FROM ledger JOIN jobs ON jobs.id = job_id WHERE queue = ?1 AND effect = ?2",
+            params![self.queue, effect],
+        )
+    }
+
+    /// Notes that say exactly this.
+    pub fn count_notes(&self, what: &str) -> Result<u64> {
+        self.ask("SELECT COUNT(*) FROM notes WHERE queue = ?1 AND what = ?2", params![self.queue, what])
+    }
+
+    /// Jobs whose ledger says something else than their row.
+    pub fn count_diverged(&self) -> Result<u64> {
+        let sql = "SELECT COUNT(*) FROM jobs WHERE queue = ?1
+            AND (SELECT group_concat(effect) FROM ledger WHERE job_id = jobs.id) IS NOT
+                CASE state WHEN 'merged' THEN 'merge' WHEN 'rolled back' THEN 'rollback' END";
+        self.ask(sql, params![self.queue])
+    }
+
+    /// Rounds of the race for `job` that had exactly this many holders.
+    pub fn count_rounds(&self, job: JobId, holders: u64) -> Result<u64> {
+        self.ask(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM claims WHERE job_id = ?1 GROUP BY round HAVING COUNT(*) = ?2)",
+            params![job, holders],
+        )
+    }
+
+    /// How many rounds of the race for `job` each holder won.
+    pub fn rounds_won(&self, job: JobId) -> Result<Vec<(String, u64)>> {
+        let sql = "SELECT holder, COUNT(*) FROM claims WHERE job_id = ?1 GROUP BY holder";
+        self.list(sql, params![job], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    fn insert(&self, sql: &str, values: &[&dyn ToSql]) -> Result<u64> {
+        self.connection.execute(sql, values)?;
+        Ok(self.connection.last_insert_rowid().unsigned_abs())
+    }
+
+    fn write(&self, sql: &str, values: &[&dyn ToSql]) -> Result<()> {
+        self.connection.execute(sql, values)?;
+        Ok(())
+    }
+
+    fn list<T>(
+        &self,
+        sql: &str,
+        values: &[&dyn ToSql],
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        Ok(self.connection.prepare(sql)?.query_map(values, read)?.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn ask<T: FromSql>(&self, sql: &str, values: &[&dyn ToSql]) -> Result<T> {
+        Ok(self.connection.query_row(sql, values, |row| row.get(0))?)
+    }
+}
+
+/// Milliseconds since the epoch: the store's clock, as rows outlive the process.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,191 @@
+//! Monitors and reaper together, where things go wrong that the replay does not show.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use livemark::{Finalizer, Mode, Reaper, Registry};
+use orchestrator::config::Config;
+use orchestrator::engine::{Engine, no_hook, wait_until};
+use orchestrator::reap;
+use orchestrator::store::{Database, Effect, Outcome, State, Store};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+const QUEUE: &str = "test";
+const LONG: Duration = Duration::from_secs(30);
+
+struct Fixture {
+    directory: TempDir,
+    database: Database,
+    config: Config,
+    registry: Registry,
+}
+
+impl Fixture {
+    /// One gate, and a deadline short enough to wait for.
+    fn new(gate: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("config.toml");
+        let toml = format!(
+            "job.command = ['true']\n\
+             limits = {{ finalize_grace = 0.1, hard_deadline = 2, sweep_every = 0.01, process = 60 }}\n\
+             gates = [{{ name = 'only', command = ['sh', '-c', '{gate}'] }}]\n"
+        );
+        fs::write(&path, toml).unwrap();
+        Self {
+            database: Database::open(&directory.path().join("jobs.db")).unwrap(),
+            config: Config::load(Some(&path)).unwrap(),
+            registry: Registry::new(),
+            directory,
+        }
+    }
+
+    fn store(&self) -> Store {
+        self.database.store(QUEUE).unwrap()
+    }
+
+    fn engine(&self) -> Engine<'_> {
+        Engine {
+            registry: &self.registry,
+            database: &self.database,
+            queue: QUEUE,
+            config: &self.config,
+            workspaces: self.directory.path(),
+            hook: &no_hook,
+        }
+    }
+
+    /// A job whose process has finished, and which no monitor owns.
+    fn orphan(&self) -> u64 {
+        let mut store = self.store();
+        let job = store.enqueue().unwrap();
+        let run = store.start(job).unwrap().unwrap();
+        store.finish(run, Some(0)).unwrap();
+        job
+    }
+
+    /// Lets only the reaper run, until `done`.
+    fn reap_until(&self, done: impl Fn(&Store) -> bool) {
+        let engine = self.engine();
+        let reaper = Reaper::new(&self.registry, self.config.policy(Mode::Honor).unwrap());
+        let store = self.store();
+        thread::scope(|scope| {
+            let (stop, stopped) = mpsc::channel();
+            let (engine, reaper) = (&engine, &reaper);
+            let reaping = scope.spawn(move || reap::run(scope, engine, reaper, &stopped));
+            let waited = wait_until("the reaper", LONG, || Ok(done(&store)));
+            drop(stop);
+            reaping.join().unwrap().unwrap();
+            waited.unwrap();
+        });
+    }
+
+    fn gate_result(&self) -> String {
+        let connection = Connection::open(self.database.path()).unwrap();
+        connection.query_row("SELECT result FROM tasks", [], |row| row.get(0)).unwrap()
+    }
+}
+
+#[test]
+fn green_gates_merge() {
+    let fixture = Fixture::new("exit 0");
+    let job = fixture.store().enqueue().unwrap();
+    let counts = fixture.engine().drain(Mode::Honor).unwrap();
+    assert_eq!(fixture.store().state(job).unwrap(), State::Merged);
+    assert_eq!(fixture.store().acted(job).unwrap(), Some(Effect::Merge));
+    assert_eq!((counts.registry.marks, counts.registry.displaced), (1, 0));
+    assert!(fixture.registry.is_empty());
+}
+
+#[test]
+fn a_red_gate_rolls_back() {
+    let fixture = Fixture::new("exit 3");
+    let job = fixture.store().enqueue().unwrap();
+    fixture.engine().drain(Mode::Honor).unwrap();
+    assert_eq!(fixture.store().state(job).unwrap(), State::RolledBack);
+    assert_eq!(fixture.store().acted(job).unwrap(), Some(Effect::Rollback));
+    assert_eq!(fixture.gate_result(), "exit code 3");
+}
+
+#[test]
+fn a_failed_job_never_reaches_its_gates() {
+    let mut fixture = Fixture::new("exit 0");
+    fixture.config.job.command = vec!["false".to_owned()];
+    let job = fixture.store().enqueue().unwrap();
+    fixture.engine().drain(Mode::Honor).unwrap();
+    assert_eq!(fixture.store().state(job).unwrap(), State::RolledBack);
+    let connection = Connection::open(fixture.database.path()).unwrap();
+    let gates: u64 = connection.query_row("SELECT COUNT(*) FROM tasks", [], |row| row.get(0)).unwrap();
+    assert_eq!(gates, 0);
+}
+
+#[test]
+fn the_stuck_gate_of_a_displaced_monitor_is_killed() {
+    let fixture = Fixture::new("sleep 60");
+    let job = fixture.store().enqueue().unwrap();
+    let counts = fixture.engine().drain(Mode::Honor).unwrap();
+    assert_eq!(counts.reaper.reaps_backstop, 1);
+    assert_eq!(fixture.store().state(job).unwrap(), State::Reaped);
+    assert_eq!(fixture.gate_result(), "killed, its result is not wanted");
+    assert_eq!(fixture.store().count_outcomes(Outcome::Displaced).unwrap(), 1);
+    assert_eq!(fixture.store().acted(job).unwrap(), None);
+}
+
+#[test]
+fn a_job_without_an_owner_is_redriven_once() {
+    let fixture = Fixture::new("exit 0");
+    let job = fixture.orphan();
+    fixture.reap_until(|store| store.unfinished().unwrap() == 0);
+    assert_eq!(fixture.store().state(job).unwrap(), State::Merged);
+    assert_eq!(fixture.store().count_runs().unwrap(), 2);
+    assert_eq!(fixture.store().count_effects(Effect::Merge).unwrap(), 1);
+}
+
+#[test]
+fn a_bad_row_does_not_stop_the_sweep() {
+    let fixture = Fixture::new("exit 0");
+    let (bad, good) = (fixture.orphan(), fixture.orphan());
+    let connection = Connection::open(fixture.database.path()).unwrap();
+    connection.execute("UPDATE jobs SET run_id = NULL WHERE id = ?1", [bad]).unwrap();
+    fixture.reap_until(|store| store.state(good).unwrap() == State::Merged);
+    assert_eq!(fixture.store().state(bad).unwrap(), State::Running);
+    let notes = fixture.store().notes().unwrap();
+    let left_out = notes.iter().filter(|note| note.job == Some(bad)).collect::<Vec<_>>();
+    assert_eq!(left_out.len(), 1, "told once, not for every sweep: {left_out:?}");
+    assert!(left_out[0].what.contains("leaves it out"), "{left_out:?}");
+}
+
+#[test]
+fn what_was_done_outside_is_not_done_again() {
+    let fixture = Fixture::new("exit 1");
+    let job = fixture.orphan();
+    let mut store = fixture.store();
+    let (_, row) = store.running().unwrap().remove(0);
+    store.act(job, row.unwrap().run, Effect::Merge).unwrap();
+    // Re-driven by the reaper, or queued again by a restart: the commit is all that is missing.
+    fixture.reap_until(|store| store.unfinished().unwrap() == 0);
+    assert_eq!(store.state(job).unwrap(), State::Merged);
+
+    let other = fixture.orphan();
+    let (_, row) = store.running().unwrap().remove(0);
+    store.act(other, row.unwrap().run, Effect::Merge).unwrap();
+    assert_eq!(store.requeue_running().unwrap(), [other]);
+    fixture.engine().drain(Mode::Honor).unwrap();
+    assert_eq!(store.state(other).unwrap(), State::Merged);
+    assert_eq!(store.count_diverged().unwrap(), 0);
+}
+
+#[test]
+fn an_owned_job_is_left_alone_until_the_deadline() {
+    let fixture = Fixture::new("exit 0");
+    let job = fixture.orphan();
+    let owner = fixture.registry.mark(job, Finalizer::new(None, "finalize"));
+    fixture.reap_until(|store| store.state(job).unwrap() == State::Reaped);
+    assert!(!owner.is_current());
+    assert_eq!(fixture.store().count_runs().unwrap(), 1);
+    assert!(fixture.registry.is_empty(), "the reaper's own claim ends with the job");
+}

@@ -1,0 +1,203 @@
+//! The job store's compare-and-set, and what it does after a restart.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use orchestrator::store::{Database, Effect, Outcome, State, Store};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+const QUEUE: &str = "test";
+
+struct Fixture {
+    database: Database,
+    store: Store,
+    _directory: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let database = Database::open(&directory.path().join("jobs.db")).unwrap();
+        let store = database.store(QUEUE).unwrap();
+        Self { database, store, _directory: directory }
+    }
+
+    /// A job with a run that has finished.
+    fn finished(&mut self) -> (u64, u64) {
+        let job = self.store.enqueue().unwrap();
+        let run = self.store.start(job).unwrap().unwrap();
+        self.store.finish(run, Some(0)).unwrap();
+        (job, run)
+    }
+
+    fn raw(&self) -> Connection {
+        Connection::open(self.database.path()).unwrap()
+    }
+}
+
+/// What `attempt` returns in each of several threads that start it at the same time.
+fn at_once<T: Send>(database: &Database, attempt: impl Fn(usize, &mut Store) -> T + Sync) -> Vec<T> {
+    let line = Barrier::new(4);
+    let attempt = |number| {
+        let mut store = database.store(QUEUE).unwrap();
+        line.wait();
+        attempt(number, &mut store)
+    };
+    thread::scope(|scope| {
+        let threads = [0, 1, 2, 3].map(|number| {
+            let attempt = &attempt;
+            scope.spawn(move || attempt(number))
+        });
+        threads.map(|thread| thread.join().unwrap()).into()
+    })
+}
+
+#[test]
+fn one_of_many_monitors_starts_a_job() {
+    let fixture = Fixture::new();
+    for _ in 0..50 {
+        let job = fixture.store.enqueue().unwrap();
+        let runs = at_once(&fixture.database, |_, store| store.start(job).unwrap());
+        assert_eq!(runs.iter().flatten().count(), 1, "{runs:?}");
+    }
+    assert_eq!(fixture.store.count_runs().unwrap(), 50, "a refused start leaves no run");
+}
+
+#[test]
+fn one_of_many_commits_ends_a_job() {
+    let mut fixture = Fixture::new();
+    for _ in 0..50 {
+        let (job, run) = fixture.finished();
+        let ends = [State::Merged, State::RolledBack, State::Reaped, State::Merged];
+        let won = at_once(&fixture.database, |number, store| store.commit(job, run, ends[number]).unwrap());
+        assert_eq!(won.iter().filter(|won| **won).count(), 1, "{won:?}");
+        let winner = won.iter().position(|won| *won).unwrap();
+        assert_eq!(fixture.store.state(job).unwrap(), ends[winner]);
+    }
+}
+
+#[test]
+fn one_of_many_reapers_redrives_a_job() {
+    let mut fixture = Fixture::new();
+    let (job, run) = fixture.finished();
+    let runs = at_once(&fixture.database, |_, store| store.redrive(job, run).unwrap());
+    assert_eq!(runs.iter().flatten().count(), 1, "{runs:?}");
+    assert_eq!(fixture.store.count_runs().unwrap(), 2, "a refused re-drive leaves no run");
+}
+
+#[test]
+fn a_run_that_was_replaced_cannot_end_the_job() {
+    let mut fixture = Fixture::new();
+    let (job, old) = fixture.finished();
+    let new = fixture.store.redrive(job, old).unwrap().unwrap();
+    assert!(!fixture.store.commit(job, old, State::RolledBack).unwrap());
+    assert_eq!(fixture.store.state(job).unwrap(), State::Running);
+    assert!(fixture.store.process_succeeded(new).unwrap(), "the exit code goes with the job");
+    assert!(fixture.store.commit(job, new, State::Merged).unwrap());
+    assert_eq!(fixture.store.state(job).unwrap(), State::Merged);
+}
+
+#[test]
+fn an_ended_job_stays_as_it_is() {
+    let mut fixture = Fixture::new();
+    let (job, run) = fixture.finished();
+    assert!(fixture.store.commit(job, run, State::Merged).unwrap());
+    assert!(!fixture.store.commit(job, run, State::Reaped).unwrap());
+    assert_eq!(fixture.store.redrive(job, run).unwrap(), None);
+    assert_eq!(fixture.store.start(job).unwrap(), None);
+    assert_eq!(fixture.store.requeue_running().unwrap(), Vec::<u64>::new());
+    assert_eq!(fixture.store.state(job).unwrap(), State::Merged);
+}
+
+#[test]
+fn a_restart_requeues_what_was_running_in_its_own_queue() {
+    let mut fixture = Fixture::new();
+    let (ended, run) = fixture.finished();
+    assert!(fixture.store.commit(ended, run, State::Merged).unwrap());
+    fixture.store.end_run(run, Outcome::Committed).unwrap();
+    let (running, _) = fixture.finished();
+    let waiting = fixture.store.enqueue().unwrap();
+    let mut elsewhere = fixture.database.store("another").unwrap();
+    let foreign = elsewhere.enqueue().unwrap();
+    elsewhere.start(foreign).unwrap();
+
+    let mut restarted = fixture.database.store(QUEUE).unwrap();
+    assert_eq!(restarted.requeue_running().unwrap(), [running]);
+    assert_eq!(restarted.queued().unwrap(), [running, waiting]);
+    assert_eq!(restarted.count_outcomes(Outcome::Lost).unwrap(), 1);
+    assert_eq!(restarted.state(foreign).unwrap(), State::Running);
+    assert!(restarted.running().unwrap().is_empty());
+}
+
+#[test]
+fn the_ledger_keeps_what_was_done() {
+    let mut fixture = Fixture::new();
+    let (job, run) = fixture.finished();
+    assert_eq!(fixture.store.acted(job).unwrap(), None);
+    fixture.store.act(job, run, Effect::Rollback).unwrap();
+    fixture.store.act(job, run, Effect::Merge).unwrap();
+    assert_eq!(fixture.store.acted(job).unwrap(), Some(Effect::Rollback));
+    for sql in ["DELETE FROM ledger", "UPDATE ledger SET effect = 'merge'"] {
+        let error = fixture.raw().execute(sql, []).unwrap_err();
+        assert!(error.to_string().contains("append-only"), "{error}");
+    }
+    assert_eq!(fixture.store.count_effects(Effect::Merge).unwrap(), 1);
+}
+
+#[test]
+fn a_job_has_diverged_if_the_ledger_says_something_else() {
+    for (effects, end, diverged) in [
+        (&[Effect::Merge][..], State::Merged, 0),
+        (&[Effect::Rollback], State::RolledBack, 0),
+        (&[], State::Reaped, 0),
+        (&[], State::Merged, 1),
+        (&[Effect::Merge, Effect::Merge], State::Merged, 1),
+        (&[Effect::Rollback, Effect::Merge], State::RolledBack, 1),
+        (&[Effect::Merge], State::Reaped, 1),
+    ] {
+        let mut fixture = Fixture::new();
+        let (job, run) = fixture.finished();
+        for &effect in effects {
+            fixture.store.act(job, run, effect).unwrap();
+        }
+        fixture.store.commit(job, run, end).unwrap();
+        assert_eq!(fixture.store.count_diverged().unwrap(), diverged, "{effects:?} {end}");
+    }
+}
+
+#[test]
+fn ages_are_never_negative() {
+    let mut fixture = Fixture::new();
+    let (job, run) = fixture.finished();
+    let long_ago = fixture.raw().execute("UPDATE jobs SET started_at = 1000", []).unwrap();
+    let to_come = fixture.raw().execute("UPDATE runs SET finished_at = 99999999999999", []).unwrap();
+    assert_eq!((long_ago, to_come), (1, 1));
+    let rows = fixture.store.running().unwrap();
+    let [(id, Ok(row))] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((*id, row.run), (job, run));
+    assert!(row.running_for > Duration::from_secs(3600));
+    assert_eq!(row.finished_for, Some(Duration::ZERO));
+}
+
+#[test]
+fn a_bad_row_does_not_hide_the_others() {
+    let mut fixture = Fixture::new();
+    let (bad, _) = fixture.finished();
+    let (good, _) = fixture.finished();
+    fixture.raw().execute("UPDATE jobs SET run_id = NULL WHERE id = ?1", [bad]).unwrap();
+    let rows = fixture.store.running().unwrap();
+    assert!(matches!(&rows[..], [(first, Err(_)), (second, Ok(_))] if (*first, *second) == (bad, good)), "{rows:?}");
+}
+
+#[test]
+fn a_file_is_created_once_and_recognised_later() {
+    let mut fixture = Fixture::new();
+    let (job, _) = fixture.finished();
+    let again = Database::open(fixture.database.path()).unwrap();
+    assert_eq!(again.store(QUEUE).unwrap().state(job).unwrap(), State::Running);
+    assert_eq!((again.begin_replay().unwrap(), again.begin_replay().unwrap()), (1, 2));
+}
