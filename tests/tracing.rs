@@ -1,0 +1,304 @@
+//! What is reported through `tracing`: which events, at which level, with which fields.
+//!
+//! The tests run one at a time: which call sites are of interest to a subscriber is known per process, not per thread,
+//! so that a thread without one may hide an event from the others.
+#![cfg(feature = "tracing")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex};
+
+use livemark::{Finalizer, Mode, Policy, Reaper, Registry, RunningJob};
+use support::{HARD_DEADLINE, UNDECLARED, alone, finished, lost, overdue, policy, running};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+/// An event, as a subscriber sees it.
+#[derive(Debug)]
+struct Seen {
+    target: String,
+    level: Level,
+    message: String,
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl Seen {
+    fn field(&self, name: &str) -> &str {
+        self.fields.get(name).unwrap_or_else(|| panic!("no field {name:?} in {self:?}"))
+    }
+
+    /// Checks the fields but `age_ms`, by name and value, and that there are no others.
+    #[track_caller]
+    fn assert_is(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
+        assert_eq!((self.target.as_str(), self.level, self.message.as_str()), ("livemark", level, message));
+        let seen: Vec<_> = self
+            .fields
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .filter(|(name, _)| *name != "age_ms")
+            .collect();
+        let mut expected = fields.to_vec();
+        expected.sort_unstable();
+        assert_eq!(seen, expected, "of {message:?}");
+    }
+}
+
+impl Visit for Seen {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields.insert(field.name(), value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let value = format!("{value:?}");
+        if field.name() == "message" {
+            self.message = value;
+        } else {
+            self.fields.insert(field.name(), value);
+        }
+    }
+}
+
+/// Keeps all events.
+struct Recorder(Arc<Mutex<Vec<Seen>>>);
+
+impl<S: Subscriber> Layer<S> for Recorder {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut seen = Seen {
+            target: metadata.target().to_owned(),
+            level: *metadata.level(),
+            message: String::new(),
+            fields: BTreeMap::new(),
+        };
+        event.record(&mut seen);
+        self.0.lock().unwrap().push(seen);
+    }
+}
+
+/// What `call` reports on this thread.
+fn events(call: impl FnOnce()) -> Vec<Seen> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let subscriber = tracing_subscriber::registry().with(Recorder(Arc::clone(&seen)));
+    tracing::subscriber::with_default(subscriber, call);
+    std::mem::take(&mut *seen.lock().unwrap())
+}
+
+/// The only event of `call`.
+#[track_caller]
+fn event(call: impl FnOnce()) -> Seen {
+    let mut events = events(call);
+    assert_eq!(events.len(), 1, "{events:?}");
+    events.remove(0)
+}
+
+#[test]
+fn marks_and_clears_are_traced_with_job_and_generation() {
+    let _alone = alone();
+    let registry: Registry<u64, &str> = Registry::new();
+    let mut guard = None;
+    let mark = event(|| guard = Some(registry.mark(7, "run 1")));
+    let guard = guard.unwrap();
+    let generation = guard.generation().to_string();
+    mark.assert_is(Level::TRACE, "mark", &[("job", "7"), ("generation", &generation), ("displaced", "false")]);
+
+    let clear = event(|| drop(guard));
+    clear.assert_is(Level::TRACE, "clear", &[("job", "7"), ("generation", &generation)]);
+}
+
+#[test]
+fn a_displacing_mark_says_so_and_a_late_release_is_a_stale_clear() {
+    let _alone = alone();
+    let registry: Registry<u64, &str> = Registry::new();
+    let first = registry.mark(7, "run 1");
+    let mut second = None;
+    let mark = event(|| second = Some(registry.mark(7, "run 2")));
+    let newer = second.as_ref().unwrap().generation().to_string();
+    mark.assert_is(Level::TRACE, "mark", &[("job", "7"), ("generation", &newer), ("displaced", "true")]);
+
+    let generation = first.generation().to_string();
+    let clear = event(|| drop(first));
+    clear.assert_is(Level::TRACE, "stale clear", &[("job", "7"), ("generation", &generation)]);
+}
+
+#[test]
+fn each_way_to_mark_and_to_clear_is_traced() {
+    let _alone = alone();
+    let registry: Arc<Registry<u64, &str>> = Arc::new(Registry::new());
+    let names = |events: Vec<Seen>| events.into_iter().map(|seen| seen.message).collect::<Vec<_>>();
+    let seen = names(events(|| {
+        assert!(registry.mark_owned(7, "run 1").clear());
+        assert!(registry.try_mark(7, "run 1").unwrap().clear());
+        let guard = registry.try_mark_owned(7, "run 1").unwrap();
+        assert!(registry.clear_generation(&7, guard.generation()));
+        std::mem::forget(guard);
+        std::mem::forget(registry.mark(7, "run 1"));
+        assert!(registry.clear(&7));
+    }));
+    assert_eq!(seen, ["mark", "clear"].repeat(4));
+
+    let nothing = names(events(|| {
+        let guard = registry.mark(8, "run 1");
+        std::mem::forget(guard);
+        assert!(!registry.clear(&7));
+        assert!(registry.try_mark(8, "run 2").is_err());
+        assert!(registry.is_active(&8) && registry.owner(&8).is_some());
+    }));
+    assert_eq!(nothing, ["mark"], "what changed nothing is not reported");
+}
+
+#[test]
+fn a_deferral_is_reported_with_its_owner() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
+    let defer = event(|| drop(reaper.sweep().judge(&finished(7))));
+    let generation = guard.generation().to_string();
+    defer.assert_is(
+        Level::INFO,
+        "defer",
+        &[("job", "7"), ("reason", "owned"), ("run_id", "42"), ("stage", "gates"), ("generation", &generation)],
+    );
+    let age: u128 = defer.field("age_ms").parse().unwrap();
+    assert!(age <= registry.owner(&7).unwrap().age().as_millis());
+}
+
+#[test]
+fn a_deferral_to_an_owner_without_a_run_says_none() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let _guard = registry.mark(7, Finalizer::new(None, "gates"));
+    let defer = event(|| drop(reaper.sweep().judge(&lost(7))));
+    assert!(!defer.fields.contains_key("run_id"));
+}
+
+#[test]
+fn a_deferral_to_an_owner_of_another_kind_is_reported_as_well() {
+    let _alone = alone();
+    let registry: Registry<u64, &str> = Registry::new();
+    let reaper = Reaper::with_claim(&registry, policy(), |_| "reaper");
+    let _guard = registry.mark(7, "monitor");
+    let defer = event(|| drop(reaper.sweep().judge(&finished(7))));
+    assert_eq!((defer.message.as_str(), defer.fields.contains_key("run_id")), ("defer", false));
+}
+
+#[test]
+fn a_claim_conflict_is_reported_as_a_deferral() {
+    let _alone = alone();
+    let registry: Registry<u64, Finalizer> = Registry::new();
+    let reaper = Reaper::with_claim(&registry, policy(), |job| {
+        std::mem::forget(registry.mark(job.id, Finalizer::new(Some(42), "gates")));
+        Finalizer::new(None, "reaper")
+    });
+    let seen = events(|| drop(reaper.sweep().judge(&finished(7))));
+    let [mark, defer] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!(mark.message, "mark");
+    assert_eq!((defer.field("reason"), defer.field("run_id")), ("claim conflict", "42"));
+}
+
+#[test]
+fn redrives_and_reaps_are_warnings() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    for (job, message, cause) in
+        [(finished(7), "redrive", None), (lost(7), "reap", Some("worker lost")), (overdue(7), "reap", Some("backstop"))]
+    {
+        let mut verdict = None;
+        let seen = events(|| verdict = Some(reaper.sweep().judge(&job)));
+        let [mark, acted] = &seen[..] else { panic!("{seen:?}") };
+        let claim = mark.field("generation");
+        assert_eq!((mark.level, mark.message.as_str()), (Level::TRACE, "mark"));
+        let mut fields = vec![("job", "7"), ("stage", "merge"), ("claim", claim)];
+        fields.extend(cause.map(|cause| ("cause", cause)));
+        acted.assert_is(Level::WARN, message, &fields);
+    }
+}
+
+#[test]
+fn without_a_claim_a_redrive_says_none() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let external = RunningJob { stage: UNDECLARED, ..finished(7) };
+    let redrive = event(|| drop(reaper.sweep().judge(&external)));
+    redrive.assert_is(Level::WARN, "redrive", &[("job", "7"), ("stage", UNDECLARED)]);
+}
+
+#[test]
+fn a_healthy_job_is_not_worth_a_line() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    assert!(events(|| drop(reaper.sweep().judge(&running(7)))).is_empty());
+}
+
+#[test]
+fn a_policy_that_honours_no_mark_is_warned_of() {
+    let _alone = alone();
+    let registry: Registry = Registry::new();
+    let silent = || Policy::builder().hard_deadline(HARD_DEADLINE).build().unwrap();
+    let warning = event(|| drop(Reaper::new(&registry, silent())));
+    assert_eq!((warning.level, warning.target.as_str()), (Level::WARN, "livemark"));
+
+    let reaper = Reaper::new(&registry, policy());
+    assert_eq!(event(|| reaper.set_policy(silent())).level, Level::WARN);
+    assert!(events(|| reaper.set_policy(policy())).is_empty());
+    assert!(events(|| reaper.set_policy(silent().with_mode(Mode::Ignore))).is_empty(), "it asks for none");
+}
+
+#[test]
+fn a_mark_whose_report_panics_is_not_left_behind() {
+    /// A subscriber with a bug in it.
+    struct Broken;
+    impl<S: Subscriber> Layer<S> for Broken {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            if event.fields().any(|field| field.name() == "displaced") {
+                panic::resume_unwind(Box::new("a broken subscriber"));
+            }
+        }
+    }
+    let _alone = alone();
+    let registry: Registry<u64, &str> = Registry::new();
+    let is_left_behind = |mark: &dyn Fn()| {
+        let marked = panic::catch_unwind(AssertUnwindSafe(mark));
+        assert!(marked.is_err(), "the panic is the subscriber's, and passes through");
+        registry.clear(&7)
+    };
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(Broken), || {
+        assert!(!is_left_behind(&|| drop(registry.mark(7, "run 1"))), "nobody has a guard to clear it with");
+        assert!(!is_left_behind(&|| drop(registry.try_mark(7, "run 1"))), "nobody has a guard to clear it with");
+    });
+}
+
+#[test]
+fn ids_of_the_usual_kinds_are_shown_and_others_by_the_name_of_their_type() {
+    #[derive(Clone, PartialEq, Eq, Hash)]
+    struct Nameless;
+    fn shown<K: Clone + Eq + std::hash::Hash + Send + Sync + 'static>(job: K) -> String {
+        let registry: Registry<K, ()> = Registry::new();
+        let guard = RefGuard::new(&registry, job);
+        event(|| guard.clear()).field("job").to_owned()
+    }
+    struct RefGuard<'r, K: Clone + Eq + std::hash::Hash + Send + Sync + 'static>(livemark::MarkGuard<'r, K, ()>);
+    impl<'r, K: Clone + Eq + std::hash::Hash + Send + Sync + 'static> RefGuard<'r, K> {
+        fn new(registry: &'r Registry<K, ()>, job: K) -> Self {
+            Self(registry.mark(job, ()))
+        }
+        fn clear(self) {
+            self.0.clear();
+        }
+    }
+    let _alone = alone();
+    assert_eq!(shown(7_u64), "7");
+    assert_eq!(shown(-7_i64), "-7");
+    assert_eq!(shown("job-7"), "job-7");
+    assert_eq!(shown("job-7".to_owned()), "job-7");
+    assert_eq!(shown([0xAB_u8; 16]), "ab".repeat(16));
+    assert!(shown(Nameless).ends_with("Nameless"));
+}
