@@ -48,6 +48,18 @@
 //!
 //! - `tracing` (default): marks and clears at `trace`, deferrals at `info`, redrives and reaps at `warn`.
 
+#![warn(missing_docs, missing_debug_implementations, clippy::pedantic)]
+// No public function panics, and pointers stay in the map: exceptions are argued where they stand.
+#![deny(
+    unsafe_code,
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+#![allow(clippy::unnecessary_box_returns, reason = "entries are made in the box that they are published in")]
+
 mod finalizer;
 mod hasher;
 #[expect(unsafe_code, reason = "the map handles pointers: every block says why it may")]

@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(crate) use crossbeam_epoch::Guard as EpochGuard;
 pub(crate) use participant::pin;
 
+use crate::sync::{Ordering, fence};
+
 /// Runs `free` once every thread that is pinned now has unpinned or repinned.
 ///
 /// # Safety
@@ -19,6 +21,14 @@ pub(crate) use participant::pin;
 pub(crate) unsafe fn retire(guard: &EpochGuard, free: impl FnOnce()) {
     // SAFETY: the caller's promise, handed on.
     unsafe { guard.defer_unchecked(|| drop_quietly(free)) };
+}
+
+/// Lets the epoch pass, as if the thread unpinned and pinned again: what was loaded under `guard` may be freed.
+pub(crate) fn repin(guard: &mut EpochGuard) {
+    guard.repin();
+    // As `pin` does and crossbeam's `repin` does not. A later load of a slot must not be satisfied before `repin` has
+    // read the epoch: it could give an entry that was retired in the epoch before, which the new pin does not hold.
+    fence(Ordering::SeqCst); // E3
 }
 
 /// Hands the thread's garbage over and frees some of what is due.

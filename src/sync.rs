@@ -6,8 +6,24 @@
 
 #[cfg(not(all(crossbeam_loom, feature = "loom")))]
 mod imp {
-    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use std::thread_local;
+
+    /// Shows a model checker the life of an allocation that this is a part of: made, read, freed. Here it is nothing.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Watch;
+
+    impl Watch {
+        #[inline]
+        pub(crate) fn new() -> Self {
+            Self
+        }
+
+        /// To be called where the allocation is read.
+        #[inline]
+        #[expect(clippy::unused_self, clippy::trivially_copy_pass_by_ref, reason = "as the model's")]
+        pub(crate) fn read(&self) {}
+    }
 
     /// True where a model checker runs the code, so that the map can take a shape small enough to explore.
     pub(crate) const MODEL: bool = false;
@@ -29,10 +45,36 @@ mod imp {
 
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 mod imp {
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
     pub(crate) use loom::thread_local;
 
     pub(crate) use super::turnstile::AtomicUsize;
+
+    /// A read that may come before the allocation was made or after it was freed fails the model; so does a leak.
+    #[derive(Debug)]
+    pub(crate) struct Watch {
+        life: loom::cell::UnsafeCell<()>,
+        _leak: loom::alloc::Track<()>,
+    }
+
+    impl Watch {
+        pub(crate) fn new() -> Self {
+            Self { life: loom::cell::UnsafeCell::new(()), _leak: loom::alloc::Track::new(()) }
+        }
+
+        pub(crate) fn read(&self) {
+            self.life.with(|_| ());
+        }
+    }
+
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            // A second panic would abort, and hide the first one's message.
+            if !std::thread::panicking() {
+                self.life.with_mut(|_| ());
+            }
+        }
+    }
 
     pub(crate) const MODEL: bool = true;
 

@@ -19,46 +19,49 @@ macro_rules! event {
 
 #[cfg(not(feature = "tracing"))]
 macro_rules! event {
-    // The fields are named so that a build without the feature type-checks them too; nothing is evaluated.
-    ($level:ident, $($name:ident = %$value:expr,)* $message:literal) => { if false { $(let _ = &$value;)* } };
+    // Names the values, so that they are used in both builds; evaluates nothing.
+    ($level:ident, job = %Job($job:expr), $($name:ident = $value:expr,)* $message:literal) => {
+        if false { let _ = (&Job($job), $(&$value,)* $message); }
+    };
+    ($level:ident, $message:literal) => {};
 }
 
 #[inline]
 pub(crate) fn marked<K: 'static>(job: &K, generation: Generation, displaced: bool) {
-    event!(trace, job = %Job(job), generation = %generation, displaced = %displaced, "mark");
+    event!(trace, job = %Job(job), generation = generation.get(), displaced = displaced, "mark");
 }
 
 #[inline]
 pub(crate) fn cleared<K: 'static>(job: &K, generation: Generation) {
-    event!(trace, job = %Job(job), generation = %generation, "clear");
+    event!(trace, job = %Job(job), generation = generation.get(), "clear");
 }
 
 #[inline]
 pub(crate) fn stale_clear<K: 'static>(job: &K, generation: Generation) {
-    event!(trace, job = %Job(job), generation = %generation, "stale clear");
+    event!(trace, job = %Job(job), generation = generation.get(), "stale clear");
 }
 
 pub(crate) fn deferred<K: 'static, V: 'static>(job: &K, deferral: &Deferral<V>) {
     let Some(owner) = &deferral.owner else { return };
-    let Described { run_id, stage } = Described::of(&owner.value);
+    let finalizer = (&owner.value as &dyn Any).downcast_ref::<Finalizer>();
     event!(
         info,
         job = %Job(job),
-        reason = %deferral.reason,
-        run_id = %run_id,
-        stage = %stage,
-        generation = %owner.generation,
-        age_ms = %owner.age().as_millis(),
+        reason = deferral.reason.as_str(),
+        run_id = finalizer.and_then(|finalizer| finalizer.run_id),
+        stage = finalizer.map(|finalizer| &*finalizer.stage),
+        generation = owner.generation.get(),
+        age_ms = u64::try_from(owner.age().as_millis()).unwrap_or(u64::MAX),
         "defer"
     );
 }
 
 pub(crate) fn redriven<K: 'static>(job: &K, stage: &str, claim: Option<Generation>) {
-    event!(warn, job = %Job(job), stage = %stage, claim = %OrNone(claim), "redrive");
+    event!(warn, job = %Job(job), stage = stage, claim = claim.map(Generation::get), "redrive");
 }
 
 pub(crate) fn reaped<K: 'static>(job: &K, stage: &str, cause: Cause, claim: Option<Generation>) {
-    event!(warn, job = %Job(job), stage = %stage, cause = %cause, claim = %OrNone(claim), "reap");
+    event!(warn, job = %Job(job), stage = stage, cause = cause.as_str(), claim = claim.map(Generation::get), "reap");
 }
 
 pub(crate) fn honors_nothing() {
@@ -78,33 +81,6 @@ impl<K: 'static> fmt::Display for Job<'_, K> {
         match job.downcast_ref::<[u8; 16]>() {
             Some(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
             None => f.write_str(std::any::type_name::<K>()),
-        }
-    }
-}
-
-/// What there is to say of an owner's context.
-struct Described<'a> {
-    run_id: OrNone<u64>,
-    stage: &'a str,
-}
-
-impl<'a> Described<'a> {
-    fn of<V: 'static>(value: &'a V) -> Self {
-        let value: &dyn Any = value;
-        match value.downcast_ref::<Finalizer>() {
-            Some(finalizer) => Self { run_id: OrNone(finalizer.run_id), stage: &finalizer.stage },
-            None => Self { run_id: OrNone(None), stage: "-" },
-        }
-    }
-}
-
-struct OrNone<T>(Option<T>);
-
-impl<T: fmt::Display> fmt::Display for OrNone<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("none"),
         }
     }
 }

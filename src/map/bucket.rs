@@ -6,6 +6,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
 use super::entry::Entry;
 use crate::reclaim::EpochGuard;
+use crate::sync::Watch;
 
 /// The head of a bucket; its items follow it in the same allocation.
 ///
@@ -13,6 +14,7 @@ use crate::reclaim::EpochGuard;
 #[repr(C)]
 pub(super) struct Bucket<K, V> {
     len: usize,
+    watch: Watch,
     /// Aligns the end of the head for what follows.
     items: [Item<K, V>; 0],
 }
@@ -60,7 +62,7 @@ impl<K, V> Item<K, V> {
     pub(super) unsafe fn entry<'g>(&self, _guard: &'g EpochGuard) -> &'g Entry<K, V> {
         // SAFETY: the word was in its slot at the load under `_guard`, so its entries were not yet retired then (E3);
         // they are immutable.
-        unsafe { &*self.entry }
+        unsafe { (*self.entry).read() }
     }
 }
 
@@ -114,7 +116,7 @@ impl<K, V> Bucket<K, V> {
         }
         debug_assert_eq!(written, len, "a bucket was given too few items");
         // SAFETY: the head is the beginning of the allocation, which nobody else has yet.
-        unsafe { bucket.write(Self { len, items: [] }) };
+        unsafe { bucket.write(Self { len, watch: Watch::new(), items: [] }) };
         bucket
     }
 
@@ -125,6 +127,8 @@ impl<K, V> Bucket<K, V> {
     /// `bucket` came from this file, with the provenance of its whole allocation, and is live for `'g`.
     #[inline]
     pub(super) unsafe fn items<'g>(bucket: *const Self) -> &'g [Item<K, V>] {
+        // SAFETY: live by the caller's promise.
+        unsafe { (*bucket).watch.read() };
         // SAFETY: live by the caller's promise, with `len` items written behind the head by `filled`.
         unsafe { std::slice::from_raw_parts(Self::first(bucket), (*bucket).len) }
     }
@@ -135,6 +139,8 @@ impl<K, V> Bucket<K, V> {
     ///
     /// `bucket` came from this file, and nobody else has it.
     pub(super) unsafe fn free(bucket: *mut Self) {
+        // SAFETY: the caller's alone, and used no more.
+        unsafe { std::ptr::drop_in_place(&raw mut (*bucket).watch) };
         // SAFETY: live by the caller's promise; made by `filled` with this layout.
         unsafe { dealloc(bucket.cast(), Self::layout((*bucket).len)) };
     }

@@ -2,6 +2,7 @@
 
 use super::bucket::Item;
 use crate::owner::Owner;
+use crate::sync::Watch;
 
 /// A marked job, in one allocation that never moves and is never written after it is published.
 ///
@@ -13,6 +14,7 @@ pub(crate) struct Entry<K, V> {
     hash: u64,
     pub(crate) job: K,
     pub(crate) owner: Owner<V>,
+    watch: Watch,
 }
 
 /// The hash of no job, found where an empty slot's entry would be.
@@ -28,12 +30,20 @@ impl<K, V> Entry<K, V> {
     /// An entry to be published: `JobMap::insert` gives it its generation.
     pub(crate) fn new(hash: u64, job: K, owner: Owner<V>) -> Box<Self> {
         debug_assert_ne!(hash, NO_HASH, "hashes go through `job_hash`");
-        Box::new(Self { hash, job, owner })
+        Box::new(Self { hash, job, owner, watch: Watch::new() })
     }
 
     /// The item that stands for this entry in its slot, which owns it from now on.
-    pub(super) fn into_item(self: Box<Self>) -> Item<K, V> {
+    pub(super) fn into_item(mut self: Box<Self>) -> Item<K, V> {
+        self.watch = Watch::new(); // written to until now
         Item::new(self.hash, Box::into_raw(self))
+    }
+
+    /// The entry, where a thread that found it in a slot begins to read it.
+    #[inline]
+    pub(super) fn read(&self) -> &Self {
+        self.watch.read();
+        self
     }
 
     #[inline]

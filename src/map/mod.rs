@@ -350,7 +350,10 @@ where
             // SAFETY: the word was just loaded, while `guard` was live.
             let items = unsafe { leaf.slot.items(leaf.word, guard) };
             let found = position(&items, hash, guard, |old| old.owner.generation == generation);
-            let Some((place, old)) = found else { return false };
+            let Some((place, old)) = found else {
+                reclaim::drop_quietly(|| drop(entry));
+                return false;
+            };
             entry.owner.marked_at = old.owner.marked_at;
             let item = entry.into_item();
             let new = word_replacing(&items, place, item);

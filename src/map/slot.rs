@@ -70,24 +70,30 @@ impl Word {
     }
 }
 
+type Invariant<T> = fn(T) -> T;
+
 /// An atomic place for a [`Word`].
 ///
 /// Written by the compare-exchange of [`Slot::publish`] only. A slot that holds a branch is never written again.
 /// Dropping a slot frees the bucket or branch in it, not the entries (`JobMap` frees those).
 pub(super) struct Slot<K, V> {
     word: AtomicUsize,
+    /// `Send` and `Sync` as the entries are.
     _entries: PhantomData<(K, V)>,
+    /// Invariant in both: entries go in and come out through a shared reference, so a map of `for<'a> fn(&'a str)` that
+    /// could be borrowed as one of `fn(&'static str)` would give out the one where the other was put in.
+    _invariant: PhantomData<Invariant<(K, V)>>,
 }
 
 impl<K, V> Slot<K, V> {
     crate::sync::const_unless_loom! {
         pub(super) const fn vacant() -> Self {
-            Self { word: AtomicUsize::new(EMPTY), _entries: PhantomData }
+            Self { word: AtomicUsize::new(EMPTY), _entries: PhantomData, _invariant: PhantomData }
         }
     }
 
     pub(super) fn holding(word: Word) -> Self {
-        Self { word: AtomicUsize::new(word.0), _entries: PhantomData }
+        Self { word: AtomicUsize::new(word.0), _entries: PhantomData, _invariant: PhantomData }
     }
 
     /// The newest word. It may be *compared* by anyone; looking into it needs a guard that was live at this load.
@@ -117,7 +123,7 @@ impl<K, V> Slot<K, V> {
             LONE => {
                 // SAFETY: a LONE word is made from an entry, which was published whole (E1), was not retired before
                 // the load under `_guard` (E3), and is never written again.
-                let entry: &'g Entry<K, V> = unsafe { &*word.pointer() };
+                let entry = unsafe { &*word.pointer::<Entry<K, V>>() }.read();
                 Items::Lone([Item::new(entry.hash(), word.pointer())])
             }
             // SAFETY: the same of a BUCKET word, which is made from a bucket.
@@ -155,7 +161,7 @@ impl<K, V> Slot<K, V> {
             return None;
         }
         // SAFETY: `vacant` has no job's hash, so the word is LONE: as in `items`.
-        let entry = unsafe { &*word.pointer::<Entry<K, V>>() };
+        let entry = unsafe { &*word.pointer::<Entry<K, V>>() }.read();
         is_it(entry).then_some(entry)
     }
 

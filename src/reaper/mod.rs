@@ -75,7 +75,6 @@ type Claim<'r, K, V> = dyn Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r;
 ///
 /// Each number is exact, but they are read one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct ReaperStats {
     /// Sweeps begun.
     pub sweeps: u64,

@@ -43,7 +43,6 @@ pub struct RunningJob<'a, K = u64> {
 /// A redrive or a reap carries the claim of the job: whoever acts on it owns the job, and moves the guard to the thread
 /// that does the work. It is `None` where the registry is not to be touched: in [`Mode::Ignore`](super::Mode::Ignore),
 /// and in stages that do not mark.
-#[derive(Debug)]
 #[must_use = "dropping a verdict gives its claim back"]
 pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
     /// Nothing to do.
@@ -86,20 +85,43 @@ pub enum Cause {
     Backstop,
 }
 
-impl fmt::Display for DeferReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl DeferReason {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
             Self::Owned => "owned",
             Self::ClaimConflict => "claim conflict",
-        })
+        }
+    }
+}
+
+impl Cause {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::WorkerLost => "worker lost",
+            Self::Backstop => "backstop",
+        }
+    }
+}
+
+impl fmt::Display for DeferReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WorkerLost => "worker lost",
-            Self::Backstop => "backstop",
-        })
+        f.write_str(self.as_str())
+    }
+}
+
+impl<K: fmt::Debug, V: fmt::Debug, S> fmt::Debug for Verdict<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Healthy => f.write_str("Healthy"),
+            Self::Defer(deferral) => f.debug_tuple("Defer").field(deferral).finish(),
+            Self::Redrive(claim) => f.debug_tuple("Redrive").field(claim).finish(),
+            Self::Reap(cause, claim) => f.debug_tuple("Reap").field(cause).field(claim).finish(),
+        }
     }
 }

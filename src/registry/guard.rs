@@ -58,8 +58,8 @@ mod sealed {
 /// The form that borrows its registry is called [`MarkGuard`], the one that owns it [`OwnedMarkGuard`].
 ///
 /// A guard clears *its own* mark only: if the job has been taken over or cleared since, dropping it changes nothing
-/// (it counts as a [stale clear](super::RegistryStats::stale_clears)). Dropping it runs no code of the user's, so it
-/// cannot panic, and is lock-free. A guard that is leaked ([`std::mem::forget`]) holds its mark until the
+/// (it counts as a [stale clear](super::RegistryStats::stale_clears)). The release runs no `Hash`, `Eq` or `Clone` of the
+/// user's, so that it cannot panic (only a `tracing` subscriber, or the job id's own `Drop`, could), and is lock-free. A guard that is leaked ([`std::mem::forget`]) holds its mark until the
 /// reaper's backstop takes the job over.
 ///
 /// Bind it to a name: `let _ = registry.mark(..)` clears the mark at once.
@@ -177,8 +177,7 @@ where
         if inserted.displaced {
             registry.displaced.increment();
         }
-        trace::marked(&job, inserted.generation, inserted.displaced);
-        Self { registry, job, hash, generation: inserted.generation, released: false }
+        Self::marked(registry, job, hash, inserted.generation, inserted.displaced)
     }
 
     pub(super) fn try_mark(registry: R, job: K, value: R::Value) -> Result<Self, Occupied<R::Value>> {
@@ -190,12 +189,18 @@ where
         }
         match registry.map.try_insert(Self::entry(hash, &job, value), &guard) {
             Ok(generation) => {
-                trace::marked(&job, generation, false);
                 drop(guard);
-                Ok(Self { registry, job, hash, generation, released: false })
+                Ok(Self::marked(registry, job, hash, generation, false))
             }
             Err(refused) => Err(Occupied { owner: refused.owner.clone(), value: refused.entry.owner.value }),
         }
+    }
+
+    /// The guard first, then the report: a subscriber that panics must not leave a mark without a guard.
+    fn marked(registry: R, job: K, hash: u64, generation: Generation, displaced: bool) -> Self {
+        let guard = Self { registry, job, hash, generation, released: false };
+        trace::marked(&guard.job, generation, displaced);
+        guard
     }
 
     fn entry(hash: u64, job: &K, value: R::Value) -> Box<Entry<K, R::Value>> {

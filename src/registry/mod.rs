@@ -42,8 +42,8 @@ use crate::trace;
 ///
 /// # Panics
 ///
-/// None of the methods panics by itself. A panic in the `Hash` or `Eq` of a job id, or in the `Clone` of an id or a
-/// value, passes through and leaves the registry as it was; a panic in a value's `Drop` is caught.
+/// None of the methods panics by itself. A panic in the `Hash`, `Eq` or `Ord` of a job id, or in the `Clone` of an id or a
+/// value, passes through and leaves the registry as it was; a panic in the `Drop` of what a registry holds is caught.
 /// When memory runs out, the process aborts.
 ///
 /// # Example
@@ -57,6 +57,39 @@ use crate::trace;
 /// assert!(FINALIZING.is_active(&7));
 /// drop(guard); // or a return, `?`, a panic
 /// assert!(!FINALIZING.is_active(&7));
+/// ```
+///
+/// # What does not compile
+///
+/// A registry's types are its own: it cannot be borrowed as a registry of shorter-lived or longer-lived ones, whose values
+/// would come out as what they are not.
+///
+/// ```compile_fail,E0308
+/// # use livemark::Registry;
+/// let registry: Registry<u64, for<'a> fn(&'a str)> = Registry::new();
+/// let narrowed: &Registry<u64, fn(&'static str)> = &registry;
+/// ```
+///
+/// ```
+/// # use livemark::Registry;
+/// let registry: Registry<u64, for<'a> fn(&'a str)> = Registry::new();
+/// let same: &Registry<u64, for<'a> fn(&'a str)> = &registry;
+/// ```
+///
+/// A guard does not outlive the registry that it borrows ([`mark_owned`](Self::mark_owned) gives one that keeps it alive).
+///
+/// ```compile_fail,E0505
+/// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+/// let guard = registry.mark(7, ());
+/// drop(registry);
+/// drop(guard);
+/// ```
+///
+/// ```
+/// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+/// let guard = registry.mark(7, ());
+/// drop(guard);
+/// drop(registry);
 /// ```
 pub struct Registry<K = u64, V = Finalizer, S = DefaultHashBuilder> {
     map: JobMap<K, V>,
@@ -103,7 +136,7 @@ impl<V: fmt::Debug> std::error::Error for Occupied<V> {}
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegistryStats {
-    /// Marks made, by `mark` and `try_mark`.
+    /// Marks made, by `mark` and `try_mark`: each is counted a moment before it takes effect.
     pub marks: u64,
     /// Marks that took a job over from an earlier owner.
     pub displaced: u64,

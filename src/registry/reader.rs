@@ -14,7 +14,8 @@ use crate::reclaim::{self, EpochGuard};
 ///
 /// It is pinned for as long as it lives and repins at each look-up: two plain loads instead of a read-modify-write.
 /// So every call sees the newest state, no call allocates or frees anything, and none waits. A reader that lives but
-/// is not used holds back the freeing of all that is cleared meanwhile: keep it for a loop, not for ever.
+/// is not used holds back the freeing of all that is cleared meanwhile: keep it for a loop, not for ever. So do two readers
+/// (or a reader and a sweep) that one thread has at the same time, even in use: neither can repin beside the other.
 ///
 /// Not `Send`: it belongs to the thread that made it.
 ///
@@ -25,6 +26,35 @@ use crate::reclaim::{self, EpochGuard};
 /// assert!(reader.is_active(&7), "each call sees the newest state");
 /// drop(guard);
 /// assert!(!reader.is_active(&7));
+/// ```
+///
+/// What it lends ends with the next look-up, and it stays on its thread:
+///
+/// ```compile_fail,E0499
+/// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+/// let mut reader = registry.reader();
+/// let first = reader.owner(&7);
+/// let second = reader.owner(&8);
+/// assert!(first.is_none() && second.is_none());
+/// ```
+///
+/// ```
+/// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+/// let mut reader = registry.reader();
+/// let first = reader.owner(&7).cloned();
+/// let second = reader.owner(&8);
+/// assert!(first.is_none() && second.is_none());
+/// ```
+///
+/// ```compile_fail,E0277
+/// static REGISTRY: livemark::Registry<u64, &str> = livemark::Registry::new();
+/// let mut reader = REGISTRY.reader();
+/// std::thread::spawn(move || reader.is_active(&7));
+/// ```
+///
+/// ```
+/// static REGISTRY: livemark::Registry<u64, &str> = livemark::Registry::new();
+/// std::thread::spawn(move || REGISTRY.reader().is_active(&7));
 /// ```
 pub struct Reader<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     registry: &'r Registry<K, V, S>,
@@ -81,7 +111,8 @@ where
     fn let_the_collector_pass(&mut self, hash: u64) {
         let lane = &mut self.lookups[hash as usize & LANES.wrapping_sub(1)];
         *lane = lane.wrapping_add(1);
-        if *lane == 0 {
+        // A model has no time for 256 look-ups.
+        if *lane == 0 || crate::sync::MODEL {
             self.repin();
         }
     }
@@ -89,7 +120,7 @@ where
     /// Lets the collector pass now.
     #[cold]
     pub(crate) fn repin(&mut self) {
-        self.guard.repin();
+        reclaim::repin(&mut self.guard);
     }
 }
 
