@@ -86,7 +86,7 @@ impl Pulse {
         Self(Arc::new(Beats { origin: Instant::now(), last: AtomicU64::new(0) }))
     }
 
-    /// Says that the work made progress now. Wait-free.
+    /// Says that the work made progress now. Lock-free.
     pub fn beat(&self) {
         // Relaxed, E6: a time stamp that publishes nothing else. `fetch_max`: of two beats the later one counts.
         self.0.last.fetch_max(self.since_origin(), Ordering::Relaxed);

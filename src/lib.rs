@@ -46,7 +46,8 @@
 //!
 //! # Features
 //!
-//! - `tracing` (default): marks and clears at `trace`, deferrals at `info`, redrives and reaps at `warn`.
+//! - `tracing` (default): marks and clears at `trace`, deferrals at `info`, redrives and reaps at `warn`, with target `livemark`.
+//!   Job ids of integers, strings and `[u8; 16]` are shown, ids of other types by the name of their type.
 
 #![warn(missing_docs, missing_debug_implementations, clippy::pedantic)]
 // No public function panics, and pointers stay in the map: exceptions are argued where they stand.

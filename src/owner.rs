@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 /// remembers the greatest generation it has seen can refuse a displaced owner's writes (Kleppmann, "How to do
 /// distributed locking", 2016, calls this a fencing token).
 ///
-/// Generations of *different* jobs say nothing about which was marked first. They start again in a new process.
+/// Generations of *different* jobs say nothing about which was marked first. They start again in a new
+/// process: a job store that keeps them must forget them when it re-queues what was running before.
 ///
 /// ```
 /// use livemark::Registry;
@@ -25,10 +26,6 @@ use std::time::{Duration, Instant};
 pub struct Generation(NonZeroU64);
 
 impl Generation {
-    pub(crate) const fn new(number: NonZeroU64) -> Self {
-        Self(number)
-    }
-
     /// Of an entry that has not been published yet.
     pub(crate) const UNDRAWN: Self = Self(NonZeroU64::MIN);
 
@@ -42,6 +39,19 @@ impl Generation {
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()
+    }
+}
+
+/// From a number that [`Generation::get`] gave: out of a message, say.
+impl From<NonZeroU64> for Generation {
+    fn from(number: NonZeroU64) -> Self {
+        Self(number)
+    }
+}
+
+impl From<Generation> for NonZeroU64 {
+    fn from(generation: Generation) -> Self {
+        generation.0
     }
 }
 

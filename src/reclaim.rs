@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(crate) use crossbeam_epoch::Guard as EpochGuard;
 pub(crate) use participant::pin;
 
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, fence, turn};
 
 /// Runs `free` once every thread that is pinned now has unpinned or repinned.
 ///
@@ -25,6 +25,7 @@ pub(crate) unsafe fn retire(guard: &EpochGuard, free: impl FnOnce()) {
 
 /// Lets the epoch pass, as if the thread unpinned and pinned again: what was loaded under `guard` may be freed.
 pub(crate) fn repin(guard: &mut EpochGuard) {
+    turn();
     guard.repin();
     // As `pin` does and crossbeam's `repin` does not. A later load of a slot must not be satisfied before `repin` has
     // read the epoch: it could give an entry that was retired in the epoch before, which the new pin does not hold.
@@ -89,6 +90,7 @@ pub(crate) mod participant {
     use crossbeam_epoch::{Collector, LocalHandle};
 
     use super::EpochGuard;
+    use crate::sync::turn;
 
     crate::sync::thread_local! {
         static CURRENT: Cell<Option<*const LocalHandle>> = Cell::new(None);
@@ -127,6 +129,7 @@ pub(crate) mod participant {
 
         /// Seals the thread's garbage and collects what is due: three rounds free all that nobody can see.
         pub fn flush(&self) {
+            turn();
             self.pin().flush();
         }
     }

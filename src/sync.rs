@@ -9,6 +9,10 @@ mod imp {
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use std::thread_local;
 
+    /// Where a model may switch threads; see `turnstile`.
+    #[inline]
+    pub(crate) fn turn() {}
+
     /// Shows a model checker the life of an allocation that this is a part of: made, read, freed. Here it is nothing.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Watch;
@@ -48,7 +52,7 @@ mod imp {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
     pub(crate) use loom::thread_local;
 
-    pub(crate) use super::turnstile::AtomicUsize;
+    pub(crate) use super::turnstile::{AtomicUsize, turn};
 
     /// A read that may come before the allocation was made or after it was freed fails the model; so does a leak.
     #[derive(Debug)]
@@ -112,6 +116,11 @@ pub(crate) mod turnstile {
     #[derive(Debug)]
     pub struct AtomicUsize(loom::sync::atomic::AtomicUsize);
 
+    /// Passes the turnstile: before what crossbeam-epoch does with atomics of its own, which have the same gaps.
+    pub(crate) fn turn() {
+        TURNSTILE.fetch_add(1, Ordering::Relaxed);
+    }
+
     impl AtomicUsize {
         /// An atomic of the running model.
         pub fn new(value: usize) -> Self {
@@ -122,7 +131,7 @@ pub(crate) mod turnstile {
 
         /// As of `std`'s atomic.
         pub fn load(&self, order: Ordering) -> usize {
-            TURNSTILE.fetch_add(1, Ordering::Relaxed);
+            turn();
             self.0.load(order)
         }
 

@@ -134,17 +134,24 @@ fn the_last_word_on_a_setting_counts() {
         .finalize_grace(seconds(100))
         .hard_deadline(seconds(2))
         .hard_deadline(seconds(200))
-        .stage("merge", StageRules::new().finalize_grace(ZERO))
-        .stage("deploy", StageRules::new())
-        .stage("merge", StageRules::marking())
-        .build();
-    let once = Policy::builder()
-        .finalize_grace(seconds(100))
-        .hard_deadline(seconds(200))
-        .stage("deploy", StageRules::new())
         .marking_stage("merge")
         .build();
+    let once =
+        Policy::builder().finalize_grace(seconds(100)).hard_deadline(seconds(200)).marking_stage("merge").build();
     assert_eq!(twice, once);
+}
+
+#[test]
+fn a_stage_is_given_once_or_its_marking_could_be_undone_in_silence() {
+    let error = Policy::builder()
+        .hard_deadline(seconds(3600))
+        .marking_stage("deploy")
+        .stage("merge", StageRules::marking())
+        .stage("deploy", StageRules::new().hard_deadline(seconds(7200)))
+        .build()
+        .unwrap_err();
+    assert_eq!(error, PolicyError::StageGivenTwice { stage: "deploy".into() });
+    assert_eq!(error.to_string(), "stage \"deploy\": is given twice: its rules contradict each other");
 }
 
 #[test]

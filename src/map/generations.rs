@@ -50,7 +50,7 @@ impl Generations {
         // E2: the counter orders nothing by itself. The slot's load and compare-exchange order the draws of a job.
         let number = self.stripe(hash).drawn.fetch_add(1, Ordering::Relaxed);
         let number = number.wrapping_add(1).wrapping_shl(STRIPE_BITS) | place as u64;
-        Generation::new(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
+        NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN).into()
     }
 
     /// Takes note that a drawn generation went to no mark.
@@ -59,7 +59,7 @@ impl Generations {
         self.stripe(hash).discarded.increment();
     }
 
-    /// How many generations went to a mark.
+    /// How many generations went to a mark; one that is being tried counts until it is discarded.
     pub(super) fn published(&self) -> u64 {
         self.stripes.iter().fold(0, |sum, stripe| {
             let discarded = stripe.discarded.get();

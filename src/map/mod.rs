@@ -13,8 +13,8 @@
 //! branches that never change. What a write unlinks it retires; a reader keeps a guard for as long as it uses
 //! what it loaded. An empty slot answers without a guard.
 //!
-//! Methods take the caller's [`EpochGuard`] and run no code of the user's but `Eq` of the job, always before the
-//! compare-exchange: a panic in it leaves the map as it was.
+//! Methods take the caller's [`EpochGuard`]. Before the compare-exchange they run no code of the user's but `Eq` of the
+//! job, whose panic leaves the map as it was; after it, destructors of what was retired long before, quietly.
 
 mod branch;
 mod bucket;
@@ -188,11 +188,12 @@ impl<K, V> JobMap<K, V> {
         let mut seen: Vec<_> = self.walk().collect();
         let mut atomic = false;
         for _ in 0..CUT_ATTEMPTS {
-            atomic = self.walk().map(|(_, word)| word).eq(seen.iter().map(|(_, word)| *word));
+            let again: Vec<_> = self.walk().collect();
+            atomic = again.iter().map(|(_, word)| word).eq(seen.iter().map(|(_, word)| word));
+            seen = again;
             if atomic {
                 break;
             }
-            seen = self.walk().collect();
         }
         let mut entries = Vec::new();
         for (slot, word) in seen {

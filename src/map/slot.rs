@@ -99,15 +99,16 @@ impl<K, V> Slot<K, V> {
     /// The newest word. It may be *compared* by anyone; looking into it needs a guard that was live at this load.
     #[inline]
     pub(super) fn load(&self) -> Word {
-        // Acquire half, E1: whoever sees a pointer sees what it points to. SeqCst, E5: all slots in one order.
+        // Acquire half, E1: whoever sees a pointer sees what it points to; E2: a generation drawn after this load is
+        // greater than those seen by it. SeqCst, E5: all slots in one order.
         Word(self.word.load(Ordering::SeqCst))
     }
 
     /// Puts `new` where `seen` is: the linearization point of every write. Says whether it did.
     #[inline]
     pub(super) fn publish(&self, seen: Word, new: Word) -> bool {
-        // Release half, E1: what `new` points to is visible to whoever loads it. Acquire half, E2: later draws of
-        // a generation come after the ones seen here. SeqCst, E5. On failure nothing is read: the caller loads again.
+        // Release half, E1: what `new` points to is visible to whoever loads it; E2: and so is the draw of its
+        // generation. SeqCst, E5. On failure nothing is read: the caller loads again.
         self.word.compare_exchange(seen.0, new.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 

@@ -79,7 +79,7 @@ impl Policy {
     }
 }
 
-/// Builds a [`Policy`]; each setting that is given twice keeps its last value.
+/// Builds a [`Policy`]; of a setting that is given twice the last value counts, but a stage is given once.
 ///
 /// | setting | default |
 /// |---|---|
@@ -129,11 +129,9 @@ impl PolicyBuilder {
         self.stage(stage, StageRules::marking())
     }
 
-    /// Gives a stage rules of its own. Limits that they leave open are those of the whole policy.
+    /// Gives a stage rules of its own. Limits that they leave open are those of the whole policy. Each stage once.
     pub fn stage(mut self, stage: impl Into<Box<str>>, rules: StageRules) -> Self {
-        let stage = stage.into();
-        self.stages.retain(|(name, _)| *name != stage);
-        self.stages.push((stage, rules));
+        self.stages.push((stage.into(), rules));
         self
     }
 
@@ -142,7 +140,7 @@ impl PolicyBuilder {
     /// # Errors
     ///
     /// [`PolicyError`] for settings that cannot work, here or in a stage: a limit of zero, a `hard_deadline` that is
-    /// not beyond the `finalize_grace`, neither or both of `hard_deadline` and `no_backstop`.
+    /// not beyond the `finalize_grace`, neither or both of `hard_deadline` and `no_backstop`, a stage given twice.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -157,6 +155,12 @@ impl PolicyBuilder {
     /// ```
     pub fn build(self) -> Result<Policy, PolicyError> {
         let undeclared = self.everywhere.settle(None, &StageRules::new())?;
+        let names = self.stages.iter().map(|(name, _)| name);
+        if let Some((_, twice)) =
+            names.clone().enumerate().find(|(place, name)| names.clone().take(*place).any(|other| other == *name))
+        {
+            return Err(PolicyError::StageGivenTwice { stage: twice.clone() });
+        }
         let stages = self.stages.into_iter().map(|(stage, rules)| {
             let limits = rules.settle(Some(&stage), &self.everywhere)?;
             Ok((stage, limits))
@@ -272,6 +276,11 @@ pub enum PolicyError {
         /// The grace in force there.
         finalize_grace: Duration,
     },
+    /// A stage was given rules twice: the second would silently undo the first, its marking included.
+    StageGivenTwice {
+        /// The stage's name.
+        stage: Box<str>,
+    },
     /// A limit is zero: everything would be past it at once.
     Zero {
         /// The setting's name.
@@ -284,10 +293,11 @@ pub enum PolicyError {
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match self {
-            Self::NoDeadline => &None,
+            Self::NoDeadline => None,
+            Self::StageGivenTwice { stage } => Some(stage),
             Self::DeadlineAndNoBackstop { stage }
             | Self::DeadlineWithinGrace { stage, .. }
-            | Self::Zero { stage, .. } => stage,
+            | Self::Zero { stage, .. } => stage.as_ref(),
         };
         if let Some(stage) = stage {
             write!(f, "stage {stage:?}: ")?;
@@ -302,6 +312,7 @@ impl fmt::Display for PolicyError {
                 "hard_deadline ({hard_deadline:?}) must be longer than finalize_grace ({finalize_grace:?}): \
                  the backstop would act first",
             ),
+            Self::StageGivenTwice { .. } => f.write_str("is given twice: its rules contradict each other"),
             Self::Zero { setting, .. } => write!(f, "{setting} is zero: every job would be past it at once"),
         }
     }

@@ -46,8 +46,8 @@ where
     /// [`Mode::Honor`] and in stages that are declared as marking. The claim of tiers 1 and 2 is one step with its check
     /// ([`try_mark`](crate::Registry::try_mark)); that of tier 3 displaces the owner.
     ///
-    /// Healthy and deferred jobs cost no allocation. Wait-free but for claims, which are lock-free, and the `Clone`
-    /// of a deferral's owner.
+    /// Healthy jobs, and those deferred to an owner that was found at once, cost no allocation (but for the `Clone` of its
+    /// context). Lock-free.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -54,7 +54,8 @@ pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
     /// By the row that was judged: its owner may have committed and cleared since that row was read. So take the
     /// job over in the job store, by compare-and-set, before anything else; where that fails, drop the claim.
     Redrive(Option<MarkGuard<'r, K, V, S>>),
-    /// End the job.
+    /// End the job, by compare-and-set as well. For as long as the job store shows it running, every sweep says so again; the
+    /// backstop then displaces whoever holds the mark, an earlier claim of the reaper's included.
     Reap(Cause, Option<MarkGuard<'r, K, V, S>>),
 }
 

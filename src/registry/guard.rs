@@ -121,7 +121,7 @@ where
     /// Whether this mark still stands: neither displaced, by a `mark` or by the reaper's backstop, nor cleared.
     ///
     /// Ask before committing. The answer may be outdated a moment later: the job store's own compare-and-set
-    /// has the last word. Linearizes at the load of the job's slot; wait-free but for the depth of the map.
+    /// has the last word. Linearizes at the load of the job's slot; lock-free.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -183,7 +183,7 @@ where
     pub(super) fn try_mark(registry: R, job: K, value: R::Value) -> Result<Self, Occupied<R::Value>> {
         let hash = registry.hash(&job);
         let guard = reclaim::pin();
-        // A refusal, which reapers see often, allocates nothing.
+        // A refusal allocates nothing.
         if let Some(other) = registry.map.find(hash, &job, &guard) {
             return Err(Occupied { owner: other.owner.clone(), value });
         }

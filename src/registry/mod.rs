@@ -37,8 +37,10 @@ use crate::trace;
 ///
 /// # Progress
 ///
-/// Reads are wait-free but for the depth of the map; they never wait for a writer, and writers never wait for readers.
-/// Marks and clears are lock-free. A thread's first use of any registry registers it with the collector (one allocation).
+/// Nobody waits for anybody: a [`Reader`]'s look-ups are wait-free but for the depth of the map, everything else is
+/// lock-free. What pins the thread (all but [`is_active`](Self::is_active) of an empty slot and a reader's look-ups) also
+/// collects garbage on every 128th pin, and so may run destructors of values that were cleared before. A thread's first
+/// use of any registry registers it with the collector (one allocation).
 ///
 /// # Panics
 ///
@@ -124,7 +126,7 @@ impl<V: fmt::Debug> std::error::Error for Occupied<V> {}
 
 /// What a registry has counted since it was made.
 ///
-/// Each number is exact, but they are read one after the other: while others write they may be of different instants.
+/// Exact while nobody writes. Otherwise the numbers may be of different instants.
 ///
 /// ```
 /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -136,7 +138,8 @@ impl<V: fmt::Debug> std::error::Error for Occupied<V> {}
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegistryStats {
-    /// Marks made, by `mark` and `try_mark`: each is counted a moment before it takes effect.
+    /// Marks made, by `mark` and `try_mark`. A mark under way counts already, and is taken off again for a moment if
+    /// another write to its slot comes first.
     pub marks: u64,
     /// Marks that took a job over from an earlier owner.
     pub displaced: u64,
@@ -161,7 +164,7 @@ impl<K, V> Registry<K, V> {
 
 impl<K, V, S> Registry<K, V, S> {
     crate::sync::const_unless_loom! {
-        /// An empty registry that hashes job ids with `hasher`.
+        /// An empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be well mixed.
         ///
         /// ```
         /// use std::hash::RandomState;
@@ -177,7 +180,7 @@ impl<K, V, S> Registry<K, V, S> {
 
     /// How many jobs are marked, counted slot by slot: exact while nobody marks or clears, near it otherwise.
     ///
-    /// Walks the whole registry, some microseconds when it is small. Wait-free but for the number of slots.
+    /// Walks the whole registry, some microseconds when it is small.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -219,7 +222,7 @@ impl<K, V, S> Registry<K, V, S> {
         job_hash(self.hasher.hash_one(job))
     }
 
-    /// Releases a guard's mark. Runs no code of the user's, so that a guard can be dropped while unwinding.
+    /// Releases a guard's mark. Runs no `Hash`, `Eq` or `Clone` of the user's, so that a guard can be dropped while unwinding.
     fn release(&self, hash: u64, generation: Generation) -> bool {
         let guard = reclaim::pin();
         let cleared = self.map.remove(hash, &guard, |entry| entry.owner.generation == generation).is_some();
@@ -341,7 +344,7 @@ where
 
     /// Clears the mark of `job` if it is the one of this generation. Says whether it was.
     ///
-    /// For an owner that handed its generation on, in a message or a job store, instead of its guard.
+    /// For an owner that hands its generation on, in a message say, and forgets its guard (whose drop would clear the mark).
     ///
     /// Linearizes as [`clear`](Self::clear) does. Lock-free.
     ///
@@ -366,9 +369,9 @@ where
 
     /// Whether `job` has a live owner.
     ///
-    /// Linearizes at the load of the job's slot. Wait-free but for the depth of the map; never blocks. Of a job
-    /// whose slot is empty, which is nearly every job that is not marked, it answers after that one load.
-    /// In a loop over many jobs, [`reader`](Self::reader) is faster for the others.
+    /// Linearizes at the load of the job's slot. Never blocks, never allocates (but for a thread's first pin). Of a job whose
+    /// slot is empty, which is nearly every job that is not marked, it answers after that one load, wait-free; for
+    /// the others it pins, which is lock-free. In a loop over many jobs [`reader`](Self::reader) is faster.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -377,6 +380,7 @@ where
     /// assert!(!registry.is_active(&8));
     /// ```
     #[inline]
+    #[must_use]
     pub fn is_active<Q>(&self, job: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -388,7 +392,7 @@ where
 
     /// Who owns `job`: a copy of the owner's generation, time and context.
     ///
-    /// Linearizes at the load of the job's slot. Wait-free but for the depth of the map and for the `Clone` of `V`.
+    /// Linearizes at the load of the job's slot. Lock-free, but for the `Clone` of `V`.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -408,7 +412,7 @@ where
 
     /// A reading session for a hot loop: pinned once, and so cheaper by the look-up.
     ///
-    /// While it lives and is not used, nothing that is cleared meanwhile is freed. Not `Send`: it belongs to its thread.
+    /// While it lives and is little used, nothing that is cleared meanwhile is freed. Not `Send`: it belongs to its thread.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -423,7 +427,7 @@ where
 
     /// A copy of all marks, sorted by job, from one instant if possible: see [`Snapshot::is_atomic`].
     ///
-    /// Linearizes, when atomic, between two equal readings of all slots. Bounded: reads all slots at most 17 times.
+    /// Linearizes, when atomic, between two equal readings of all slots. Bounded: reads all slots at most 9 times.
     /// Allocates; for operators and dashboards, not for a sweep.
     ///
     /// ```

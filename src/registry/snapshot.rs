@@ -63,7 +63,8 @@ impl<K, V> Snapshot<K, V> {
     ///
     /// Where writers never paused long enough for two equal readings of the registry, it is not, and each job's
     /// entry is from an instant of its own: a job that was handed from one id to another may then be there
-    /// twice, or not at all. Idle or moderately busy registries always give atomic snapshots.
+    /// twice, or not at all. A pass takes some microseconds, so registries that are
+    /// not marked and cleared all the time nearly always give atomic snapshots.
     #[must_use]
     pub fn is_atomic(&self) -> bool {
         self.atomic
