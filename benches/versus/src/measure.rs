@@ -6,7 +6,8 @@ use std::time::Instant;
 use crate::record::Row;
 use crate::subjects::subjects;
 
-/// Every subject once per round, so that whatever else the machine does falls on all of them.
+/// Every subject in each round, so that whatever else the machine does falls on all of them. Each is run once to have its
+/// data in the caches, as in a hot loop, and then timed; the first one is another in each round.
 ///
 /// # Panics
 ///
@@ -14,8 +15,11 @@ use crate::subjects::subjects;
 pub fn measure(owned: u64, rounds: usize) -> Vec<Row> {
     let mut subjects = subjects(owned);
     let mut times: Vec<Vec<f64>> = vec![Vec::with_capacity(rounds); subjects.len()];
-    for _ in 0..rounds {
-        for (subject, times) in subjects.iter_mut().zip(&mut times) {
+    for round in 0..rounds {
+        for turn in 0..subjects.len() {
+            let place = (round + turn) % subjects.len();
+            let (subject, times) = (&mut subjects[place], &mut times[place]);
+            black_box((subject.run)());
             let start = Instant::now();
             let successes = black_box((subject.run)());
             times.push(start.elapsed().as_secs_f64() * 1e9 / subject.workload.operations as f64);
