@@ -135,8 +135,8 @@ impl<K, V> Slot<K, V> {
 
     /// The entry in `word` of this hash for which `is_it` says yes.
     ///
-    /// An empty word and a lone entry's take the same path, by a conditional move, to where there is the entry's
-    /// hash, or `vacant` with the hash of no job: which of the two it was is not for the branch predictor to guess.
+    /// An empty word and a lone entry's take the same path, to the entry's hash or to `vacant` with the hash of no job: where
+    /// the compiler makes a conditional move of it, the branch predictor need not guess which of the two it was.
     ///
     /// # Safety
     ///
