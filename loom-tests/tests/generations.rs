@@ -1,0 +1,113 @@
+//! What generations are for: late releases, and their order.
+
+use loom_tests::{Search, mark, model, owner, reclaim};
+
+/// The late release of a displaced owner leaves the new owner's mark alone, whichever comes first; E3: while it
+/// decides by an entry, that is not freed.
+#[test]
+fn late_release_against_mark() {
+    model("release | mark, reclaim", 1, Search::Exhaustive, [false, true], |scene| {
+        let old = mark(scene.jobs(), 1, 'a');
+        let late = scene.spawn(|_, _| old.clear());
+        let new = mark(scene.jobs(), 1, 'b');
+        reclaim(scene.main());
+        let cleared = scene.join(late);
+        assert!(new.is_current(), "a late release freed a newer owner");
+        assert_eq!(owner(scene.jobs(), 1), Some('b'));
+        cleared
+    });
+}
+
+/// The same by number, as from a message, and with a reader.
+#[test]
+fn late_clear_generation_against_mark_and_owner() {
+    // Whether the late clear found its mark, and whom the reader saw: nobody only between a clear and the mark.
+    let expected =
+        [(false, Some('a')), (false, Some('b')), (true, None), (true, Some('a')), (true, Some('b'))];
+    model("clear_generation | mark | owner", 2, Search::Preemptions(3), expected, |scene| {
+        let old = mark(scene.jobs(), 1, 'a');
+        let generation = old.generation();
+        let late = scene.spawn(move |jobs, _| jobs.clear_generation(&1, generation));
+        let new = scene.spawn(|jobs, _| mark(jobs, 1, 'b'));
+        let seen = owner(scene.jobs(), 1);
+        let cleared = scene.join(late);
+        assert!(scene.join(new).is_current(), "a late release freed a newer owner");
+        (cleared, seen)
+    });
+}
+
+/// A displaced owner sees it before it commits, or commits before it is displaced. E3, as above.
+#[test]
+fn is_current_against_mark() {
+    model("is_current | mark, reclaim", 1, Search::Exhaustive, [false, true], |scene| {
+        let old = mark(scene.jobs(), 1, 'a');
+        let reaper = scene.spawn(|jobs, me| {
+            let new = mark(jobs, 1, 'b');
+            reclaim(me);
+            new
+        });
+        let current = old.is_current();
+        let new = scene.join(reaper);
+        assert!(!old.is_current());
+        drop(new);
+        current
+    });
+}
+
+/// E2. A mark that is published after another one was cleared has the greater generation: a compare-exchange on an
+/// empty slot fails if the slot was marked and cleared since it was loaded.
+#[test]
+fn order_of_generations_over_a_clear() {
+    // Whether the other mark was displaced, cleared before mine or not displaced at all.
+    model("mark | mark, release", 1, Search::Exhaustive, [(false, false), (true, false), (true, true)], |scene| {
+        let other = scene.spawn(|jobs, _| mark(jobs, 1, 'a'));
+        let mine = mark(scene.jobs(), 1, 'b');
+        let number = mine.generation();
+        let cleared = mine.clear();
+        let after = scene.jobs().owner(&1).map(|owner| owner.generation);
+        let other = scene.join(other);
+        if cleared && other.is_current() {
+            // `b` was there and gone before `a` was published.
+            assert!(other.generation() > number, "generations do not grow in the order of the marks");
+        }
+        (cleared, after.is_some() && cleared)
+    });
+}
+
+/// E2. With the clear by a third party: what is left is the newest mark.
+#[test]
+fn order_of_generations_of_three_parties() {
+    model("mark | clear | mark", 2, Search::Preemptions(3), [None, Some('a'), Some('b')], |scene| {
+        let first = scene.spawn(|jobs, _| mark(jobs, 1, 'a'));
+        let operator = scene.spawn(|jobs, _| jobs.clear(&1));
+        let mine = mark(scene.jobs(), 1, 'b');
+        let first = scene.join(first);
+        scene.join(operator);
+        let left = scene.jobs().owner(&1);
+        let newest = mine.generation().max(first.generation());
+        if let Some(left) = &left {
+            assert_eq!(left.generation, newest, "generations do not grow in the order of the marks");
+        }
+        left.map(|left| left.value.read())
+    });
+}
+
+/// E2. The same beside a neighbour: a bucket that is down to one entry stays a bucket, as the word of a lone entry
+/// would be the one that was there before.
+#[test]
+fn order_of_generations_beside_a_neighbour() {
+    let expected = [(false, false), (true, false), (true, true)];
+    model("mark | mark, release, beside a neighbour", 1, Search::Exhaustive, expected, |scene| {
+        let _neighbour = mark(scene.jobs(), 3, 'n');
+        let other = scene.spawn(|jobs, _| mark(jobs, 1, 'a'));
+        let mine = mark(scene.jobs(), 1, 'b');
+        let number = mine.generation();
+        let cleared = mine.clear();
+        let after = scene.jobs().is_active(&1);
+        let other = scene.join(other);
+        if cleared && other.is_current() {
+            assert!(other.generation() > number, "generations do not grow in the order of the marks");
+        }
+        (cleared, after && cleared)
+    });
+}

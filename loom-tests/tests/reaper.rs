@@ -1,0 +1,89 @@
+//! The reaper's claim against the monitor's mark: exactly one finalizer.
+
+use std::time::Duration;
+
+use livemark::{DeferReason, Policy, Reaper, RunningJob, Verdict};
+use loom_tests::{Job, Jobs, Name, Probe, Search, mark, model, try_mark};
+
+/// What the reaper made of job 1, and whether its claim still stood then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Judged {
+    Owned(Name),
+    ClaimConflict(Name),
+    Redrive { current: bool },
+}
+
+/// Judges job 1, which is past its grace, and acts on the verdict.
+fn judge(jobs: &Jobs) -> Judged {
+    let seconds = Duration::from_secs;
+    let policy = Policy::builder().finalize_grace(seconds(1)).no_backstop().marking_stage("merge").build();
+    let reaper = Reaper::with_claim(jobs, policy.expect("the policy works"), |_| Probe::new('r'));
+    let job = RunningJob {
+        id: Job::from(1),
+        stage: "merge",
+        running_for: seconds(9),
+        finished_for: Some(seconds(9)),
+        lost_for: None,
+    };
+    let verdict = reaper.sweep().judge(&job);
+    match verdict {
+        Verdict::Redrive(Some(claim)) => Judged::Redrive { current: claim.is_current() },
+        Verdict::Defer(deferral) => {
+            let owner = deferral.owner.expect("a deferral for an owner").value.read();
+            match deferral.reason {
+                DeferReason::Owned => Judged::Owned(owner),
+                DeferReason::ClaimConflict => Judged::ClaimConflict(owner),
+            }
+        }
+        other => panic!("{other:?} is not for this job"),
+    }
+}
+
+/// E1, E3. Both claim: one gets the job, the other is told so.
+#[test]
+fn judge_against_try_mark() {
+    let expected = [
+        (false, Judged::Redrive { current: true }),
+        (true, Judged::Owned('m')),
+        (true, Judged::ClaimConflict('m')),
+        // The monitor came after the reaper had finished and cleared its claim.
+        (true, Judged::Redrive { current: true }),
+    ];
+    model("judge | try_mark", 1, Search::Exhaustive, expected, |scene| {
+        let monitor = scene.spawn(|jobs, _| try_mark(jobs, 1, 'm'));
+        let judged = judge(scene.jobs());
+        let monitor = scene.join(monitor);
+        assert_eq!(scene.jobs().is_active(&1), monitor.is_ok());
+        (monitor.is_ok(), judged)
+    });
+}
+
+/// E1, E3. A monitor that takes over is deferred to, or displaces the reaper, which can see it before it commits.
+#[test]
+fn judge_against_mark() {
+    let expected = [
+        Judged::Owned('m'),
+        Judged::ClaimConflict('m'),
+        Judged::Redrive { current: false },
+        Judged::Redrive { current: true },
+    ];
+    model("judge | mark", 1, Search::Exhaustive, expected, |scene| {
+        let monitor = scene.spawn(|jobs, _| mark(jobs, 1, 'm'));
+        let judged = judge(scene.jobs());
+        assert!(scene.join(monitor).is_current(), "the reaper displaced a live monitor");
+        judged
+    });
+}
+
+/// E3. The monitor finishes while the reaper looks: deferred to, or dead and re-driven.
+#[test]
+fn judge_against_release() {
+    let expected = [Judged::Owned('m'), Judged::Redrive { current: true }];
+    model("judge | release", 1, Search::Exhaustive, expected, |scene| {
+        let guard = mark(scene.jobs(), 1, 'm');
+        let monitor = scene.spawn(|_, _| assert!(guard.clear()));
+        let judged = judge(scene.jobs());
+        scene.join(monitor);
+        judged
+    });
+}
