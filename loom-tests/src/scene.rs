@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crossbeam_epoch::Collector;
-use livemark::{OwnedMarkGuard, Registry};
 use livemark::model::Participant;
+use livemark::{OwnedMarkGuard, Registry};
 use loom::thread::JoinHandle;
 
 use crate::probe::{ById, Job, Name, Probe};

@@ -37,7 +37,7 @@ pub fn explore<O>(
     builder.max_duration = None;
     builder.max_permutations = None;
     builder.checkpoint_file = None;
-    builder.max_branches = 2_000;
+    builder.max_branches = 2_000; // of one execution: loom fails beyond it
     builder.preemption_bound = match search {
         Search::Exhaustive => None,
         Search::Preemptions(bound) => Some(bound),

@@ -3,6 +3,8 @@
 use loom_tests::{Search, mark, model, owner, try_mark};
 
 /// E1, E3. Sees the mark or does not; whoever sees it reads a job id that is there in full.
+///
+/// Seen to fail with the compare-exchange relaxed.
 #[test]
 fn mark_against_is_active() {
     model("mark | is_active", 1, Search::Exhaustive, [false, true], |scene| {
@@ -16,6 +18,8 @@ fn mark_against_is_active() {
 }
 
 /// E1, E3. As above, with the value read and copied.
+///
+/// Seen to fail with the compare-exchange, or the load, relaxed.
 #[test]
 fn mark_against_owner() {
     model("mark | owner", 1, Search::Exhaustive, [None, Some('a')], |scene| {
@@ -27,6 +31,8 @@ fn mark_against_owner() {
 }
 
 /// E3. The clearing thread frees what it can, so a reader that is not protected reads freed memory.
+///
+/// Seen to fail with entries freed at once, and with none ever freed.
 #[test]
 fn clear_against_is_active() {
     model("clear, flush | is_active", 1, Search::Exhaustive, [false, true], |scene| {
@@ -44,6 +50,8 @@ fn clear_against_is_active() {
 }
 
 /// E1, E3. By the guard: compares generations instead of jobs.
+///
+/// Seen to fail with entries freed at once, and with none ever freed.
 #[test]
 fn release_against_owner() {
     model("release, flush | owner", 1, Search::Exhaustive, [None, Some('a')], |scene| {
@@ -59,6 +67,8 @@ fn release_against_owner() {
 }
 
 /// E1, E3. The clear comes before the mark, and finds nothing, or after; either way it is one order for the reader too.
+///
+/// Seen to fail with the load relaxed, and with entries freed at once.
 #[test]
 fn mark_clear_and_is_active() {
     // Cleared, seen active.
@@ -76,6 +86,8 @@ fn mark_clear_and_is_active() {
 }
 
 /// E1. Exactly one wins, and the other is told of the winner.
+///
+/// Seen to fail with a `try_mark` that takes over, and with a store in the place of the compare-exchange.
 #[test]
 fn two_try_marks() {
     let expected = [(Ok(()), Err('a')), (Err('b'), Ok(()))];
@@ -88,9 +100,11 @@ fn two_try_marks() {
 }
 
 /// E1. Of three, exactly one wins.
+///
+/// Every order takes minutes: a bound. Seen to fail as the model above.
 #[test]
 fn three_try_marks() {
-    model("try_mark | try_mark | try_mark", 2, Search::Preemptions(3), ['a', 'b', 'c'], |scene| {
+    model("try_mark | try_mark | try_mark", 2, Search::Preemptions(4), ['a', 'b', 'c'], |scene| {
         let others = ['a', 'b'].map(|name| scene.spawn(move |jobs, _| (name, try_mark(jobs, 1, name))));
         let mine = ('c', try_mark(scene.jobs(), 1, 'c'));
         let all = others.map(|other| scene.join(other)).into_iter().chain([mine]);
@@ -102,6 +116,8 @@ fn three_try_marks() {
 }
 
 /// E1, E2. The later mark displaces the earlier one, which can see it, and has the greater generation.
+///
+/// Seen to fail with the generation drawn before the load.
 #[test]
 fn two_marks() {
     model("mark | mark, one job", 1, Search::Exhaustive, ['a', 'b'], |scene| {
@@ -116,6 +132,8 @@ fn two_marks() {
 }
 
 /// E3. Exactly one clears it: the entry is retired once.
+///
+/// Seen to fail with entries freed at once, and with a store in the place of the compare-exchange.
 #[test]
 fn two_clears() {
     model("clear | clear, one job", 1, Search::Exhaustive, [(false, true), (true, false)], |scene| {

@@ -3,6 +3,8 @@
 use loom_tests::{Probe, Search, mark, model, owner};
 
 /// E1, E3. Old or new, and never an unmarked job between them.
+///
+/// Seen to fail with the compare-exchange relaxed, and with entries freed at once.
 #[test]
 fn replace_against_owner() {
     model("replace, flush | owner", 1, Search::Exhaustive, ['a', 'b'], |scene| {
@@ -20,6 +22,8 @@ fn replace_against_owner() {
 }
 
 /// E3. A replacement is never put where the mark was cleared.
+///
+/// Seen to fail with a store in the place of the compare-exchange.
 #[test]
 fn replace_against_clear() {
     model("replace | clear", 1, Search::Exhaustive, [false, true], |scene| {
@@ -34,6 +38,8 @@ fn replace_against_clear() {
 }
 
 /// E3. A displaced owner replaces nothing.
+///
+/// Seen to fail with a `replace` that ignores the generation.
 #[test]
 fn replace_against_mark() {
     model("replace | mark", 1, Search::Exhaustive, [false, true], |scene| {
@@ -48,6 +54,8 @@ fn replace_against_mark() {
 }
 
 /// E3. In a bucket: the neighbour's clear and the replacement both stand.
+///
+/// Seen to fail with a store in the place of the compare-exchange.
 #[test]
 fn replace_against_a_neighbours_clear() {
     model("replace | clear, one bucket", 1, Search::Exhaustive, [()], |scene| {

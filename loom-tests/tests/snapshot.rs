@@ -14,6 +14,8 @@ fn snapshot(scene: &Scene) -> Vec<u64> {
 }
 
 /// Marked before it is cleared: never neither.
+///
+/// Seen to fail with a single pass.
 #[test]
 fn hand_over_without_a_gap() {
     let expected = [vec![1], vec![1, 2], vec![2]];
@@ -31,6 +33,8 @@ fn hand_over_without_a_gap() {
 }
 
 /// Cleared before it is marked: never both.
+///
+/// Seen to fail with a single pass.
 #[test]
 fn hand_over_with_a_gap() {
     let expected = [vec![], vec![1], vec![2]];
@@ -49,10 +53,12 @@ fn hand_over_with_a_gap() {
 
 /// There, back and there again, without a gap: never neither. Were all empty words alike, both passes could meet
 /// each slot empty, at different times.
+///
+/// Every order takes minutes: a bound. Seen to fail with empty words that are all alike (`Word::vacated` giving 0).
 #[test]
 fn hand_overs_back_and_forth() {
     let expected = [vec![1], vec![1, 2], vec![2]];
-    model("A to B to A to B | snapshot", 1, Search::Preemptions(5), expected, |scene| {
+    model("A to B to A to B | snapshot", 1, Search::Preemptions(8), expected, |scene| {
         let mut here: Mark = mark(scene.jobs(), 1, 'a');
         let monitor = scene.spawn(|jobs, _| {
             for job in [2, 1, 2] {
