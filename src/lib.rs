@@ -38,6 +38,8 @@
 //! - The registry is in memory and sees **one process**. After a restart it is empty: re-queue what was running before the
 //!   reaper starts.
 //! - A deferral is not exactly-once: the job store must still **compare-and-set** the final state.
+//! - Only stages that the policy **declares as marking** ([`PolicyBuilder::marking_stage`]) are protected: for any other, a missing
+//!   mark says nothing, and the registry is never asked.
 //! - A leaked guard holds its job until the **hard deadline**; without one, for ever.
 //! - An empty registry takes 33 KiB: it is meant to be one per process, not one per job.
 //!

@@ -67,6 +67,7 @@ where
     ///             Verdict::Healthy | Verdict::Defer(_) => {}
     ///             // The claim moves to the thread that does the work.
     ///             Verdict::Redrive(claim) => drop(scope.spawn(move || finalize_again(claim))),
+    ///             // By compare-and-set; the claim is given back after it.
     ///             Verdict::Reap(_cause, _claim) => end(job.id),
     ///         }
     ///     }

@@ -54,8 +54,9 @@ pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
     /// By the row that was judged: its owner may have committed and cleared since that row was read. So take the
     /// job over in the job store, by compare-and-set, before anything else; where that fails, drop the claim.
     Redrive(Option<MarkGuard<'r, K, V, S>>),
-    /// End the job, by compare-and-set as well. For as long as the job store shows it running, every sweep says so again; the
-    /// backstop then displaces whoever holds the mark, an earlier claim of the reaper's included.
+    /// End the job, by compare-and-set as well, and keep the claim until that has succeeded. For as long as the job store
+    /// shows the job running, later sweeps judge it again: the backstop displaces whoever holds the mark, an earlier
+    /// claim of the reaper's included; and a finished job whose claim was given back is unowned, so it is re-driven.
     Reap(Cause, Option<MarkGuard<'r, K, V, S>>),
 }
 

@@ -62,7 +62,8 @@ mod sealed {
 /// user's, so that it cannot panic (only a `tracing` subscriber, or the job id's own `Drop`, could), and is lock-free. A guard that is leaked ([`std::mem::forget`]) holds its mark until the
 /// reaper's backstop takes the job over.
 ///
-/// Bind it to a name: `let _ = registry.mark(..)` clears the mark at once.
+/// Bind it to a name: `let _ = registry.mark(..)` clears the mark at once, which only rustc's opt-in lint
+/// `let_underscore_drop` warns of.
 ///
 /// ```
 /// use livemark::Registry;

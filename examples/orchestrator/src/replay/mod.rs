@@ -41,7 +41,7 @@ pub struct Replay<'a> {
 type Scenario = (&'static str, &'static str, fn(&Replay<'_>, &str) -> Result<Vec<Fact>>);
 
 const SCENARIOS: [Scenario; 6] = [
-    ("a", "the incident: kill switch off, the reaper ignores the marks", ignored),
+    ("a", "the incident: mode Ignore, as if there were no registry", ignored),
     ("b", "the same with marks honoured", honoured),
     ("c", "the monitor panics", panicking),
     ("d", "the monitor hangs", hanging),
