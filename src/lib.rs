@@ -43,13 +43,20 @@
 //! - A leaked guard holds its job until the **hard deadline**; without one, for ever.
 //! - An empty registry takes 33 KiB: it is meant to be one per process, not one per job.
 //!
-//! See [`guide`] for what each operation promises ([`guide::consistency`]), why the orderings are right
+//! See [`guide`] for how to embed it in a scheduler ([`guide::embedding`]), what each operation promises ([`guide::consistency`]), why the orderings are right
 //! ([`guide::orderings`]), what it costs ([`guide::performance`]) and what it cannot do ([`guide::limitations`]).
 //!
 //! # Features
 //!
 //! - `tracing` (default): marks and clears at `trace`, deferrals at `info`, redrives and reaps at `warn`, with target `livemark`.
 //!   Job ids of integers, strings and `[u8; 16]` are shown, ids of other types by the name of their type.
+//! - `serde`: [`Snapshot`], [`Owner`] and the counts can be written as JSON, say; a [`Policy`] can be read from a settings file, with the
+//!   builder's checks, and written.
+//! - `metrics`: counts verdicts and shows owners through the `metrics` crate, whose recorder is yours: counters
+//!   `finalizer_defers_total`, `reaper_sweeps_total`, `reaper_redrives_total`, `reaper_reaps_total` (by `cause`),
+//!   `reaper_claim_conflicts_total`, `reaper_failures_total`; and at each sweep the gauges `finalizer_owned` and `finalizer_oldest_owner_age_seconds`.
+//!
+//! All are additive, and none costs `is_active` anything.
 
 #![warn(missing_docs, missing_debug_implementations, clippy::pedantic)]
 // No public function panics, and pointers stay in the map: exceptions are argued where they stand.
@@ -65,6 +72,8 @@
 
 mod finalizer;
 mod hasher;
+#[cfg(feature = "serde")]
+mod json;
 #[expect(unsafe_code, reason = "the map handles pointers: every block says why it may")]
 mod map;
 mod owner;
@@ -79,8 +88,8 @@ pub use crate::finalizer::{Finalizer, Pulse};
 pub use crate::hasher::{DefaultHashBuilder, DefaultHasher};
 pub use crate::owner::{Generation, Owner};
 pub use crate::reaper::{
-    Cause, DeferReason, Deferral, Mode, Policy, PolicyBuilder, PolicyError, Reaper, ReaperStats, RunningJob,
-    StageRules, Sweep, Verdict,
+    Cause, DeferReason, Deferral, Explanation, Failure, Mode, Policy, PolicyBuilder, PolicyError, Reaper, ReaperStats,
+    RunningJob, Scheduler, StageRules, Sweep, UnknownMode, Verdict,
 };
 pub use crate::registry::{
     Guard, Handle, MarkGuard, Occupied, OwnedMarkGuard, Reader, Registry, RegistryStats, Snapshot,
@@ -90,6 +99,8 @@ pub use crate::registry::{
 pub mod guide {
     #[doc = include_str!("docs/consistency.md")]
     pub mod consistency {}
+    #[doc = include_str!("docs/embedding.md")]
+    pub mod embedding {}
     #[doc = include_str!("docs/limitations.md")]
     pub mod limitations {}
     #[doc = include_str!("docs/orderings.md")]

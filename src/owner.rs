@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 /// assert!(second > first);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct Generation(NonZeroU64);
 
 impl Generation {

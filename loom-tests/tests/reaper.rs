@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use livemark::{DeferReason, Policy, Reaper, RunningJob, Verdict};
+use livemark::{DeferReason, Policy, Pulse, Reaper, RunningJob, Verdict};
 use loom_tests::{Job, Jobs, Name, Probe, Search, mark, model, try_mark};
 
 /// What the reaper made of job 1, and whether its claim still stood then.
@@ -13,11 +13,16 @@ enum Judged {
     Redrive { current: bool },
 }
 
-/// Judges job 1, which is past its grace, and acts on the verdict.
+/// Judges job 1, which is past its grace, and acts on the verdict. An owner called 's' has made no progress.
 fn judge(jobs: &Jobs) -> Judged {
     let seconds = Duration::from_secs;
-    let policy = Policy::builder().finalize_grace(seconds(1)).no_backstop().marking_stage("merge").build();
-    let reaper = Reaper::with_claim(jobs, policy.expect("the policy works"), |_| Probe::new('r'));
+    let policy = Policy::builder().finalize_grace(seconds(1)).no_backstop().marking_stage("merge");
+    let policy = policy.stale_after(Duration::from_nanos(1)).build();
+    // Leaked, as it is lent like a part of the probe; made here, as loom's atomics belong to one execution.
+    let pulse: &'static Pulse = Box::leak(Box::default());
+    let reaper = Reaper::with_claim(jobs, policy.expect("the policy works"), |_| Probe::new('r'))
+        .with_pulse(|owner| (owner.read() == 's').then_some(pulse));
+    while pulse.age() <= Duration::from_nanos(1) {}
     let job = RunningJob {
         id: Job::from(1),
         stage: "merge",
@@ -33,6 +38,7 @@ fn judge(jobs: &Jobs) -> Judged {
             match deferral.reason {
                 DeferReason::Owned => Judged::Owned(owner),
                 DeferReason::ClaimConflict => Judged::ClaimConflict(owner),
+                other => panic!("{other} is not for this policy"),
             }
         }
         other => panic!("{other:?} is not for this job"),
@@ -91,5 +97,40 @@ fn judge_against_release() {
         let judged = judge(scene.jobs());
         scene.join(monitor);
         judged
+    });
+}
+
+/// E1, E3. An owner without progress is displaced; whoever has taken the job over from it meanwhile is not.
+///
+/// Seen to fail with a claim that displaces whatever owner it finds.
+#[test]
+fn judge_of_a_stale_owner_against_mark() {
+    let expected = [
+        Judged::Owned('m'),
+        Judged::ClaimConflict('m'),
+        Judged::Redrive { current: false },
+        Judged::Redrive { current: true },
+    ];
+    model("judge stale | mark", 1, Search::Exhaustive, expected, |scene| {
+        let stale = mark(scene.jobs(), 1, 's');
+        let monitor = scene.spawn(|jobs, _| mark(jobs, 1, 'm'));
+        let judged = judge(scene.jobs());
+        assert!(scene.join(monitor).is_current(), "the reaper displaced a live monitor");
+        assert!(!stale.is_current());
+        judged
+    });
+}
+
+/// E1, E3. It ends after all: its release and the claim agree on who was first, and the job is claimed in any case.
+///
+/// Seen to fail with a release that ignores the generation.
+#[test]
+fn judge_of_a_stale_owner_against_release() {
+    let expected = [(false, Judged::Redrive { current: true }), (true, Judged::Redrive { current: true })];
+    model("judge stale | release", 1, Search::Exhaustive, expected, |scene| {
+        let guard = mark(scene.jobs(), 1, 's');
+        let monitor = scene.spawn(|_, _| guard.clear());
+        let judged = judge(scene.jobs());
+        (scene.join(monitor), judged)
     });
 }

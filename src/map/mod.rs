@@ -95,6 +95,8 @@ enum Attempt<'g, K, V> {
 enum IfOwned {
     TakeOver,
     Refuse,
+    /// Refuse, unless the owner is the one of this generation.
+    RefuseUnless(Generation),
 }
 
 /// A reading of the whole map.
@@ -232,6 +234,20 @@ impl<K, V> JobMap<K, V> {
         })
     }
 
+    /// How many entries there are, and when the oldest of them was marked; counted as [`len`](Self::len) is.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn census(&self, guard: &EpochGuard) -> (usize, Option<std::time::Instant>) {
+        self.walk().fold((0, None), |census, (slot, word)| {
+            // SAFETY: `walk` loaded the word from this slot while `guard` was live.
+            let items = unsafe { slot.items(word, guard) };
+            items.iter().fold(census, |(count, oldest): (usize, Option<_>), item| {
+                // SAFETY: an item of what was loaded while `guard` was live.
+                let marked_at = unsafe { item.entry(guard) }.owner.marked_at;
+                (count.saturating_add(1), Some(oldest.map_or(marked_at, |oldest| marked_at.min(oldest))))
+            })
+        })
+    }
+
     /// Whether every slot was found empty. Needs no guard.
     pub(crate) fn is_empty(&self) -> bool {
         self.walk().all(|(_, word)| word.is_empty())
@@ -282,17 +298,19 @@ where
         }
     }
 
-    /// Publishes `entry`, with a generation of its own, unless its job has an owner.
+    /// Publishes `entry`, with a generation of its own, unless its job has an owner other than the `displaceable` one.
     ///
     /// Linearizes at the compare-exchange, or for a refusal at the load of the slot.
     pub(crate) fn try_insert<'g>(
         &'g self,
         mut entry: Box<Entry<K, V>>,
+        displaceable: Option<Generation>,
         guard: &'g EpochGuard,
-    ) -> Result<Generation, Refused<'g, K, V>> {
+    ) -> Result<Inserted, Refused<'g, K, V>> {
+        let if_owned = displaceable.map_or(IfOwned::Refuse, IfOwned::RefuseUnless);
         loop {
-            match self.attempt(entry, IfOwned::Refuse, guard) {
-                Attempt::Published(inserted) => return Ok(inserted.generation),
+            match self.attempt(entry, if_owned, guard) {
+                Attempt::Published(inserted) => return Ok(inserted),
                 Attempt::Refused(refused) => return Err(refused),
                 Attempt::Outrun(back) => entry = back,
             }
@@ -312,8 +330,15 @@ where
         // SAFETY: the word was just loaded, while `guard` was live.
         let items = unsafe { leaf.slot.items(leaf.word, guard) };
         let found = position(&items, hash, guard, |other| other.job == entry.job);
-        if let (Some((_, other)), IfOwned::Refuse) = (found, if_owned) {
-            return Attempt::Refused(Refused { entry, owner: &other.owner });
+        if let Some((_, other)) = found {
+            let refused = match if_owned {
+                IfOwned::TakeOver => false,
+                IfOwned::Refuse => true,
+                IfOwned::RefuseUnless(displaceable) => other.owner.generation != displaceable,
+            };
+            if refused {
+                return Attempt::Refused(Refused { entry, owner: &other.owner });
+            }
         }
 
         let generation = self.generations.draw(hash);

@@ -1,39 +1,41 @@
 //! The reaper: decides what becomes of running jobs. Policy, verdicts, sweeps and counts; no I/O, no `unsafe`.
 
+mod attendance;
+mod explain;
+mod mode;
 mod policy;
+mod run;
+#[cfg(feature = "serde")]
+mod settings;
 mod sweep;
 mod verdict;
 
+use std::any::Any;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use self::explain::Explanation;
+pub use self::mode::{Mode, UnknownMode};
 pub use self::policy::{Policy, PolicyBuilder, PolicyError, StageRules};
+pub use self::run::{Failure, Scheduler};
 pub use self::sweep::Sweep;
 pub use self::verdict::{Cause, DeferReason, Deferral, RunningJob, Verdict};
 
-use crate::finalizer::Finalizer;
+use self::attendance::Attendance;
+use crate::finalizer::{Finalizer, Pulse};
 use crate::hasher::DefaultHashBuilder;
+use crate::owner::Owner;
 use crate::registry::Registry;
 use crate::sync::Counter;
 use crate::trace;
 
-/// How far a reaper trusts the registry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// A live owner is deferred to, until the backstop.
-    #[default]
-    Honor,
-    /// The kill switch: as if no registry existed. It is neither read nor written.
-    Ignore,
-}
-
 /// Decides what becomes of running jobs, by a [`Policy`] and a [`Registry`].
 ///
-/// It is asked, not run: a scheduler's loop opens a [`sweep`](Self::sweep), has each running job judged, and acts on the
-/// verdicts. `Sync`: several threads may sweep with one reaper, and claims decide between them.
+/// A scheduler's own loop opens a [`sweep`](Self::sweep), has each running job judged, and acts on the verdicts; or
+/// [`run`](Self::run) is that loop. `Sync`: several threads may sweep with one reaper, and claims decide between them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -65,21 +67,32 @@ pub struct Reaper<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     registry: &'r Registry<K, V, S>,
     policy: ArcSwap<Policy>,
     claim: Box<Claim<'r, K, V>>,
+    pulse: Box<PulseOf<'r, V>>,
+    attendance: Attendance,
     counts: Counts,
 }
 
 /// Gives the context value for the reaper's own claims.
 type Claim<'r, K, V> = dyn Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r;
 
-/// What a reaper has counted since it was made. Healthy jobs are not counted.
+/// Gives the pulse in a context value, if it has one.
+type PulseOf<'r, V> = dyn for<'v> Fn(&'v V) -> Option<&'v Pulse> + Send + Sync + 'r;
+
+/// What a reaper has counted since it was made. Healthy jobs are not counted, nor is anything in [`Mode::DryRun`] but what
+/// [`Reaper::run`] could not do.
 ///
 /// Each number is exact, but they are read one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ReaperStats {
     /// Sweeps begun.
     pub sweeps: u64,
     /// Jobs left to a live owner, once per sweep that did.
     pub finalizer_defers_total: u64,
+    /// Jobs left alone because the reaper had just started or been away, once per sweep that did.
+    pub defers_boot_grace: u64,
+    /// Jobs left alone in [`Mode::DeferAll`], once per sweep that did.
+    pub defers_defer_all: u64,
     /// Jobs to be finalized again.
     pub redrives: u64,
     /// Jobs ended because their worker was lost.
@@ -88,16 +101,30 @@ pub struct ReaperStats {
     pub reaps_backstop: u64,
     /// Claims that came second to another's mark.
     pub claim_conflicts: u64,
+    /// Times that [`Reaper::run`] could not list the running jobs.
+    pub failed_listings: u64,
+    /// Rows that it could not read.
+    pub bad_rows: u64,
+    /// Verdicts that it could not carry out.
+    pub failed_actions: u64,
+    /// Panics that it caught.
+    pub panics: u64,
 }
 
 #[derive(Default)]
 struct Counts {
     sweeps: Counter,
-    defers: Counter,
+    finalizer_defers: Counter,
+    defers_boot_grace: Counter,
+    defers_defer_all: Counter,
     redrives: Counter,
     reaps_worker_lost: Counter,
     reaps_backstop: Counter,
     claim_conflicts: Counter,
+    failed_listings: Counter,
+    bad_rows: Counter,
+    failed_actions: Counter,
+    panics: Counter,
 }
 
 impl<'r, K, S> Reaper<'r, K, Finalizer, S>
@@ -133,20 +160,66 @@ where
         policy: Policy,
         claim: impl Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r,
     ) -> Self {
-        let policy = ArcSwap::from_pointee(warned(policy));
-        Self { registry, policy, claim: Box::new(claim), counts: Counts::default() }
+        Self {
+            registry,
+            policy: ArcSwap::from_pointee(warned(policy)),
+            claim: Box::new(claim),
+            // Where the contexts are finalizers, `stale_after` means something without more ado.
+            pulse: Box::new(|value| (value as &dyn Any).downcast_ref::<Finalizer>()?.pulse.as_ref()),
+            attendance: Attendance::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Says where the pulse is in a context that is not a [`Finalizer`]: what `stale_after` goes by.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use livemark::{Policy, Pulse, Reaper, Registry};
+    ///
+    /// #[derive(Clone)]
+    /// struct Deployment {
+    ///     progress: Pulse,
+    /// }
+    ///
+    /// let registry: Registry<u64, Deployment> = Registry::new();
+    /// let policy = Policy::builder()
+    ///     .hard_deadline(Duration::from_secs(3600))
+    ///     .stale_after(Duration::from_secs(600))
+    ///     .marking_stage("deploy")
+    ///     .build()?;
+    /// let reaper = Reaper::with_claim(&registry, policy, |_job| Deployment { progress: Pulse::new() })
+    ///     .with_pulse(|deployment| Some(&deployment.progress));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn with_pulse(self, pulse: impl for<'v> Fn(&'v V) -> Option<&'v Pulse> + Send + Sync + 'r) -> Self {
+        Self { pulse: Box::new(pulse), ..self }
     }
 
     /// Begins a pass over the running jobs, under the policy of this moment.
     ///
     /// The sweep is pinned as a [`Reader`](crate::Reader) is: drop it when the pass is done.
     pub fn sweep(&self) -> Sweep<'_, 'r, K, V, S> {
-        self.counts.sweeps.increment();
-        Sweep::new(self, self.policy.load_full())
+        let policy = self.policy.load_full();
+        if policy.mode() != Mode::DryRun {
+            self.counts.sweeps.increment();
+            trace::sweep_begun();
+        }
+        if policy.mode() != Mode::Ignore {
+            trace::owners(self.registry);
+        }
+        Sweep::new(self, policy)
     }
 }
 
 impl<K, V, S> Reaper<'_, K, V, S> {
+    /// Whether an owner gives a pulse, and made no progress for too long.
+    fn is_stale(&self, owner: &Owner<V>, limits: &policy::Limits) -> bool {
+        let Some(stale_after) = limits.stale_after else { return false };
+        (self.pulse)(&owner.value).is_some_and(|pulse| pulse.age() > stale_after)
+    }
+
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
@@ -175,11 +248,17 @@ impl<K, V, S> Reaper<'_, K, V, S> {
         let counts = &self.counts;
         ReaperStats {
             sweeps: counts.sweeps.get(),
-            finalizer_defers_total: counts.defers.get(),
+            finalizer_defers_total: counts.finalizer_defers.get(),
+            defers_boot_grace: counts.defers_boot_grace.get(),
+            defers_defer_all: counts.defers_defer_all.get(),
             redrives: counts.redrives.get(),
             reaps_worker_lost: counts.reaps_worker_lost.get(),
             reaps_backstop: counts.reaps_backstop.get(),
             claim_conflicts: counts.claim_conflicts.get(),
+            failed_listings: counts.failed_listings.get(),
+            bad_rows: counts.bad_rows.get(),
+            failed_actions: counts.failed_actions.get(),
+            panics: counts.panics.get(),
         }
     }
 }

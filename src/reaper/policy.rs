@@ -22,13 +22,36 @@ const DEFAULT_LOST_GRACE: Duration = Duration::from_secs(60);
 ///     .build()?;
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
+///
+/// With the feature `serde` it can be part of a settings file or of a request, in the same words, with durations in
+/// seconds and with the builder's checks:
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// let settings = r#"
+///     mode = "honor"
+///     finalize_grace = 300
+///     hard_deadline = 3600
+///
+///     [stages]
+///     gates = { marks = true }
+///     deploy = { marks = true, hard_deadline = 14400 }
+/// "#;
+/// let policy: livemark::Policy = toml::from_str(settings).unwrap();
+/// # assert_eq!(policy, livemark::Policy::builder()
+/// #     .hard_deadline(std::time::Duration::from_secs(3600))
+/// #     .marking_stage("gates")
+/// #     .stage("deploy", livemark::StageRules::marking().hard_deadline(std::time::Duration::from_secs(14400)))
+/// #     .build().unwrap());
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    mode: Mode,
+    pub(super) mode: Mode,
     /// Of every stage that has no rules of its own: it is not declared as marking.
-    undeclared: Limits,
-    /// Few, so a search in order is as good as any.
-    stages: Vec<(Box<str>, Limits)>,
+    pub(super) undeclared: Limits,
+    /// Sorted, so that equal policies are equal. Few, so a search in order is as good as any.
+    pub(super) stages: Vec<(Box<str>, Limits)>,
 }
 
 /// The limits of one stage, all settled.
@@ -38,6 +61,8 @@ pub(super) struct Limits {
     pub(super) finalize_grace: Duration,
     pub(super) lost_grace: Duration,
     pub(super) hard_deadline: Option<Duration>,
+    pub(super) boot_grace: Option<Duration>,
+    pub(super) stale_after: Option<Duration>,
 }
 
 impl Policy {
@@ -73,9 +98,15 @@ impl Policy {
         self.stages.iter().find(|(name, _)| **name == *stage).map_or(&self.undeclared, |(_, limits)| limits)
     }
 
+    /// How long a reaper must not have looked to look twice: the shortest boot grace, if there is one.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let limits = self.stages.iter().map(|(_, limits)| limits).chain([&self.undeclared]);
+        limits.filter_map(|limits| limits.boot_grace).min()
+    }
+
     /// Whether it is meant to honour marks but never asks for one.
     pub(super) fn honors_nothing(&self) -> bool {
-        self.mode == Mode::Honor && !self.stages.iter().any(|(_, limits)| limits.marks)
+        matches!(self.mode, Mode::Honor | Mode::DryRun) && !self.stages.iter().any(|(_, limits)| limits.marks)
     }
 }
 
@@ -87,13 +118,15 @@ impl Policy {
 /// | `finalize_grace` | 300 s |
 /// | `lost_grace` | 60 s |
 /// | `hard_deadline` / `no_backstop` | none: one of the two must be given |
+/// | `boot_grace` | none: the reaper acts from its first sweep on |
+/// | `stale_after` | none: an owner is deferred to whatever its pulse |
 /// | stages | none: a stage that is not declared as marking never consults the registry |
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct PolicyBuilder {
-    mode: Mode,
-    everywhere: StageRules,
-    stages: Vec<(Box<str>, StageRules)>,
+    pub(super) mode: Mode,
+    pub(super) everywhere: StageRules,
+    pub(super) stages: Vec<(Box<str>, StageRules)>,
 }
 
 impl PolicyBuilder {
@@ -122,6 +155,22 @@ impl PolicyBuilder {
         Self { everywhere: self.everywhere.no_backstop(), ..self }
     }
 
+    /// How long the reaper leaves alone what looks dead (the backstop acts) after its own start, and after it was away
+    /// for longer than this: then it looks twice before it acts. For finalizers that have yet to mark again, and for ages
+    /// that jumped while the machine slept.
+    ///
+    /// It was away if nobody began a sweep for that time, by the monotonic or by the wall clock; not if the sweep before came as
+    /// late, which is then its pace. So choose it longer than the time from one sweep to the next.
+    pub fn boot_grace(self, grace: Duration) -> Self {
+        Self { everywhere: self.everywhere.boot_grace(grace), ..self }
+    }
+
+    /// How long an owner with a [`Pulse`](crate::Pulse) may make no progress and still be deferred to. After it, the job is
+    /// treated as unowned, and the owner displaced. Owners without a pulse never go stale.
+    pub fn stale_after(self, limit: Duration) -> Self {
+        Self { everywhere: self.everywhere.stale_after(limit), ..self }
+    }
+
     /// Declares a stage whose monitors mark, with the limits of the whole policy.
     ///
     /// In such a stage "no mark" means "no live finalizer".
@@ -140,7 +189,8 @@ impl PolicyBuilder {
     /// # Errors
     ///
     /// [`PolicyError`] for settings that cannot work, here or in a stage: a limit of zero, a `hard_deadline` that is
-    /// not beyond the `finalize_grace`, neither or both of `hard_deadline` and `no_backstop`, a stage given twice.
+    /// not beyond the `finalize_grace`, a `stale_after` that is not within the `hard_deadline`, neither or both of `hard_deadline` and
+    /// `no_backstop`, a stage given twice.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -165,7 +215,9 @@ impl PolicyBuilder {
             let limits = rules.settle(Some(&stage), &self.everywhere)?;
             Ok((stage, limits))
         });
-        Ok(Policy { mode: self.mode, undeclared, stages: stages.collect::<Result<_, _>>()? })
+        let mut stages: Vec<_> = stages.collect::<Result<_, _>>()?;
+        stages.sort_unstable_by(|(stage, _), (other, _)| stage.cmp(other));
+        Ok(Policy { mode: self.mode, undeclared, stages })
     }
 }
 
@@ -186,11 +238,13 @@ impl PolicyBuilder {
 #[derive(Clone, Debug, Default)]
 #[must_use = "rules do nothing until a policy is built with them"]
 pub struct StageRules {
-    marks: bool,
-    finalize_grace: Option<Duration>,
-    lost_grace: Option<Duration>,
-    hard_deadline: Option<Duration>,
-    no_backstop: bool,
+    pub(super) marks: bool,
+    pub(super) finalize_grace: Option<Duration>,
+    pub(super) lost_grace: Option<Duration>,
+    pub(super) hard_deadline: Option<Duration>,
+    pub(super) no_backstop: bool,
+    pub(super) boot_grace: Option<Duration>,
+    pub(super) stale_after: Option<Duration>,
 }
 
 impl StageRules {
@@ -224,6 +278,16 @@ impl StageRules {
         Self { no_backstop: true, ..self }
     }
 
+    /// As [`PolicyBuilder::boot_grace`], for this stage.
+    pub fn boot_grace(self, grace: Duration) -> Self {
+        Self { boot_grace: Some(grace), ..self }
+    }
+
+    /// As [`PolicyBuilder::stale_after`], for this stage.
+    pub fn stale_after(self, limit: Duration) -> Self {
+        Self { stale_after: Some(limit), ..self }
+    }
+
     /// These rules with what they leave open taken from `fallback`, checked.
     fn settle(&self, stage: Option<&str>, fallback: &Self) -> Result<Limits, PolicyError> {
         let in_stage = || stage.map(Box::from);
@@ -237,21 +301,28 @@ impl StageRules {
         };
         let finalize_grace = self.finalize_grace.or(fallback.finalize_grace).unwrap_or(DEFAULT_FINALIZE_GRACE);
         let lost_grace = self.lost_grace.or(fallback.lost_grace).unwrap_or(DEFAULT_LOST_GRACE);
+        let boot_grace = self.boot_grace.or(fallback.boot_grace);
+        let stale_after = self.stale_after.or(fallback.stale_after);
 
         let settings = [
             ("finalize_grace", Some(finalize_grace)),
             ("lost_grace", Some(lost_grace)),
             ("hard_deadline", hard_deadline),
+            ("boot_grace", boot_grace),
+            ("stale_after", stale_after),
         ];
         if let Some((setting, _)) = settings.into_iter().find(|(_, limit)| *limit == Some(Duration::ZERO)) {
             return Err(PolicyError::Zero { setting, stage: in_stage() });
         }
-        match hard_deadline {
-            Some(hard_deadline) if hard_deadline <= finalize_grace => {
-                Err(PolicyError::DeadlineWithinGrace { stage: in_stage(), hard_deadline, finalize_grace })
+        if let Some(hard_deadline) = hard_deadline {
+            if hard_deadline <= finalize_grace {
+                return Err(PolicyError::DeadlineWithinGrace { stage: in_stage(), hard_deadline, finalize_grace });
             }
-            _ => Ok(Limits { marks: self.marks, finalize_grace, lost_grace, hard_deadline }),
+            if let Some(stale_after) = stale_after.filter(|stale_after| hard_deadline <= *stale_after) {
+                return Err(PolicyError::DeadlineWithinStaleAfter { stage: in_stage(), hard_deadline, stale_after });
+            }
         }
+        Ok(Limits { marks: self.marks, finalize_grace, lost_grace, hard_deadline, boot_grace, stale_after })
     }
 }
 
@@ -276,6 +347,15 @@ pub enum PolicyError {
         /// The grace in force there.
         finalize_grace: Duration,
     },
+    /// `hard_deadline` is not longer than `stale_after`: the backstop would act before any owner could be found stale.
+    DeadlineWithinStaleAfter {
+        /// The stage that this concerns; `None` for the whole policy.
+        stage: Option<Box<str>>,
+        /// The deadline in force there.
+        hard_deadline: Duration,
+        /// The limit in force there.
+        stale_after: Duration,
+    },
     /// A stage was given rules twice: the second would silently undo the first, its marking included.
     StageGivenTwice {
         /// The stage's name.
@@ -297,6 +377,7 @@ impl fmt::Display for PolicyError {
             Self::StageGivenTwice { stage } => Some(stage),
             Self::DeadlineAndNoBackstop { stage }
             | Self::DeadlineWithinGrace { stage, .. }
+            | Self::DeadlineWithinStaleAfter { stage, .. }
             | Self::Zero { stage, .. } => stage.as_ref(),
         };
         if let Some(stage) = stage {
@@ -310,6 +391,11 @@ impl fmt::Display for PolicyError {
             Self::DeadlineWithinGrace { hard_deadline, finalize_grace, .. } => write!(
                 f,
                 "hard_deadline ({hard_deadline:?}) must be longer than finalize_grace ({finalize_grace:?}): \
+                 the backstop would act first",
+            ),
+            Self::DeadlineWithinStaleAfter { hard_deadline, stale_after, .. } => write!(
+                f,
+                "hard_deadline ({hard_deadline:?}) must be longer than stale_after ({stale_after:?}): \
                  the backstop would act first",
             ),
             Self::StageGivenTwice { .. } => f.write_str("is given twice: its rules contradict each other"),

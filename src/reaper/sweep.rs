@@ -3,11 +3,13 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::policy::Limits;
 use super::{Cause, DeferReason, Deferral, Mode, Policy, Reaper, RunningJob, Verdict};
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
+use crate::owner::Owner;
 use crate::registry::{MarkGuard, Reader};
 use crate::trace;
 
@@ -17,8 +19,36 @@ use crate::trace;
 pub struct Sweep<'a, 'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     reaper: &'a Reaper<'r, K, V, S>,
     policy: Arc<Policy>,
-    /// None where the registry is not to be touched.
+    /// Made when the first job asks for an owner.
     reader: Option<Reader<'r, K, V, S>>,
+    /// For how long the reaper has been looking regularly. Of interest only to a policy with a boot grace.
+    attended_for: Duration,
+}
+
+impl<K, V, S> Sweep<'_, '_, K, V, S> {
+    /// The policy that this sweep judges by.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use livemark::{Mode, Policy, Reaper, Registry};
+    ///
+    /// # let registry: Registry = Registry::new();
+    /// let policy = Policy::builder().mode(Mode::DryRun).hard_deadline(Duration::from_secs(3600)).build()?;
+    /// let reaper = Reaper::new(&registry, policy);
+    /// let sweep = reaper.sweep();
+    /// reaper.set_policy(reaper.policy().with_mode(Mode::Honor)); // from the next sweep on
+    /// assert_eq!(sweep.policy().mode(), Mode::DryRun);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Lets go of the pin until another job asks for an owner.
+    pub(super) fn unpin(&mut self) {
+        self.reader = None;
+    }
 }
 
 impl<'a, 'r, K, V, S> Sweep<'a, 'r, K, V, S>
@@ -28,23 +58,24 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(reaper: &'a Reaper<'r, K, V, S>, policy: Arc<Policy>) -> Self {
-        let session = match policy.mode() {
-            Mode::Honor => Some(reaper.registry.reader()),
-            Mode::Ignore => None,
-        };
-        Self { reaper, policy, reader: session }
+        let attended_for = policy.pause().map_or(Duration::MAX, |pause| reaper.attendance.look(pause));
+        Self { reaper, policy, reader: None, attended_for }
     }
 
     /// Says what to do with one job. "Past" a limit means longer than it.
     ///
     /// 1. Its worker is lost, past `lost_grace`, and it is not finished: [`Verdict::Reap`] as [`Cause::WorkerLost`],
-    ///    unless a live owner holds its mark.
-    /// 2. It finished, past `finalize_grace`: [`Verdict::Redrive`], unless a live owner holds its mark.
+    ///    unless it is deferred.
+    /// 2. It finished, past `finalize_grace`: [`Verdict::Redrive`], unless it is deferred.
     /// 3. It runs, past `hard_deadline`: [`Verdict::Reap`] as [`Cause::Backstop`], whoever holds its mark.
     ///
-    /// A deferral of tier 1 or 2 is returned only if the job is not past tier 3. Owners are asked for in
-    /// [`Mode::Honor`] and in stages that are declared as marking. The claim of tiers 1 and 2 is one step with its check
-    /// ([`try_mark`](crate::Registry::try_mark)); that of tier 3 displaces the owner.
+    /// Tiers 1 and 2 are deferred in [`Mode::DeferAll`]; else to a live owner (one whose pulse, if it has one, is not older than
+    /// `stale_after`), in stages that are declared as marking and not in [`Mode::Ignore`]; else for the `boot_grace`. A deferral is
+    /// returned only if the job is not past tier 3.
+    ///
+    /// The claim of tiers 1 and 2 is one step with its check ([`try_mark`](crate::Registry::try_mark), or the same for an
+    /// owner without progress: whoever has marked the job meanwhile keeps it); that of tier 3 displaces whoever holds it. Claims are
+    /// made in `Honor`, by the backstop in `DeferAll` too, and only in stages that mark.
     ///
     /// Healthy jobs, and those deferred to an owner that was found at once, cost no allocation (but for the `Clone` of its
     /// context). Lock-free.
@@ -74,20 +105,37 @@ where
     /// });
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
+    #[inline]
     pub fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V, S> {
-        let limits = *self.policy.limits(job.stage);
+        let limits = self.policy.limits(job.stage);
+        let due = Due::of(job, limits);
+        let past_deadline = limits.hard_deadline.is_some_and(|deadline| past(job.running_for, deadline));
+        if due.is_none() && !past_deadline {
+            return Verdict::Healthy;
+        }
+        let limits = *limits;
+        self.judge_due(job, due, past_deadline, &limits)
+    }
+
+    /// For jobs that are past some limit: few.
+    #[cold]
+    fn judge_due(
+        &mut self,
+        job: &RunningJob<'_, K>,
+        due: Option<Due>,
+        past_deadline: bool,
+        limits: &Limits,
+    ) -> Verdict<'r, K, V, S> {
         let mut deferral = None;
-        if let Some(due) = Due::of(job, &limits) {
-            match self.claim_unless_owned(job, &limits) {
+        if let Some(due) = due {
+            match self.claim_unless_deferred(job, limits) {
                 Ok(claim) => return self.act(due, job, claim),
                 Err(deferred) => deferral = Some(deferred),
             }
         }
-        if limits.hard_deadline.is_some_and(|deadline| job.running_for > deadline) {
-            let claim = self.reader_for(&limits).is_some().then(|| {
-                let registry = self.reaper.registry;
-                registry.mark(job.id.clone(), (self.reaper.claim)(job))
-            });
+        if past_deadline {
+            let claims = limits.marks && matches!(self.policy.mode(), Mode::Honor | Mode::DeferAll);
+            let claim = claims.then(|| self.reaper.registry.mark(job.id.clone(), (self.reaper.claim)(job)));
             return self.act(Due::Reap(Cause::Backstop), job, claim);
         }
         match deferral {
@@ -96,73 +144,121 @@ where
         }
     }
 
-    /// The reader, where this stage's marks count.
-    fn reader_for(&mut self, limits: &Limits) -> Option<&mut Reader<'r, K, V, S>> {
-        self.reader.as_mut().filter(|_| limits.marks)
+    /// The owner to be deferred to or displaced, where marks count.
+    fn owner(&mut self, job: &K, limits: &Limits) -> Option<&Owner<V>> {
+        if !limits.marks || self.policy.mode() == Mode::Ignore {
+            return None;
+        }
+        let registry = self.reaper.registry;
+        let reader = self.reader.get_or_insert_with(|| registry.reader());
+        // What is due is rare, and was perhaps long in coming: the caller acts on verdicts between two jobs.
+        reader.repin();
+        reader.owner(job)
     }
 
-    /// The claim of a job that no live owner holds; none where the registry is not to be touched.
-    fn claim_unless_owned(
+    /// The claim of a job that nothing protects; none where the registry is not to be written.
+    fn claim_unless_deferred(
         &mut self,
         job: &RunningJob<'_, K>,
         limits: &Limits,
     ) -> Result<Option<MarkGuard<'r, K, V, S>>, Deferral<V>> {
-        let Some(reader) = self.reader_for(limits) else { return Ok(None) };
-        // What is due is rare, and was perhaps long in coming: the caller acts on verdicts between two jobs.
-        reader.repin();
-        if let Some(owner) = reader.owner(&job.id) {
-            return Err(Deferral { reason: DeferReason::Owned, owner: Some(owner.clone()) });
+        let mode = self.policy.mode();
+        let booting = limits.boot_grace.is_some_and(|grace| self.attended_for < grace);
+        let reaper = self.reaper;
+        let owner = self.owner(&job.id, limits);
+        let stale = owner.is_some_and(|owner| reaper.is_stale(owner, limits));
+
+        let reason = match owner {
+            _ if mode == Mode::DeferAll => Some(DeferReason::DeferAll),
+            Some(_) if !stale => Some(DeferReason::Owned),
+            _ => booting.then_some(DeferReason::BootGrace),
+        };
+        if let Some(reason) = reason {
+            return Err(Deferral { reason, owner: owner.cloned() });
         }
-        match self.reaper.registry.try_mark(job.id.clone(), (self.reaper.claim)(job)) {
+        if mode != Mode::Honor || !limits.marks {
+            return Ok(None);
+        }
+        // Where another has taken over since from an owner without progress, the mark is not ours to take.
+        let displaceable = owner.map(|owner| owner.generation);
+        match reaper.registry.try_take_over(job.id.clone(), (reaper.claim)(job), displaceable) {
             Ok(claim) => Ok(Some(claim)),
             Err(occupied) => {
-                self.reaper.counts.claim_conflicts.increment();
+                reaper.counts.claim_conflicts.increment();
+                trace::claim_conflict();
                 Err(Deferral { reason: DeferReason::ClaimConflict, owner: Some(occupied.owner) })
             }
         }
     }
 
     fn act(&self, due: Due, job: &RunningJob<'_, K>, claim: Option<MarkGuard<'r, K, V, S>>) -> Verdict<'r, K, V, S> {
-        let counts = &self.reaper.counts;
         let generation = claim.as_ref().map(MarkGuard::generation);
+        let counts = (self.policy.mode() != Mode::DryRun).then_some(&self.reaper.counts);
         match due {
             Due::Redrive => {
-                counts.redrives.increment();
-                trace::redriven(&job.id, job.stage, generation);
-                Verdict::Redrive(claim)
+                if let Some(counts) = counts {
+                    counts.redrives.increment();
+                    trace::redriven(&job.id, job.stage, generation);
+                }
+                self.told(job, Verdict::Redrive(claim))
             }
             Due::Reap(cause) => {
-                let count = match cause {
-                    Cause::WorkerLost => &counts.reaps_worker_lost,
-                    Cause::Backstop => &counts.reaps_backstop,
-                };
-                count.increment();
-                trace::reaped(&job.id, job.stage, cause, generation);
-                Verdict::Reap(cause, claim)
+                if let Some(counts) = counts {
+                    match cause {
+                        Cause::WorkerLost => &counts.reaps_worker_lost,
+                        Cause::Backstop => &counts.reaps_backstop,
+                    }
+                    .increment();
+                    trace::reaped(&job.id, job.stage, cause, generation);
+                }
+                self.told(job, Verdict::Reap(cause, claim))
             }
         }
     }
 
     fn defer(&self, job: &RunningJob<'_, K>, deferral: Deferral<V>) -> Verdict<'r, K, V, S> {
-        self.reaper.counts.defers.increment();
-        trace::deferred(&job.id, &deferral);
-        Verdict::Defer(deferral)
+        if self.policy.mode() != Mode::DryRun {
+            let counts = &self.reaper.counts;
+            match deferral.reason {
+                DeferReason::Owned | DeferReason::ClaimConflict => &counts.finalizer_defers,
+                DeferReason::BootGrace => &counts.defers_boot_grace,
+                DeferReason::DeferAll => &counts.defers_defer_all,
+            }
+            .increment();
+            trace::deferred(&job.id, &deferral);
+        }
+        self.told(job, Verdict::Defer(deferral))
+    }
+
+    /// A dry run's verdicts are reported as such.
+    fn told(&self, job: &RunningJob<'_, K>, verdict: Verdict<'r, K, V, S>) -> Verdict<'r, K, V, S> {
+        if self.policy.mode() == Mode::DryRun {
+            trace::dry_run(&job.id, &verdict.explain(job, &self.policy));
+        }
+        verdict
     }
 }
 
+/// Exactly at a limit is not past it.
+#[inline]
+pub(super) fn past(age: Duration, limit: Duration) -> bool {
+    age > limit
+}
+
 /// What a job's ages call for, if its mark does not forbid it.
-#[derive(Clone, Copy)]
-enum Due {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
     Redrive,
     Reap(Cause),
 }
 
 impl Due {
     /// Tiers 1 and 2. They exclude each other: a lost job is one that is not finished.
-    fn of<K>(job: &RunningJob<'_, K>, limits: &Limits) -> Option<Self> {
+    #[inline]
+    pub(super) fn of<K>(job: &RunningJob<'_, K>, limits: &Limits) -> Option<Self> {
         match (job.finished_for, job.lost_for) {
-            (Some(finished_for), _) => (finished_for > limits.finalize_grace).then_some(Self::Redrive),
-            (None, Some(lost_for)) => (lost_for > limits.lost_grace).then_some(Self::Reap(Cause::WorkerLost)),
+            (Some(finished_for), _) => past(finished_for, limits.finalize_grace).then_some(Self::Redrive),
+            (None, Some(lost_for)) => past(lost_for, limits.lost_grace).then_some(Self::Reap(Cause::WorkerLost)),
             (None, None) => None,
         }
     }

@@ -42,14 +42,17 @@ pub struct RunningJob<'a, K = u64> {
 ///
 /// A redrive or a reap carries the claim of the job: whoever acts on it owns the job, and moves the guard to the thread
 /// that does the work. It is `None` where the registry is not to be touched: in [`Mode::Ignore`](super::Mode::Ignore),
-/// and in stages that do not mark.
+/// in stages that do not mark, and in [`Mode::DryRun`](super::Mode::DryRun), whose verdicts are not to be acted on.
+///
+/// Its `Display` says what was decided; [`explain`](Self::explain) says why.
 #[must_use = "dropping a verdict gives its claim back"]
 pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
     /// Nothing to do.
     Healthy,
-    /// Leave it: a live owner finalizes it.
+    /// Leave it, for now: a live owner finalizes it, or the reaper is not to act yet.
     Defer(Deferral<V>),
-    /// Run the finalization again: it finished, its grace has passed, and it has no live owner.
+    /// Run the finalization again: it finished, its grace has passed, and it has no live owner. An owner without progress
+    /// was displaced.
     ///
     /// By the row that was judged: its owner may have committed and cleared since that row was read. So take the
     /// job over in the job store, by compare-and-set, before anything else; where that fails, drop the claim.
@@ -62,26 +65,34 @@ pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
 
 /// Why a job is left alone, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Deferral<V = Finalizer> {
     /// Why.
     pub reason: DeferReason,
-    /// Who owns the job, where the deferral is for an owner.
+    /// Who owns the job, if the registry was asked and knew one.
     pub owner: Option<Owner<V>>,
 }
 
 /// Why a job is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum DeferReason {
     /// A live owner held the mark when the reaper looked.
     Owned,
-    /// Nobody held the mark when the reaper looked, but someone did when it claimed the job a moment later.
+    /// The reaper has just started, or was away for long: it looks twice before it acts. Owners may have yet to mark.
+    BootGrace,
+    /// The mode is [`Mode::DeferAll`](super::Mode::DeferAll).
+    DeferAll,
+    /// Nobody (or nobody with progress) held the mark when the reaper looked, but someone did when it claimed the job a
+    /// moment later.
     ClaimConflict,
 }
 
 /// Why a job is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Cause {
-    /// Its worker is gone, it never finished, and nobody owns it.
+    /// Its worker is gone, it never finished, and it has no live owner. An owner without progress was displaced.
     WorkerLost,
     /// It ran past its hard deadline. An owner, if there was one, is displaced.
     Backstop,
@@ -91,6 +102,8 @@ impl DeferReason {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Owned => "owned",
+            Self::BootGrace => "boot grace",
+            Self::DeferAll => "defer all",
             Self::ClaimConflict => "claim conflict",
         }
     }

@@ -181,17 +181,28 @@ where
         Self::marked(registry, job, hash, inserted.generation, inserted.displaced)
     }
 
-    pub(super) fn try_mark(registry: R, job: K, value: R::Value) -> Result<Self, Occupied<R::Value>> {
+    /// Marks an unowned job, or one whose owner is the `displaceable` one.
+    pub(super) fn try_mark(
+        registry: R,
+        job: K,
+        value: R::Value,
+        displaceable: Option<Generation>,
+    ) -> Result<Self, Occupied<R::Value>> {
         let hash = registry.hash(&job);
         let guard = reclaim::pin();
         // A refusal allocates nothing.
         if let Some(other) = registry.map.find(hash, &job, &guard) {
-            return Err(Occupied { owner: other.owner.clone(), value });
+            if Some(other.owner.generation) != displaceable {
+                return Err(Occupied { owner: other.owner.clone(), value });
+            }
         }
-        match registry.map.try_insert(Self::entry(hash, &job, value), &guard) {
-            Ok(generation) => {
+        match registry.map.try_insert(Self::entry(hash, &job, value), displaceable, &guard) {
+            Ok(inserted) => {
                 drop(guard);
-                Ok(Self::marked(registry, job, hash, generation, false))
+                if inserted.displaced {
+                    registry.displaced.increment();
+                }
+                Ok(Self::marked(registry, job, hash, inserted.generation, inserted.displaced))
             }
             Err(refused) => Err(Occupied { owner: refused.owner.clone(), value: refused.entry.owner.value }),
         }
@@ -225,6 +236,39 @@ where
         let owner = Owner { generation: self.generation, marked_at: Instant::now(), value };
         let entry = Entry::new(self.hash, self.job.clone(), owner);
         self.registry.map.replace(entry, &reclaim::pin())
+    }
+}
+
+impl<K, V, S> MarkGuard<'_, K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// The same mark in a guard that keeps the registry alive: to move a verdict's claim into a task, say.
+    ///
+    /// The mark stands throughout. Clones the job id.
+    ///
+    /// # Errors
+    ///
+    /// Gives the guard back if it is of another registry than this.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use livemark::{OwnedMarkGuard, Registry};
+    ///
+    /// let registry: Arc<Registry<u64, &str>> = Arc::new(Registry::new());
+    /// let claim = registry.mark(7, "reaper");
+    /// let claim: OwnedMarkGuard<u64, &str> = claim.into_owned(&registry).expect("the claim is of this registry");
+    /// assert!(claim.is_current());
+    /// ```
+    pub fn into_owned(mut self, registry: &Arc<Registry<K, V, S>>) -> Result<OwnedMarkGuard<K, V, S>, Self> {
+        if !std::ptr::eq(self.registry, Arc::as_ptr(registry)) {
+            return Err(self);
+        }
+        let job = self.job.clone();
+        self.released = true; // by the other guard, later
+        let registry = Arc::clone(registry);
+        Ok(Guard { registry, job, hash: self.hash, generation: self.generation, released: false })
     }
 }
 

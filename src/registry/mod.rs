@@ -137,6 +137,7 @@ impl<V: fmt::Debug> std::error::Error for Occupied<V> {}
 /// assert_eq!((stats.marks, stats.displaced, stats.stale_clears), (2, 1, 1));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct RegistryStats {
     /// Marks made, by `mark` and `try_mark`. A mark under way counts already, and is taken off again for a moment if
     /// another write to its slot comes first.
@@ -213,6 +214,12 @@ impl<K, V, S> Registry<K, V, S> {
         }
     }
 
+    /// How many jobs are marked, and when the oldest was: counted as [`len`](Self::len) is.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn census(&self) -> (usize, Option<std::time::Instant>) {
+        self.map.census(&reclaim::pin())
+    }
+
     #[inline]
     fn hash<Q>(&self, job: &Q) -> u64
     where
@@ -283,7 +290,17 @@ where
     /// # Ok::<(), livemark::Occupied<&str>>(())
     /// ```
     pub fn try_mark(&self, job: K, value: V) -> Result<MarkGuard<'_, K, V, S>, Occupied<V>> {
-        Guard::try_mark(self, job, value)
+        Guard::try_mark(self, job, value, None)
+    }
+
+    /// [`try_mark`](Self::try_mark) that also takes over from the `displaceable` mark, if it is still that one.
+    pub(crate) fn try_take_over(
+        &self,
+        job: K,
+        value: V,
+        displaceable: Option<Generation>,
+    ) -> Result<MarkGuard<'_, K, V, S>, Occupied<V>> {
+        Guard::try_mark(self, job, value, displaceable)
     }
 
     /// [`mark`](Self::mark) with a guard that keeps the registry alive: `'static`, for tasks and across `.await`.
@@ -318,7 +335,7 @@ where
     /// # Ok::<(), livemark::Occupied<&str>>(())
     /// ```
     pub fn try_mark_owned(self: &Arc<Self>, job: K, value: V) -> Result<OwnedMarkGuard<K, V, S>, Occupied<V>> {
-        Guard::try_mark(Arc::clone(self), job, value)
+        Guard::try_mark(Arc::clone(self), job, value, None)
     }
 
     /// Clears the mark of `job`, whoever holds it. Says whether anyone did; doing it twice is harmless.
