@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(crate) use crossbeam_epoch::Guard as EpochGuard;
 pub(crate) use participant::pin;
 
-use crate::sync::{Ordering, fence, turn};
+use crate::sync::{Counter, Ordering, fence, turn};
 
 /// Runs `free` once every thread that is pinned now has unpinned or repinned.
 ///
@@ -38,7 +38,20 @@ pub(crate) fn flush(guard: &EpochGuard) {
     // A model decides by itself when to collect: see `Participant::flush`.
     if !crate::sync::MODEL {
         guard.flush();
+        FLUSHES.0.increment();
     }
+}
+
+/// How many flushes there were: who stays pinned repins when there was another, and need not count its own look-ups.
+static FLUSHES: Alone<Counter> = Alone(Counter::new());
+
+/// On cache lines of its own: every look-up of a reader loads it, and only flushes write it.
+#[repr(align(128))]
+struct Alone<T>(T);
+
+#[inline]
+pub(crate) fn flushes() -> u64 {
+    FLUSHES.0.get()
 }
 
 /// Runs destructors of users' values, which may panic.

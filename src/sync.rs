@@ -168,6 +168,7 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed); // E6
     }
 
+    #[inline]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed) // E6
     }

@@ -73,3 +73,27 @@ fn hand_overs_back_and_forth() {
         seen
     });
 }
+
+/// The same, beside neighbours that are left alone again and again. Were such an entry's word the one that it had before,
+/// both passes could meet each neighbour alone, at different times.
+///
+/// Every order takes minutes: a bound. Seen to fail with an entry's word that does not count (`Item::left_alone`).
+#[test]
+fn hand_overs_back_and_forth_beside_neighbours() {
+    let expected = [vec![1, 3, 4], vec![1, 2, 3, 4], vec![2, 3, 4]];
+    model("A to B to A to B, beside C, D | snapshot", 1, Search::Preemptions(8), expected, |scene| {
+        let neighbours = [3, 4].map(|job| mark(scene.jobs(), job, 'a'));
+        let mut here: Mark = mark(scene.jobs(), 1, 'a');
+        let monitor = scene.spawn(|jobs, _| {
+            for job in [2, 1, 2] {
+                let there = mark(jobs, job, 'a');
+                assert!(here.clear());
+                here = there;
+            }
+            here
+        });
+        let seen = snapshot(scene);
+        drop((scene.join(monitor), neighbours));
+        seen
+    });
+}

@@ -7,6 +7,7 @@ use super::{BRANCH_BITS, BRANCH_SLOTS, BUCKET_MAX};
 /// Slots for the next bits of the hash.
 ///
 /// Published complete, and never removed before the map is dropped: so a walk through branches needs no pin.
+#[repr(align(64))] // no more cache lines than it needs
 pub(super) struct Branch<K, V> {
     slots: [Slot<K, V>; BRANCH_SLOTS],
 }
@@ -48,7 +49,7 @@ pub(super) fn deeper(shift: u32) -> u32 {
 pub(super) fn word_of<K, V>(items: &[Item<K, V>], shift: u32) -> Word {
     match items {
         [] => Word::VACANT,
-        [item] => Word::lone(item.pointer()),
+        [item] => Word::lone(*item),
         // At the last bits of the hash a bucket just grows: equal hashes stay correct.
         _ if items.len() <= BUCKET_MAX || shift >= u64::BITS => Word::bucket(Bucket::of(items)),
         _ => Word::branch(Branch::holding(items, shift)),

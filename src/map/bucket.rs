@@ -22,6 +22,8 @@ pub(super) struct Bucket<K, V> {
 /// A pointer to an entry, with its hash: a look-up for another job need not follow the pointer.
 pub(super) struct Item<K, V> {
     hash: u64,
+    /// How often the entry was left alone in its slot by others that had joined it there: see [`Word`](super::slot::Word).
+    folds: u8,
     /// Valid for as long as the bucket is reachable: an entry is retired only by the write that unlinks it.
     entry: *mut Entry<K, V>,
 }
@@ -41,8 +43,18 @@ impl<K, V> Clone for Item<K, V> {
 impl<K, V> Copy for Item<K, V> {}
 
 impl<K, V> Item<K, V> {
-    pub(super) fn new(hash: u64, entry: *mut Entry<K, V>) -> Self {
-        Self { hash, entry }
+    pub(super) fn new(hash: u64, entry: *mut Entry<K, V>, folds: u8) -> Self {
+        Self { hash, folds, entry }
+    }
+
+    /// The item of the same entry when it is left alone in its slot again, unless that has been so too often.
+    pub(super) fn left_alone(self) -> Option<Self> {
+        let folds = self.folds.checked_add(1)?;
+        Some(Self { folds, ..self })
+    }
+
+    pub(super) fn folds(&self) -> u8 {
+        self.folds
     }
 
     pub(super) fn hash(&self) -> u64 {

@@ -4,14 +4,14 @@
 //! JobMap ── root: 4,096 slots, chosen by the low bits of the hash
 //!             │
 //!             ├─ empty
-//!             ├─ lone ────► Entry { hash, job, owner }
+//!             ├─ lone ────► Entry { hash, job, owner }         some bits of the hash are in the word
 //!             ├─ bucket ──► [ (hash, ─► Entry), ... ]      2 to 8 of them; copied to be changed
 //!             └─ branch ──► 64 slots for the next bits, and so on; grow-only
 //! ```
 //!
 //! Every write is one compare-exchange on one slot; every read is one load of one slot, after a walk through
 //! branches that never change. What a write unlinks it retires; a reader keeps a guard for as long as it uses
-//! what it loaded. An empty slot answers without a guard.
+//! what it loaded. A word that says by itself that a job is not there needs none.
 //!
 //! Methods take the caller's [`EpochGuard`]. Before the compare-exchange they run no code of the user's but `Eq` of the
 //! job, whose panic leaves the map as it was; after it, destructors of what was retired long before, quietly.
@@ -27,14 +27,13 @@ use std::fmt;
 
 use self::branch::{Branch, deeper};
 use self::bucket::{Bucket, Item, position};
-use self::entry::NO_HASH;
 use self::generations::Generations;
 use self::slot::{Slot, Word};
 use crate::owner::{Generation, Owner};
 use crate::reclaim::{self, EpochGuard};
 use crate::sync::MODEL;
 
-pub(crate) use self::entry::{Entry, job_hash};
+pub(crate) use self::entry::Entry;
 
 // The shape of the map. A model has the same code in a shape of few states.
 
@@ -57,8 +56,6 @@ pub(crate) struct JobMap<K, V> {
     /// even where a method does not say so.
     root: [Slot<K, V>; ROOT_SLOTS],
     generations: Generations,
-    /// What look-ups find in empty slots: see [`Slot::find`].
-    vacant: u64,
 }
 
 /// A slot that held no branch when it was last looked at.
@@ -109,16 +106,16 @@ pub(crate) struct Cut<'g, K, V> {
 impl<K, V> JobMap<K, V> {
     crate::sync::const_unless_loom! {
         pub(crate) const fn new() -> Self {
-            Self { root: crate::sync::array_of!(Slot::vacant(); ROOT_SLOTS), generations: Generations::new(), vacant: NO_HASH }
+            Self { root: crate::sync::array_of!(Slot::vacant(); ROOT_SLOTS), generations: Generations::new() }
         }
     }
 
-    /// Whether the slot of `hash` is empty: then no job of that hash is marked. Needs no guard.
+    /// Whether the slot's word alone says that no job of this hash is marked. Needs no guard.
     ///
     /// Linearizes at the load of the slot.
     #[inline]
-    pub(crate) fn is_vacant(&self, hash: u64) -> bool {
-        self.leaf(hash).word.is_empty()
+    pub(crate) fn rules_out(&self, hash: u64) -> bool {
+        self.leaf(hash).word.rules_out(hash)
     }
 
     /// The entry of `job`. Linearizes at the load of the slot.
@@ -150,7 +147,7 @@ impl<K, V> JobMap<K, V> {
     ) -> Option<&'g Entry<K, V>> {
         let leaf = self.leaf(hash);
         // SAFETY: the word was just loaded, while `guard` was live.
-        unsafe { leaf.slot.find(leaf.word, &self.vacant, hash, guard, is_it) }
+        unsafe { leaf.slot.find(leaf.word, hash, guard, is_it) }
     }
 
     /// Unlinks the entry of this hash for which `is_it` says yes, and retires it. It can be read for as long
@@ -168,10 +165,14 @@ impl<K, V> JobMap<K, V> {
             // SAFETY: the word was just loaded, while `guard` was live.
             let items = unsafe { leaf.slot.items(leaf.word, guard) };
             let (place, entry) = position(&items, hash, guard, &mut is_it)?;
-            let new = match items.len() {
-                1 => Word::vacated(entry.owner.generation),
-                // A bucket of one stays a bucket: its lone entry's word has been in this slot before.
-                _ => Word::bucket(Bucket::without(&items, place)),
+            let left_alone = match (&items[..], place) {
+                ([_, kept], 0) | ([kept, _], 1) => kept.left_alone(),
+                _ => None,
+            };
+            let new = match left_alone {
+                Some(item) => Word::lone(item),
+                None if items.len() == 1 => Word::vacated(entry.owner.generation),
+                None => Word::bucket(Bucket::without(&items, place)),
             };
             // SAFETY: `new` was made above and is nowhere else; `entry`, found under `guard`, is in the leaf's word
             // and not in `new`.
@@ -346,7 +347,7 @@ where
         let item = entry.into_item();
         let new = match found {
             Some((place, _)) => word_replacing(&items, place, item),
-            None if items.is_empty() => Word::lone(item.pointer()),
+            None if items.is_empty() => Word::lone(item),
             None if items.len() >= BUCKET_MAX && leaf.shift < u64::BITS => {
                 Word::branch(Branch::holding(&[&items[..], &[item]].concat(), leaf.shift))
             }
@@ -424,7 +425,7 @@ impl<K, V> Leaf<'_, K, V> {
 /// The word of `items` with another one, of a new entry, at `place`.
 fn word_replacing<K, V>(items: &[Item<K, V>], place: usize, item: Item<K, V>) -> Word {
     match items.len() {
-        1 => Word::lone(item.pointer()),
+        1 => Word::lone(item),
         _ => Word::bucket(Bucket::replacing(items, place, item)),
     }
 }

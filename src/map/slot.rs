@@ -5,32 +5,49 @@ use std::ptr;
 
 use super::branch::Branch;
 use super::bucket::{Bucket, Item, Items, position};
-use super::entry::{Entry, NO_HASH};
+use super::entry::{ENTRY_ALIGN, Entry};
 use crate::owner::Generation;
 use crate::reclaim::{self, EpochGuard};
 use crate::sync::{AtomicUsize, Ordering};
 
 /// What a slot holds, as loaded: a tagged pointer, or the reason why there is none.
 ///
-/// | tag | word |
+/// | kind | word |
 /// |---|---|
 /// | `EMPTY` | the generation that was cleared last, shifted; 0 in a slot that was never used |
-/// | `LONE` | pointer to the only [`Entry`] |
+/// | `LONE` | pointer to the only [`Entry`], some bits of its hash, and how often it was left alone here by others |
 /// | `BUCKET` | pointer to a [`Bucket`] |
 /// | `BRANCH` | pointer to a [`Branch`], for ever |
 ///
+/// The bits of the hash answer nearly every look-up of a job that is not the one in the slot, without following the
+/// pointer and so without a guard.
+///
 /// **No word comes back to its slot while a thread is pinned that has seen it** (no ABA): pointers are fresh
-/// allocations that are freed by epoch, an entry is lone only from the moment it is published, and an empty word
-/// carries a generation, which is cleared at most once. A compare-exchange that succeeds has therefore seen
+/// allocations that are freed by epoch; an entry that is left alone in its slot is counted up in its word (and stays in a
+/// bucket of one when the count is at its end); and an empty word carries a generation, which is cleared at most
+/// once. A compare-exchange that succeeds has therefore seen
 /// every write before it, and two equal reads of a slot mean that nothing happened between them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Word(usize);
 
-const TAG: usize = 0b11;
+const KIND: usize = 0b11;
 const EMPTY: usize = 0b00;
-const LONE: usize = 0b01;
-const BUCKET: usize = 0b10;
-const BRANCH: usize = 0b11;
+const BUCKET: usize = 0b01;
+const BRANCH: usize = 0b10;
+/// All bits, so that the hash's need no masking before they are compared.
+const LONE: usize = 0b11;
+
+/// How far an entry's address is shifted up in a LONE word, to make room for bits of the hash. Together with those that
+/// alignment leaves free, and the kind, they fill a byte.
+const SHIFT: u32 = if usize::BITS == 64 { 4 } else { 0 };
+/// The low bits of a LONE word: kind and bits of the hash.
+const LOW_BITS: u32 = SHIFT + ENTRY_ALIGN.trailing_zeros();
+const LOW: usize = (1 << LOW_BITS) - 1;
+/// The high bits of a LONE word: how often the entry was left alone. No address of today reaches them on 64-bit targets; on
+/// others there are none.
+const FOLD_BITS: u32 = if usize::BITS == 64 { 8 } else { 0 };
+const FOLDS_AT: u32 = usize::BITS - FOLD_BITS;
+const ADDRESS: usize = (usize::MAX >> FOLD_BITS) & !LOW;
 
 impl Word {
     pub(super) const VACANT: Self = Self(EMPTY);
@@ -41,8 +58,17 @@ impl Word {
         Self(((generation.get() as usize) << 2) | EMPTY)
     }
 
-    pub(super) fn lone<K, V>(entry: *mut Entry<K, V>) -> Self {
-        Self(entry.expose_provenance() | LONE)
+    /// The word of a slot with this entry only. A bucket of one, where its address or its count does not fit.
+    pub(super) fn lone<K, V>(item: Item<K, V>) -> Self {
+        let address = item.pointer().expose_provenance();
+        debug_assert_eq!(address & ENTRY_ALIGN.wrapping_sub(1), 0, "entries are aligned");
+        let folds = usize::from(item.folds());
+        let shifted = address.wrapping_shl(SHIFT);
+        if (shifted & ADDRESS).wrapping_shr(SHIFT) != address || folds >> FOLD_BITS != 0 {
+            return Self::bucket(Bucket::of(&[item]));
+        }
+        let high = folds.checked_shl(FOLDS_AT).unwrap_or(0);
+        Self(high | shifted | Self::low(item.hash()))
     }
 
     pub(super) fn bucket<K, V>(bucket: *mut Bucket<K, V>) -> Self {
@@ -53,20 +79,56 @@ impl Word {
         Self(Box::into_raw(branch).expose_provenance() | BRANCH)
     }
 
+    /// The low bits of a LONE word of this hash: from its high end, as the map uses the low one.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the bits that are left are few")]
+    const fn low(hash: u64) -> usize {
+        hash.wrapping_shr(u64::BITS - LOW_BITS) as usize | LONE
+    }
+
+    #[inline]
+    fn kind(self) -> usize {
+        self.0 & KIND
+    }
+
     #[inline]
     pub(super) fn is_empty(self) -> bool {
-        self.0 & TAG == EMPTY
+        self.kind() == EMPTY
     }
 
     #[inline]
     pub(super) fn is_branch(self) -> bool {
-        self.0 & TAG == BRANCH
+        self.kind() == BRANCH
     }
 
-    /// The pointer without its tag.
+    /// Whether it says by itself that no job of this hash is here.
+    #[inline]
+    pub(super) fn rules_out(self, hash: u64) -> bool {
+        !self.may_be(hash) && matches!(self.kind(), EMPTY | LONE)
+    }
+
+    /// Whether it is of a lone entry that may have this hash.
+    #[inline]
+    pub(super) fn may_be(self, hash: u64) -> bool {
+        self.0 & LOW == Self::low(hash)
+    }
+
+    /// The entry of a LONE word.
+    #[inline]
+    fn entry<K, V>(self) -> *mut Entry<K, V> {
+        ptr::with_exposed_provenance_mut((self.0 & ADDRESS).wrapping_shr(SHIFT))
+    }
+
+    /// How often the entry of a LONE word was left alone.
+    #[expect(clippy::cast_possible_truncation, reason = "the bits that are left are few")]
+    fn folds(self) -> u8 {
+        self.0.checked_shr(FOLDS_AT).unwrap_or(0) as u8
+    }
+
+    /// The pointer of a BUCKET or BRANCH word.
     #[inline]
     fn pointer<T>(self) -> *mut T {
-        ptr::with_exposed_provenance_mut(self.0 & !TAG)
+        ptr::with_exposed_provenance_mut(self.0 & !KIND)
     }
 }
 
@@ -120,12 +182,12 @@ impl<K, V> Slot<K, V> {
     #[expect(clippy::unused_self, reason = "what is in the slot does not outlive it")]
     pub(super) unsafe fn items<'g>(&'g self, word: Word, _guard: &'g EpochGuard) -> Items<'g, K, V> {
         debug_assert!(!word.is_branch(), "branches are walked");
-        match word.0 & TAG {
+        match word.kind() {
             LONE => {
                 // SAFETY: a LONE word is made from an entry, which was published whole (E1), was not retired before
                 // the load under `_guard` (E3), and is never written again.
-                let entry = unsafe { &*word.pointer::<Entry<K, V>>() }.read();
-                Items::Lone([Item::new(entry.hash(), word.pointer())])
+                let entry = unsafe { &*word.entry::<K, V>() }.read();
+                Items::Lone([Item::new(entry.hash(), word.entry(), word.folds())])
             }
             // SAFETY: the same of a BUCKET word, which is made from a bucket.
             BUCKET => Items::Bucket(unsafe { Bucket::items(word.pointer()) }),
@@ -133,10 +195,7 @@ impl<K, V> Slot<K, V> {
         }
     }
 
-    /// The entry in `word` of this hash for which `is_it` says yes.
-    ///
-    /// An empty word and a lone entry's take the same path, to the entry's hash or to `vacant` with the hash of no job: where
-    /// the compiler makes a conditional move of it, the branch predictor need not guess which of the two it was.
+    /// The entry in `word` of this hash for which `is_it` says yes; it is also asked of some of other hashes.
     ///
     /// # Safety
     ///
@@ -145,32 +204,28 @@ impl<K, V> Slot<K, V> {
     pub(super) unsafe fn find<'g>(
         &'g self,
         word: Word,
-        vacant: &'g u64,
         hash: u64,
         guard: &'g EpochGuard,
         mut is_it: impl FnMut(&Entry<K, V>) -> bool,
     ) -> Option<&'g Entry<K, V>> {
-        debug_assert_eq!(*vacant, NO_HASH, "nothing else is told from an entry");
-        if word.0 & TAG == BUCKET {
-            // SAFETY: the caller's promise, handed on.
-            let items = unsafe { self.items(word, guard) };
-            return position(&items, hash, guard, is_it).map(|(_, entry)| entry);
+        if word.may_be(hash) {
+            // SAFETY: the word is LONE: as in `items`.
+            let entry = unsafe { &*word.entry::<K, V>() }.read();
+            return is_it(entry).then_some(entry);
         }
-        let place = if word.is_empty() { ptr::from_ref(vacant) } else { word.pointer::<Entry<K, V>>().cast::<u64>() };
-        // SAFETY: `vacant`, or the first field of an entry (`repr(C)`): of a LONE word, as in `items`.
-        if unsafe { *place } != hash {
+        if word.kind() != BUCKET {
             return None;
         }
-        // SAFETY: `vacant` has no job's hash, so the word is LONE: as in `items`.
-        let entry = unsafe { &*word.pointer::<Entry<K, V>>() }.read();
-        is_it(entry).then_some(entry)
+        // SAFETY: the caller's promise, handed on.
+        let items = unsafe { self.items(word, guard) };
+        position(&items, hash, guard, is_it).map(|(_, entry)| entry)
     }
 
     /// The branch in this slot, if `word`, loaded from it, is one. Needs no guard.
     #[inline]
     #[expect(clippy::unused_self, reason = "the branch does not outlive the slot")]
     pub(super) fn branch_of(&self, word: Word) -> Option<&Branch<K, V>> {
-        // SAFETY: the word is of tag BRANCH, so it was made from a `Box<Branch>`, published by E1. A slot
+        // SAFETY: the word is of kind BRANCH, so it was made from a `Box<Branch>`, published by E1. A slot
         // never loses its branch, which is freed by the slot's own drop only (E4): it outlives `&self`.
         word.is_branch().then(|| unsafe { &*word.pointer::<Branch<K, V>>() })
     }
@@ -182,8 +237,8 @@ impl<K, V> Slot<K, V> {
     /// The caller replaced `word` in this slot (its `publish` succeeded), and does this once.
     #[inline]
     pub(super) unsafe fn retire_bucket(word: Word, guard: &EpochGuard) {
-        if word.0 & TAG == BUCKET {
-            // SAFETY: of tag BUCKET; unlinked by the caller's compare-exchange, and for good, as no word comes
+        if word.kind() == BUCKET {
+            // SAFETY: of kind BUCKET; unlinked by the caller's compare-exchange, and for good, as no word comes
             // back (E3). A bucket owns nothing, so any thread may free it.
             unsafe { reclaim::retire(guard, move || Self::discard(word)) };
         }
@@ -195,10 +250,10 @@ impl<K, V> Slot<K, V> {
     ///
     /// Nobody else has the word, and it is not used again.
     pub(super) unsafe fn discard(word: Word) {
-        match word.0 & TAG {
-            // SAFETY: of tag BUCKET, and by the caller's promise this is its only owner.
+        match word.kind() {
+            // SAFETY: of kind BUCKET, and by the caller's promise this is its only owner.
             BUCKET => unsafe { Bucket::<K, V>::free(word.pointer()) },
-            // SAFETY: of tag BRANCH, and by the caller's promise this is its only owner.
+            // SAFETY: of kind BRANCH, and by the caller's promise this is its only owner.
             BRANCH => drop(unsafe { Box::<Branch<K, V>>::from_raw(word.pointer()) }),
             _ => {}
         }

@@ -15,7 +15,7 @@ pub use self::snapshot::Snapshot;
 
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
-use crate::map::{JobMap, job_hash};
+use crate::map::JobMap;
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
 use crate::sync::Counter;
@@ -38,7 +38,7 @@ use crate::trace;
 /// # Progress
 ///
 /// Nobody waits for anybody: a [`Reader`]'s look-ups are wait-free but for the depth of the map, everything else is
-/// lock-free. What pins the thread (all but [`is_active`](Self::is_active) of an empty slot and a reader's look-ups) also
+/// lock-free. What pins the thread (all but most [`is_active`](Self::is_active) of jobs that are not marked, and a reader's look-ups) also
 /// collects garbage on every 128th pin, and so may run destructors of values that were cleared before. A thread's first
 /// use of any registry registers it with the collector (one allocation).
 ///
@@ -226,7 +226,7 @@ impl<K, V, S> Registry<K, V, S> {
         Q: Hash + ?Sized,
         S: BuildHasher,
     {
-        job_hash(self.hasher.hash_one(job))
+        self.hasher.hash_one(job)
     }
 
     /// Releases a guard's mark. Runs no `Hash`, `Eq` or `Clone` of the user's, so that a guard can be dropped while unwinding.
@@ -386,8 +386,8 @@ where
 
     /// Whether `job` has a live owner.
     ///
-    /// Linearizes at the load of the job's slot. Never blocks, never allocates (but for a thread's first pin). Of a job whose
-    /// slot is empty, which is nearly every job that is not marked, it answers after that one load, wait-free; for
+    /// Linearizes at the load of the job's slot. Never blocks, never allocates (but for a thread's first pin). Of nearly every
+    /// job that is not marked the slot's word says so by itself: it answers after that one load, wait-free; for
     /// the others it pins, which is lock-free. In a loop over many jobs [`reader`](Self::reader) is faster.
     ///
     /// ```
@@ -404,7 +404,7 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.hash(job);
-        !self.map.is_vacant(hash) && self.map.find(hash, job, &reclaim::pin()).is_some()
+        !self.map.rules_out(hash) && self.map.find(hash, job, &reclaim::pin()).is_some()
     }
 
     /// Who owns `job`: a copy of the owner's generation, time and context.

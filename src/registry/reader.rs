@@ -12,9 +12,9 @@ use crate::reclaim::{self, EpochGuard};
 
 /// A reading session for a hot loop, made by [`Registry::reader`].
 ///
-/// It is pinned for as long as it lives, and repins after some hundreds of look-ups, 4,096 at the most: a look-up has no
+/// It is pinned for as long as it lives, and repins at its next look-up when a writer has handed garbage over: a look-up has no
 /// read-modify-write. Every call sees the newest state, no call allocates or frees anything, and none waits. A reader that
-/// lives but is little used holds back the freeing of all that is cleared meanwhile: keep it for a loop, not for ever. So do two readers
+/// lives but is not used holds back the freeing of all that is cleared meanwhile: keep it for a loop, not for ever. So do two readers
 /// (or a reader and a sweep) that one thread has at the same time, even in use: neither can repin beside the other.
 ///
 /// Not `Send`: it belongs to the thread that made it.
@@ -59,12 +59,9 @@ use crate::reclaim::{self, EpochGuard};
 pub struct Reader<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     registry: &'r Registry<K, V, S>,
     guard: EpochGuard,
-    /// Look-ups made, in lanes by the job's hash: one count would make each look-up wait for the one before it to
-    /// have stored its own.
-    lookups: [u8; LANES],
+    /// How many flushes there had been when this was last pinned.
+    flushes: u64,
 }
-
-const LANES: usize = 16;
 
 impl<'r, K, V, S> Reader<'r, K, V, S>
 where
@@ -72,7 +69,9 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
-        Self { registry, guard: reclaim::pin(), lookups: [0; LANES] }
+        // Before the pin: a flush that comes between them lets it repin once too often.
+        let flushes = reclaim::flushes();
+        Self { registry, guard: reclaim::pin(), flushes }
     }
 
     /// Whether `job` has a live owner, as [`Registry::is_active`].
@@ -101,25 +100,17 @@ where
     {
         let hash = self.registry.hash(job);
         // Before the load: what is loaded below stays while this pin stands, which `&mut self` keeps it.
-        self.let_the_collector_pass(hash);
-        self.registry.map.find(hash, job, &self.guard).map(|entry| &entry.owner)
-    }
-
-    /// Repins at every 256th look-up of a lane, and so at the latest after 4,096 look-ups.
-    #[inline]
-    #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "masked to the array's length")]
-    fn let_the_collector_pass(&mut self, hash: u64) {
-        let lane = &mut self.lookups[hash as usize & LANES.wrapping_sub(1)];
-        *lane = lane.wrapping_add(1);
-        // A model has no time for 256 look-ups.
-        if *lane == 0 || crate::sync::MODEL {
+        // A model always repins.
+        if reclaim::flushes() != self.flushes || crate::sync::MODEL {
             self.repin();
         }
+        self.registry.map.find(hash, job, &self.guard).map(|entry| &entry.owner)
     }
 
     /// Lets the collector pass now.
     #[cold]
     pub(crate) fn repin(&mut self) {
+        self.flushes = reclaim::flushes();
         reclaim::repin(&mut self.guard);
     }
 }
