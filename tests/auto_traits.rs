@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use livemark::{
-    Cause, DefaultHashBuilder, DefaultHasher, DeferReason, Deferral, Finalizer, Generation, MarkGuard, Mode, Occupied,
-    OwnedMarkGuard, Owner, Policy, PolicyBuilder, PolicyError, Pulse, Reaper, ReaperStats, Registry, RegistryStats,
-    RunningJob, Snapshot, StageRules, Verdict,
+    Cause, DefaultHashBuilder, DefaultHasher, DeferReason, Deferral, Explanation, Failure, Finalizer, Generation,
+    MarkGuard, Mode, Occupied, OwnedMarkGuard, Owner, Policy, PolicyBuilder, PolicyError, Pulse, Reaper, ReaperStats,
+    Registry, RegistryStats, RunningJob, Scheduler, Snapshot, StageRules, UnknownMode, Verdict,
 };
 
 fn send<T: Send>() {}
@@ -43,6 +43,31 @@ fn the_reaper_and_what_it_gives_out_go_to_any_thread() {
     send_and_sync::<(DeferReason, Cause, Mode, ReaperStats)>();
     send_and_sync::<(Policy, PolicyBuilder, PolicyError, StageRules)>();
     send_and_sync::<RunningJob<'_>>();
+    send_and_sync::<Explanation<'_>>();
+    send_and_sync::<(Failure<std::io::Error>, UnknownMode)>();
+}
+
+#[test]
+fn a_reaper_can_be_shared_whatever_its_closures_borrow() {
+    let default = Finalizer::new(None, "reaper");
+    let registry: Registry = Registry::new();
+    let policy = Policy::builder().no_backstop().build().unwrap();
+    let reaper = Reaper::with_claim(&registry, policy, |_| default.clone()).with_pulse(|value| value.pulse.as_ref());
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(reaper.sweep()));
+        drop(reaper.sweep());
+    });
+    assert_eq!(reaper.stats().sweeps, 2);
+}
+
+#[test]
+fn a_scheduler_can_be_a_trait_object() {
+    fn runs<'r>(reaper: &Reaper<'r>, jobs: &mut dyn Scheduler<'r, Row = u64, Error = String>) {
+        let (stop, stopped) = std::sync::mpsc::channel();
+        drop(stop);
+        reaper.run(std::time::Duration::ZERO, stopped, jobs);
+    }
+    let _: fn(&Reaper<'static>, &mut dyn Scheduler<'static, Row = u64, Error = String>) = runs;
 }
 
 #[test]
@@ -51,6 +76,7 @@ fn owned_guards_and_guards_of_a_static_are_static() {
     is_static::<MarkGuard<'static>>();
     is_static::<Verdict<'static>>();
     is_static::<Snapshot>();
+    is_static::<Reaper<'static>>();
 }
 
 #[test]
@@ -92,6 +118,8 @@ fn errors_are_errors_and_all_is_debug() {
     fn debug<T: Debug>() {}
     error::<PolicyError>();
     error::<Occupied<Finalizer>>();
+    error::<UnknownMode>();
+    error::<Failure<String>>();
     debug::<Registry<Rc<u64>, Rc<u64>>>(); // asks nothing of the contents
     debug::<MarkGuard<'_>>();
     debug::<Snapshot>();
@@ -99,6 +127,7 @@ fn errors_are_errors_and_all_is_debug() {
     debug::<Reaper<'_>>();
     debug::<livemark::Sweep<'_, '_>>();
     debug::<Verdict<'_>>();
+    debug::<Explanation<'_>>();
     debug::<PolicyBuilder>();
     debug::<RunningJob<'_>>();
 }

@@ -82,15 +82,107 @@ fn a_stage_is_checked_with_the_limits_that_it_inherits() {
 }
 
 #[test]
+fn a_deadline_within_the_limit_for_pulses_is_refused() {
+    for deadline in [seconds(599), seconds(600)] {
+        let error = Policy::builder().stale_after(seconds(600)).hard_deadline(deadline).build().unwrap_err();
+        let expected =
+            PolicyError::DeadlineWithinStaleAfter { stage: None, hard_deadline: deadline, stale_after: seconds(600) };
+        assert_eq!(error, expected);
+        let expected = format!(
+            "hard_deadline ({deadline:?}) must be longer than stale_after (600s): the backstop would act first"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+    assert!(Policy::builder().stale_after(seconds(600)).hard_deadline(seconds(600) + NANOSECOND).build().is_ok());
+    assert!(Policy::builder().stale_after(seconds(600)).no_backstop().build().is_ok(), "nothing acts first");
+}
+
+#[test]
+fn a_stage_is_checked_with_the_limit_for_pulses_that_it_inherits() {
+    let policy = || Policy::builder().stale_after(seconds(600)).hard_deadline(seconds(3600));
+    let short_deadline = policy().stage("merge", StageRules::marking().hard_deadline(seconds(500)));
+    let long_limit = policy().stage("merge", StageRules::marking().stale_after(seconds(4000)));
+    for (builder, hard_deadline, stale_after) in
+        [(short_deadline, seconds(500), seconds(600)), (long_limit, seconds(3600), seconds(4000))]
+    {
+        let error = builder.build().unwrap_err();
+        let stage = Some("merge".into());
+        assert_eq!(error, PolicyError::DeadlineWithinStaleAfter { stage, hard_deadline, stale_after });
+        let expected = format!(
+            "stage \"merge\": hard_deadline ({hard_deadline:?}) must be longer than stale_after ({stale_after:?}): \
+             the backstop would act first"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+    let both = StageRules::marking().hard_deadline(seconds(500)).stale_after(seconds(400));
+    assert!(policy().stage("merge", both).build().is_ok());
+    let unbounded = StageRules::marking().no_backstop().stale_after(seconds(4000));
+    assert!(policy().stage("merge", unbounded).build().is_ok());
+}
+
+#[test]
+fn of_two_faults_of_a_deadline_the_grace_is_named() {
+    let error =
+        Policy::builder().finalize_grace(seconds(300)).stale_after(seconds(600)).hard_deadline(seconds(200)).build();
+    assert!(matches!(error, Err(PolicyError::DeadlineWithinGrace { .. })), "{error:?}");
+}
+
+/// Each limit of a stage is its own where it is given, and the policy's where it is not.
+#[test]
+fn a_stage_overrides_any_limit_alone() {
+    let policy = || {
+        Policy::builder()
+            .finalize_grace(seconds(301))
+            .lost_grace(seconds(61))
+            .hard_deadline(seconds(3601))
+            .boot_grace(seconds(31))
+            .stale_after(seconds(601))
+    };
+    // All of a stage's limits said anew: the same as an override of the one that differs.
+    let all = || {
+        StageRules::marking()
+            .finalize_grace(seconds(301))
+            .lost_grace(seconds(61))
+            .hard_deadline(seconds(3601))
+            .boot_grace(seconds(31))
+            .stale_after(seconds(601))
+    };
+    let one = StageRules::marking;
+    let cases = [
+        (one(), all()),
+        (one().finalize_grace(seconds(2)), all().finalize_grace(seconds(2))),
+        (one().lost_grace(seconds(2)), all().lost_grace(seconds(2))),
+        (one().hard_deadline(seconds(4000)), all().hard_deadline(seconds(4000))),
+        (one().boot_grace(seconds(2)), all().boot_grace(seconds(2))),
+        (one().stale_after(seconds(2)), all().stale_after(seconds(2))),
+    ];
+    let built: Vec<_> = cases
+        .into_iter()
+        .map(|(alone, among_all)| {
+            let alone = policy().stage("merge", alone).build().unwrap();
+            assert_eq!(alone, policy().stage("merge", among_all).build().unwrap());
+            alone
+        })
+        .collect();
+    for (place, policy) in built.iter().enumerate() {
+        assert!(built.iter().skip(place + 1).all(|other| other != policy), "number {place} overrides nothing");
+    }
+}
+
+#[test]
 fn a_limit_of_zero_is_refused() {
     let policy = || Policy::builder().hard_deadline(seconds(3600));
     let cases = [
         ("finalize_grace", None, policy().finalize_grace(ZERO)),
         ("lost_grace", None, policy().lost_grace(ZERO)),
         ("hard_deadline", None, Policy::builder().hard_deadline(ZERO)),
+        ("boot_grace", None, policy().boot_grace(ZERO)),
+        ("stale_after", None, policy().stale_after(ZERO)),
         ("finalize_grace", Some("merge"), policy().stage("merge", StageRules::new().finalize_grace(ZERO))),
         ("lost_grace", Some("merge"), policy().stage("merge", StageRules::marking().lost_grace(ZERO))),
         ("hard_deadline", Some("merge"), policy().stage("merge", StageRules::marking().hard_deadline(ZERO))),
+        ("boot_grace", Some("merge"), policy().stage("merge", StageRules::marking().boot_grace(ZERO))),
+        ("stale_after", Some("merge"), policy().stage("merge", StageRules::new().stale_after(ZERO))),
     ];
     for (setting, stage, builder) in cases {
         let error = builder.build().unwrap_err();
@@ -102,11 +194,18 @@ fn a_limit_of_zero_is_refused() {
 
 #[test]
 fn the_shortest_and_the_longest_limits_are_accepted() {
-    let shortest = Policy::builder().finalize_grace(NANOSECOND).lost_grace(NANOSECOND).hard_deadline(2 * NANOSECOND);
+    let shortest = Policy::builder()
+        .finalize_grace(NANOSECOND)
+        .lost_grace(NANOSECOND)
+        .boot_grace(NANOSECOND)
+        .stale_after(NANOSECOND)
+        .hard_deadline(2 * NANOSECOND);
     assert!(shortest.build().is_ok());
     let longest = Policy::builder()
         .finalize_grace(Duration::from_secs(u64::MAX))
         .lost_grace(Duration::MAX)
+        .boot_grace(Duration::MAX)
+        .stale_after(Duration::from_secs(u64::MAX))
         .hard_deadline(Duration::MAX);
     assert!(longest.build().is_ok());
 }

@@ -11,30 +11,9 @@ use livemark::{
     StageRules, Verdict,
 };
 use support::{
-    FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, StartingLine, UNDECLARED, alone, dawdle, finished, lost, overdue,
-    policy, running, seconds,
+    FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, Said, StartingLine, UNDECLARED, alone, dawdle, finished, lost, overdue,
+    policy, running, said, seconds,
 };
-
-/// A verdict without its claim, to be compared.
-#[derive(Debug, PartialEq, Eq)]
-enum Said {
-    Healthy,
-    Defer(DeferReason),
-    Redrive(Claimed),
-    Reap(Cause, Claimed),
-}
-
-/// Whether the verdict carries a claim.
-type Claimed = bool;
-
-fn said<V: std::fmt::Debug>(verdict: &Verdict<'_, u64, V>) -> Said {
-    match verdict {
-        Verdict::Healthy => Said::Healthy,
-        Verdict::Defer(deferral) => Said::Defer(deferral.reason),
-        Verdict::Redrive(claim) => Said::Redrive(claim.is_some()),
-        Verdict::Reap(cause, claim) => Said::Reap(*cause, claim.is_some()),
-    }
-}
 
 /// What the reaper says of `job`, in a sweep of its own; the claim is given back.
 fn judge(reaper: &Reaper<'_>, job: &RunningJob<'_>) -> Said {

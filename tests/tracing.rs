@@ -7,12 +7,13 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
-use livemark::{Finalizer, Mode, Policy, Reaper, Registry, RunningJob};
-use support::{HARD_DEADLINE, UNDECLARED, alone, finished, lost, overdue, policy, running};
+use livemark::{Cause, Failure, Finalizer, MarkGuard, Mode, Policy, Reaper, Registry, RunningJob, Scheduler};
+use support::{HARD_DEADLINE, MARKING, UNDECLARED, alone, finished, lost, overdue, policy, running};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -202,6 +203,145 @@ fn a_claim_conflict_is_reported_as_a_deferral() {
 }
 
 #[test]
+fn deferrals_for_nobodys_sake_say_their_reason() {
+    let _alone = alone();
+    let registry: Registry = Registry::new();
+    let boot = Policy::builder()
+        .boot_grace(HARD_DEADLINE)
+        .hard_deadline(HARD_DEADLINE)
+        .marking_stage(MARKING)
+        .build()
+        .unwrap();
+    for (policy, reason) in [(boot, "boot grace"), (policy().with_mode(Mode::DeferAll), "defer all")] {
+        let reaper = Reaper::new(&registry, policy);
+        let defer = event(|| drop(reaper.sweep().judge(&finished(7))));
+        defer.assert_is(Level::INFO, "defer", &[("job", "7"), ("reason", reason)]);
+        assert!(!defer.fields.contains_key("age_ms"), "of nobody");
+    }
+}
+
+#[test]
+fn a_deferral_in_defer_all_names_the_owner_that_there_is() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy().with_mode(Mode::DeferAll));
+    let guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
+    let generation = guard.generation().to_string();
+    let defer = event(|| drop(reaper.sweep().judge(&finished(7))));
+    let fields = [("job", "7"), ("reason", "defer all"), ("run_id", "42"), ("stage", "gates")];
+    defer.assert_is(Level::INFO, "defer", &[&fields[..], &[("generation", &generation)]].concat());
+}
+
+#[test]
+fn a_dry_run_reports_what_it_would_do_and_why() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
+    let _guard = registry.mark(1, Finalizer::new(Some(42), "gates"));
+    for (job, verdict) in [
+        (finished(2), "tier 2: redrive, not to be done in mode dry_run; finished for 301s"),
+        (lost(2), "tier 1: reap, worker lost, not to be done in mode dry_run; lost for 61s"),
+        (overdue(1), "tier 3: reap, backstop, not to be done in mode dry_run; running for 3601s"),
+        (finished(1), "tier 2: defer, owned by run 42 at `gates`, generation "),
+    ] {
+        let seen = event(|| drop(reaper.sweep().judge(&job)));
+        let text = seen.field("verdict");
+        assert!(text.starts_with(verdict), "{text}");
+        seen.assert_is(Level::INFO, "dry run", &[("job", &job.id.to_string()), ("verdict", text)]);
+    }
+    assert!(events(|| drop(reaper.sweep().judge(&running(1)))).is_empty());
+}
+
+/// A job store with an error of each kind, in the turns of one loop.
+struct Troubled<E> {
+    turn: usize,
+    error: E,
+    stop: Option<mpsc::Sender<()>>,
+    told: Vec<String>,
+}
+
+impl<'r, E: Clone + Display> Scheduler<'r> for Troubled<E> {
+    type Row = u64;
+    type Error = E;
+
+    fn running(&mut self) -> Result<Vec<Result<u64, E>>, E> {
+        self.turn += 1;
+        match self.turn {
+            1 => Err(self.error.clone()),
+            2 => Ok(vec![Err(self.error.clone()), Ok(1), Ok(2)]),
+            _ => {
+                self.stop = None;
+                Ok(vec![])
+            }
+        }
+    }
+
+    fn describe<'a>(&self, &id: &'a u64) -> RunningJob<'a> {
+        finished(id)
+    }
+
+    fn redrive(&mut self, job: u64, _: Option<MarkGuard<'r>>) -> Result<(), E> {
+        match job {
+            1 => Err(self.error.clone()),
+            _ => panic::resume_unwind(Box::new("blown up")),
+        }
+    }
+
+    fn reap(&mut self, _: u64, _: Cause, _: Option<MarkGuard<'r>>) -> Result<(), E> {
+        unreachable!()
+    }
+
+    fn failed(&mut self, failure: &Failure<E>) {
+        self.told.push(failure.to_string());
+    }
+}
+
+fn troubled<E>(error: E) -> (Troubled<E>, mpsc::Receiver<()>) {
+    let (stop, stopped) = mpsc::channel();
+    (Troubled { turn: 0, error, stop: Some(stop), told: vec![] }, stopped)
+}
+
+#[test]
+fn the_loops_failures_are_errors() {
+    let _alone = alone();
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let (mut jobs, stopped) = troubled("the store is down");
+    let mut seen = events(|| reaper.run(Duration::ZERO, stopped, &mut jobs));
+    seen.retain(|event| event.level == Level::ERROR);
+    let expected = [
+        "the running jobs cannot be listed: the store is down",
+        "a bad row, left out: the store is down",
+        "a verdict could not be carried out: the store is down",
+        "panicked",
+    ];
+    assert_eq!(jobs.told, expected);
+    assert_eq!(seen.len(), expected.len(), "{seen:?}");
+    for (event, failure) in seen.iter().zip(expected) {
+        event.assert_is(Level::ERROR, "a turn of the reaper's loop failed", &[("failure", failure)]);
+    }
+}
+
+#[test]
+fn an_error_that_cannot_be_shown_is_counted_and_costs_no_more() {
+    #[derive(Clone)]
+    struct Unspeakable;
+    impl Display for Unspeakable {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic::resume_unwind(Box::new("a broken Display"))
+        }
+    }
+    let _alone = alone();
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let (mut jobs, stopped) = troubled(Unspeakable);
+    events(|| reaper.run(Duration::ZERO, stopped, &mut jobs));
+    let stats = reaper.stats();
+    assert_eq!((stats.sweeps, stats.redrives), (2, 2), "all had their turn");
+    assert_eq!((stats.failed_listings, stats.bad_rows, stats.failed_actions, stats.panics), (1, 1, 1, 1 + 3));
+}
+
+#[test]
 fn redrives_and_reaps_are_warnings() {
     let _alone = alone();
     let registry = Registry::new();
@@ -249,7 +389,10 @@ fn a_policy_that_honours_no_mark_is_warned_of() {
     let reaper = Reaper::new(&registry, policy());
     assert_eq!(event(|| reaper.set_policy(silent())).level, Level::WARN);
     assert!(events(|| reaper.set_policy(policy())).is_empty());
-    assert!(events(|| reaper.set_policy(silent().with_mode(Mode::Ignore))).is_empty(), "it asks for none");
+    for mode in [Mode::Ignore, Mode::DeferAll] {
+        assert!(events(|| reaper.set_policy(silent().with_mode(mode))).is_empty(), "it asks for none");
+    }
+    assert_eq!(event(|| reaper.set_policy(silent().with_mode(Mode::DryRun))).level, Level::WARN);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Whether the reaper was there all the time: what a `boot_grace` counts from.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -7,11 +8,20 @@ use arc_swap::ArcSwap;
 /// When a reaper has looked, and since when it does so regularly.
 pub(super) struct Attendance(ArcSwap<Looks>);
 
-#[derive(Clone, Copy)]
-struct Looks {
+#[derive(Clone)]
+pub(super) struct Looks {
+    start: Instant,
     /// The start of the last sweep; before the first, the reaper's own.
     last: Moment,
-    /// Whether that sweep came long after the one before it.
+    /// What that means to each boot grace: what is a pause to a short one is none to a long one.
+    paces: Vec<Pace>,
+}
+
+#[derive(Clone, Copy)]
+struct Pace {
+    /// To have been away is to have been away for longer than this.
+    grace: Duration,
+    /// Whether the last sweep came so late.
     late: bool,
     /// The start, or the end of the last pause.
     since: Instant,
@@ -43,25 +53,43 @@ impl Attendance {
         Self(ArcSwap::from_pointee(Looks::new(Moment::now())))
     }
 
-    /// Notes that a sweep begins, and says for how long the reaper has been looking regularly: since its start, or since
-    /// it was away for longer than `pause`.
-    pub(super) fn look(&self, pause: Duration) -> Duration {
+    /// Notes that a sweep begins under a policy with these boot graces.
+    pub(super) fn look(&self, graces: &[Duration]) -> Arc<Looks> {
         let now = Moment::now();
-        let before = self.0.rcu(|looks| looks.next(now, pause));
-        now.monotonic.saturating_duration_since(before.next(now, pause).since)
+        let mut looks = self.0.load_full();
+        self.0.rcu(|before| {
+            looks = Arc::new(before.next(now, graces));
+            Arc::clone(&looks)
+        });
+        looks
     }
 }
 
 impl Looks {
     fn new(now: Moment) -> Self {
-        Self { last: now, late: false, since: now.monotonic }
+        Self { start: now.monotonic, last: now, paces: Vec::new() }
     }
 
     /// Two long gaps in a row are a slow reaper's pace and no pause: it would otherwise never be done looking twice.
-    fn next(&self, now: Moment, pause: Duration) -> Self {
-        let late = now.since(self.last) > pause;
-        let since = if late && !self.late { now.monotonic } else { self.since };
-        Self { last: now, late, since }
+    fn next(&self, now: Moment, graces: &[Duration]) -> Self {
+        let gap = now.since(self.last);
+        let pace = |&grace| {
+            let known = self.paces.iter().find(|pace| pace.grace == grace);
+            let (was_late, since) = known.map_or((false, self.start), |pace| (pace.late, pace.since));
+            let late = gap > grace;
+            Pace { grace, late, since: if late && !was_late { now.monotonic } else { since } }
+        };
+        Self { start: self.start, last: now, paces: graces.iter().map(pace).collect() }
+    }
+
+    /// Whether the reaper has been looking regularly for less than this boot grace, one of the policy's.
+    pub(super) fn is_within(&self, grace: Duration) -> bool {
+        self.attended_for(grace) < grace
+    }
+
+    fn attended_for(&self, grace: Duration) -> Duration {
+        let known = self.paces.iter().find(|pace| pace.grace == grace);
+        self.last.monotonic.saturating_duration_since(known.map_or(self.start, |pace| pace.since))
     }
 }
 
@@ -92,8 +120,8 @@ mod tests {
         fn wake_after(&mut self, monotonic: u64, wall: u64) -> u64 {
             self.now.monotonic += Duration::from_secs(monotonic);
             self.now.wall += Duration::from_secs(wall);
-            self.looks = self.looks.next(self.now, PAUSE);
-            (self.now.monotonic - self.looks.since).as_secs()
+            self.looks = self.looks.next(self.now, &[PAUSE]);
+            self.looks.attended_for(PAUSE).as_secs()
         }
     }
 
@@ -130,6 +158,17 @@ mod tests {
         reaper.sweep_after(10);
         reaper.now.wall -= Duration::from_secs(3600);
         assert_eq!(reaper.sweep_after(10), 20);
+    }
+
+    #[test]
+    fn a_pause_of_one_grace_is_none_to_a_longer_one() {
+        let mut reaper = Rehearsal::new();
+        for (seconds, [short, long]) in [(10, [10, 10]), (61, [0, 71]), (10, [10, 81]), (601, [0, 0])] {
+            reaper.now.monotonic += Duration::from_secs(seconds);
+            let graces = [PAUSE, PAUSE * 10];
+            reaper.looks = reaper.looks.next(reaper.now, &graces);
+            assert_eq!(graces.map(|grace| reaper.looks.attended_for(grace).as_secs()), [short, long]);
+        }
     }
 
     #[test]

@@ -94,7 +94,7 @@ where
 impl<K, V: 'static, S> fmt::Display for Verdict<'_, K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said = self.said();
-        said.fmt(f)?;
+        said.write(f, None)?;
         match said {
             Said::Redrive(Some(generation)) | Said::Reap(_, Some(generation)) => claimed(f, generation),
             _ => Ok(()),
@@ -107,13 +107,8 @@ impl fmt::Display for Explanation<'_> {
         if let Some(tier) = self.tier() {
             write!(f, "tier {tier}: ")?;
         }
-        self.said.fmt(f)?;
+        self.said.write(f, self.limits.boot_grace)?;
         match self.said {
-            Said::Defer(DeferReason::BootGrace, _) => {
-                if let Some(grace) = self.limits.boot_grace {
-                    write!(f, " of {:?}", Rounded(grace))?;
-                }
-            }
             Said::Redrive(Some(generation)) | Said::Reap(_, Some(generation)) => claimed(f, generation)?,
             Said::Redrive(None) | Said::Reap(_, None) => f.write_str(match self.mode {
                 Mode::Ignore => ", without a claim in mode ignore",
@@ -149,14 +144,17 @@ impl Explanation<'_> {
     }
 }
 
-impl fmt::Display for Said<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Said<'_> {
+    fn write(&self, f: &mut fmt::Formatter<'_>, boot_grace: Option<Duration>) -> fmt::Result {
         match self {
             Self::Healthy => f.write_str("healthy"),
             Self::Redrive(_) => f.write_str("redrive"),
             Self::Reap(cause, _) => write!(f, "reap, {cause}"),
             Self::Defer(reason, owner) => {
                 write!(f, "defer, {reason}")?;
+                if let (DeferReason::BootGrace, Some(grace)) = (reason, boot_grace) {
+                    write!(f, " of {:?}", Rounded(grace))?;
+                }
                 match owner {
                     Some(owner) if matches!(reason, DeferReason::Owned | DeferReason::ClaimConflict) => {
                         write!(f, " by {owner}")
@@ -208,7 +206,7 @@ struct Rounded(Duration);
 impl fmt::Debug for Rounded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let beyond = Duration::from_nanos(u64::from(self.0.subsec_nanos() % 1_000_000));
-        let rounded = if self.0 < Duration::from_millis(10) { self.0 } else { self.0.saturating_sub(beyond) };
+        let rounded = if self.0 < Duration::from_millis(1) { self.0 } else { self.0.saturating_sub(beyond) };
         rounded.fmt(f)
     }
 }

@@ -98,10 +98,13 @@ impl Policy {
         self.stages.iter().find(|(name, _)| **name == *stage).map_or(&self.undeclared, |(_, limits)| limits)
     }
 
-    /// How long a reaper must not have looked to look twice: the shortest boot grace, if there is one.
-    pub(super) fn pause(&self) -> Option<Duration> {
+    /// Each boot grace that some stage has, once.
+    pub(super) fn boot_graces(&self) -> Vec<Duration> {
         let limits = self.stages.iter().map(|(_, limits)| limits).chain([&self.undeclared]);
-        limits.filter_map(|limits| limits.boot_grace).min()
+        let mut graces: Vec<_> = limits.filter_map(|limits| limits.boot_grace).collect();
+        graces.sort_unstable();
+        graces.dedup();
+        graces
     }
 
     /// Whether it is meant to honour marks but never asks for one.

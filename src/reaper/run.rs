@@ -177,11 +177,11 @@ where
         let rows = match caught(|| scheduler.running()) {
             Ok(Ok(rows)) => rows,
             Ok(Err(error)) => {
-                self.report(scheduler, &Failure::Listing(error));
+                self.report(scheduler, Failure::Listing(error));
                 return ControlFlow::Continue(());
             }
             Err(Panicked) => {
-                self.report(scheduler, &Failure::Panic);
+                self.report(scheduler, Failure::Panic);
                 return ControlFlow::Continue(());
             }
         };
@@ -200,29 +200,29 @@ where
             };
             if let Some(failure) = failure {
                 sweep.unpin();
-                self.report(scheduler, &failure);
+                self.report(scheduler, failure);
             }
         }
         ControlFlow::Continue(())
     }
 
-    fn report<J>(&self, scheduler: &mut J, failure: &Failure<J::Error>)
+    fn report<J>(&self, scheduler: &mut J, failure: Failure<J::Error>)
     where
         J: Scheduler<'r, K, V, S> + ?Sized,
     {
-        match failure {
+        match &failure {
             Failure::Listing(_) => &self.counts.failed_listings,
             Failure::Row(_) => &self.counts.bad_rows,
             Failure::Action(_) => &self.counts.failed_actions,
             Failure::Panic => &self.counts.panics,
         }
         .increment();
-        // The event's subscriber and the scheduler are the user's.
+        // The event's subscriber, the scheduler and the error are the user's.
         let told = caught(|| {
-            trace::failed(failure);
-            scheduler.failed(failure);
+            trace::failed(&failure);
+            scheduler.failed(&failure);
         });
-        if let Err(Panicked) = told {
+        for Panicked in [told, caught(|| drop(failure))].into_iter().filter_map(Result::err) {
             self.counts.panics.increment();
         }
     }

@@ -158,18 +158,46 @@ impl<'de> Deserialize<'de> for Stages {
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let seconds = f64::deserialize(deserializer)?;
-        Duration::try_from_secs_f64(seconds)
-            .map(Self)
-            .map_err(|error| D::Error::custom(format_args!("{seconds} is no number of seconds: {error}")))
+        struct Number;
+
+        /// Integers by themselves: not all of them are floats as well.
+        impl Visitor<'_> for Number {
+            type Value = Seconds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of seconds")
+            }
+
+            fn visit_u64<E: Error>(self, seconds: u64) -> Result<Seconds, E> {
+                Ok(Seconds(Duration::from_secs(seconds)))
+            }
+
+            fn visit_i64<E: Error>(self, seconds: i64) -> Result<Seconds, E> {
+                match u64::try_from(seconds) {
+                    Ok(seconds) => self.visit_u64(seconds),
+                    Err(_) => Err(E::custom(format_args!("{seconds} is no number of seconds: it is negative"))),
+                }
+            }
+
+            fn visit_f64<E: Error>(self, seconds: f64) -> Result<Seconds, E> {
+                Duration::try_from_secs_f64(seconds)
+                    .map(Seconds)
+                    .map_err(|error| E::custom(format_args!("{seconds} is no number of seconds: {error}")))
+            }
+        }
+
+        deserializer.deserialize_any(Number)
     }
 }
 
-/// Whole seconds as an integer, for people.
+/// Whole seconds as an integer, for people. Others as a float, exact to a nanosecond up to a hundred days.
 impl Serialize for Seconds {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
         match self.0.subsec_nanos() {
-            0 => serializer.serialize_u64(self.0.as_secs()),
+            // Of the longest ones no float has the fraction, and the nearest may be too long to be read.
+            nanos if nanos == 0 || self.0.as_secs() >> f64::MANTISSA_DIGITS != 0 => {
+                serializer.serialize_u64(self.0.as_secs())
+            }
             _ => serializer.serialize_f64(self.0.as_secs_f64()),
         }
     }

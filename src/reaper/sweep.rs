@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attendance::Looks;
 use super::policy::Limits;
 use super::{Cause, DeferReason, Deferral, Mode, Policy, Reaper, RunningJob, Verdict};
 use crate::finalizer::Finalizer;
@@ -21,8 +22,8 @@ pub struct Sweep<'a, 'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     policy: Arc<Policy>,
     /// Made when the first job asks for an owner.
     reader: Option<Reader<'r, K, V, S>>,
-    /// For how long the reaper has been looking regularly. Of interest only to a policy with a boot grace.
-    attended_for: Duration,
+    /// Since when the reaper looks regularly.
+    looks: Arc<Looks>,
 }
 
 impl<K, V, S> Sweep<'_, '_, K, V, S> {
@@ -58,8 +59,9 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(reaper: &'a Reaper<'r, K, V, S>, policy: Arc<Policy>) -> Self {
-        let attended_for = policy.pause().map_or(Duration::MAX, |pause| reaper.attendance.look(pause));
-        Self { reaper, policy, reader: None, attended_for }
+        // Noted without a boot grace as well: one that is put in force later need not begin anew.
+        let looks = reaper.attendance.look(&policy.boot_graces());
+        Self { reaper, policy, reader: None, looks }
     }
 
     /// Says what to do with one job. "Past" a limit means longer than it.
@@ -163,7 +165,7 @@ where
         limits: &Limits,
     ) -> Result<Option<MarkGuard<'r, K, V, S>>, Deferral<V>> {
         let mode = self.policy.mode();
-        let booting = limits.boot_grace.is_some_and(|grace| self.attended_for < grace);
+        let booting = limits.boot_grace.is_some_and(|grace| self.looks.is_within(grace));
         let reaper = self.reaper;
         let owner = self.owner(&job.id, limits);
         let stale = owner.is_some_and(|owner| reaper.is_stale(owner, limits));

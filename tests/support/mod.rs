@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use livemark::{Policy, Registry, RunningJob};
+use livemark::{Cause, DeferReason, Policy, Registry, RunningJob, Verdict};
 
 /// How long anything may take that is only a matter of time. Generous: it is met on failure only.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -243,4 +243,25 @@ pub(crate) fn lost(id: u64) -> RunningJob<'static> {
 /// A job that has run past its hard deadline.
 pub(crate) fn overdue(id: u64) -> RunningJob<'static> {
     RunningJob { running_for: seconds(3601), ..running(id) }
+}
+
+/// A verdict without its claim and its owner, to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    Healthy,
+    Defer(DeferReason),
+    Redrive(Claimed),
+    Reap(Cause, Claimed),
+}
+
+/// Whether the verdict carries a claim.
+pub(crate) type Claimed = bool;
+
+pub(crate) fn said<K, V, S>(verdict: &Verdict<'_, K, V, S>) -> Said {
+    match verdict {
+        Verdict::Healthy => Said::Healthy,
+        Verdict::Defer(deferral) => Said::Defer(deferral.reason),
+        Verdict::Redrive(claim) => Said::Redrive(claim.is_some()),
+        Verdict::Reap(cause, claim) => Said::Reap(*cause, claim.is_some()),
+    }
 }
