@@ -1,5 +1,6 @@
-//! Settings: a small TOML file (`default.toml` is both the default and the documentation).
+//! Settings: small TOML files (`default.toml` and `serve.toml` are both the defaults and the documentation).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -8,24 +9,51 @@ use livemark::{Mode, Policy, PolicyError};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
+use crate::store::DEFAULT_KIND;
 
 /// The one stage our jobs have; declared to the reaper as a stage whose monitors mark.
 pub const STAGE: &str = "finalize";
+/// What the mark says while the job is being committed.
+pub const COMMIT: &str = "commit";
+/// Stages that are no gates.
+const NOT_GATES: [&str; 5] = [STAGE, COMMIT, "process", "marked", "stamped"];
 
-const DEFAULT: &str = include_str!("../default.toml");
+/// Each has a thread and a connection to the job store.
+const MONITORS: usize = 256;
+
+/// Built-in settings, which a file is laid over.
+#[derive(Clone, Copy, Debug)]
+pub struct Builtin {
+    name: &'static str,
+    text: &'static str,
+}
+
+/// Those of the replay.
+pub const REPLAY: Builtin = Builtin { name: "default.toml", text: include_str!("../default.toml") };
+/// Those of the service.
+pub const SERVE: Builtin = Builtin { name: "serve.toml", text: include_str!("../serve.toml") };
 
 /// What to run, and how long to wait for it.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Time limits.
     pub limits: Limits,
+    /// What jobs run that say nothing else.
+    pub default_kind: Kind,
+    /// The other kinds, by name.
+    pub kinds: BTreeMap<String, Kind>,
+}
+
+/// What a kind of job runs.
+#[derive(Clone, Debug)]
+pub struct Kind {
     /// The job's own process.
     pub job: Command,
     /// The gates of a finalization, in order.
     pub gates: Vec<Gate>,
 }
 
-/// Time limits, in seconds in the file.
+/// Limits, the times in seconds in the file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -41,6 +69,18 @@ pub struct Limits {
     /// Limit of a job's process and of each gate.
     #[serde(deserialize_with = "seconds")]
     pub process: Duration,
+    /// An owner that made no step for so long counts as dead.
+    #[serde(default, deserialize_with = "some_seconds")]
+    pub stale_after: Option<Duration>,
+    /// For so long after its start, the reaper only watches.
+    #[serde(default, deserialize_with = "some_seconds")]
+    pub boot_grace: Option<Duration>,
+    /// Jobs of a service that run at the same time.
+    #[serde(default = "monitors")]
+    pub monitors: usize,
+    /// How long a service that is asked to end waits for its running jobs.
+    #[serde(default = "shutdown", deserialize_with = "seconds")]
+    pub shutdown: Duration,
 }
 
 /// A program with its arguments.
@@ -68,6 +108,27 @@ struct File {
     limits: Option<Limits>,
     job: Option<Command>,
     gates: Option<Vec<Gate>>,
+    #[serde(default)]
+    kinds: BTreeMap<String, KindInFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KindInFile {
+    job: Option<Command>,
+    gates: Option<Vec<Gate>>,
+}
+
+fn monitors() -> usize {
+    8
+}
+
+fn shutdown() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    seconds(deserializer).map(Some)
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -76,57 +137,100 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 
 impl Config {
     /// Reads `path`, or takes the built-in settings if there is none.
-    pub fn load(path: Option<&Path>) -> Result<Self> {
+    pub fn load(path: Option<&Path>, builtin: Builtin) -> Result<Self> {
         let Some(path) = path else {
-            return Self::parse("");
+            return Self::parse("", builtin);
         };
         let told = |reason| Error::Config { path: path.to_owned(), reason };
         let text = fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
-        Self::parse(&text).map_err(|error| match error {
+        Self::parse(&text, builtin).map_err(|error| match error {
             Error::Config { reason, .. } => told(reason),
             other => other,
         })
     }
 
     /// Lays the sections of `text` over the built-in ones.
-    fn parse(text: &str) -> Result<Self> {
-        let told = |reason| Error::Config { path: "default.toml".into(), reason };
+    fn parse(text: &str, builtin: Builtin) -> Result<Self> {
+        let told = |reason| Error::Config { path: builtin.name.into(), reason };
         let file = |text| toml::from_str::<File>(text).map_err(|error| told(located(text, &error)));
-        let (given, default) = (file(text)?, file(DEFAULT)?);
-        let config = Self {
-            limits: given.limits.or(default.limits).ok_or_else(|| told("no limits".into()))?,
+        let (given, default) = (file(text)?, file(builtin.text)?);
+        let default_kind = Kind {
             job: given.job.or(default.job).ok_or_else(|| told("no job".into()))?,
             gates: given.gates.or(default.gates).ok_or_else(|| told("no gates".into()))?,
+        };
+        let kinds = default.kinds.into_iter().chain(given.kinds).map(|(name, kind)| {
+            let Kind { job, gates } = default_kind.clone();
+            (name, Kind { job: kind.job.unwrap_or(job), gates: kind.gates.unwrap_or(gates) })
+        });
+        let config = Self {
+            limits: given.limits.or(default.limits).ok_or_else(|| told("no limits".into()))?,
+            kinds: kinds.collect(),
+            default_kind,
         };
         config.check().map_err(told)?;
         Ok(config)
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.gates.is_empty() {
-            return Err("at least one gate is needed".into());
-        }
-        let gates = self.gates.iter().map(|gate| (gate.name.as_str(), &gate.command));
-        for (name, command) in gates.chain([("job", &self.job.command)]) {
-            if command.is_empty() {
-                return Err(format!("{name}: the command is empty"));
+        self.default_kind.check("")?;
+        for (name, kind) in &self.kinds {
+            if name == DEFAULT_KIND {
+                return Err("kinds.default: the default kind is `job` and `gates`".into());
             }
+            kind.check(&format!("kinds.{name}: "))?;
         }
         if self.limits.sweep_every.is_zero() || self.limits.process.is_zero() {
             return Err("limits: sweep_every and process must be more than zero".into());
+        }
+        if !(1..=MONITORS).contains(&self.limits.monitors) {
+            return Err(format!("limits: monitors must be from 1 to {MONITORS}"));
         }
         // The library knows best which limits cannot work together.
         self.policy(Mode::Honor).map(drop).map_err(|error| format!("limits: {error}"))
     }
 
+    /// What jobs of this kind run.
+    pub fn kind(&self, name: &str) -> Option<&Kind> {
+        if name == DEFAULT_KIND { Some(&self.default_kind) } else { self.kinds.get(name) }
+    }
+
+    /// Every kind's name.
+    pub fn kind_names(&self) -> impl Iterator<Item = &str> {
+        [DEFAULT_KIND].into_iter().chain(self.kinds.keys().map(String::as_str))
+    }
+
     /// The reaper's policy under these limits.
     pub fn policy(&self, mode: Mode) -> Result<Policy, PolicyError> {
-        Policy::builder()
+        let mut policy = Policy::builder()
             .mode(mode)
             .finalize_grace(self.limits.finalize_grace)
             .hard_deadline(self.limits.hard_deadline)
-            .marking_stage(STAGE)
-            .build()
+            .marking_stage(STAGE);
+        if let Some(stale_after) = self.limits.stale_after {
+            policy = policy.stale_after(stale_after);
+        }
+        if let Some(boot_grace) = self.limits.boot_grace {
+            policy = policy.boot_grace(boot_grace);
+        }
+        policy.build()
+    }
+}
+
+impl Kind {
+    fn check(&self, whose: &str) -> Result<(), String> {
+        if self.gates.is_empty() {
+            return Err(format!("{whose}at least one gate is needed"));
+        }
+        let gates = self.gates.iter().map(|gate| (gate.name.as_str(), &gate.command));
+        for (name, command) in gates.chain([("job", &self.job.command)]) {
+            if command.is_empty() {
+                return Err(format!("{whose}{name}: the command is empty"));
+            }
+        }
+        match self.gates.iter().find(|gate| NOT_GATES.contains(&gate.name.as_str())) {
+            Some(gate) => Err(format!("{whose}a gate cannot be called {:?}, which is another stage", gate.name)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Monitors and reaper together: works off one queue of the job store.
+//! Monitors and reaper together: works off one queue of the job store, until it is empty or until told to stop.
 
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use livemark::{Mode, Reaper, ReaperStats, Registry, RegistryStats};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::feed::Feed;
 use crate::store::{Database, JobId, RunId, Store};
 use crate::{monitor, reap};
 
@@ -46,6 +47,12 @@ pub struct Engine<'a> {
     pub config: &'a Config,
     /// Jobs have their directories in here.
     pub workspaces: &'a Path,
+    /// This program's own file, which supervises the commands.
+    pub supervisor: &'a Path,
+    /// Tells watchers.
+    pub feed: &'a Feed,
+    /// Whether there is work to begin.
+    pub shift: &'a Shift,
     /// What happens to the monitors.
     pub hook: &'a Hook<'a>,
 }
@@ -62,6 +69,8 @@ pub struct Counts {
 /// What is noted of a job that was running when the process ended.
 pub const REQUEUED: &str = "was running, is queued again";
 
+/// Pause of a monitor that could not take a job.
+const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
 /// By this long after the hard deadline, every job has ended.
 const SLACK: Duration = Duration::from_secs(60);
 
@@ -74,19 +83,14 @@ impl Engine<'_> {
     /// Starts the orchestrator, works until every job of the queue has ended, and stops it.
     pub fn drain(&self, mode: Mode) -> Result<Counts> {
         let mut store = self.store()?;
-        // The registry is empty after a restart, so nothing defers the reaper: what was running has to
-        // be queued again before there is a reaper.
-        for job in store.requeue_running()? {
-            store.note(Some(job), "start", REQUEUED)?;
-        }
+        self.recover(&mut store)?;
         let queued = store.queued()?;
         let reaper = Reaper::new(self.registry, self.config.policy(mode)?);
         thread::scope(|scope| {
             let (stop, stopped) = mpsc::channel();
             let reaper = &reaper;
-            let reaping = scope.spawn(move || reap::run(scope, self, reaper, &stopped));
-            let monitors: Vec<_> =
-                queued.into_iter().map(|job| scope.spawn(move || monitor::drive(self, job))).collect();
+            let reaping = scope.spawn(move || reap::run(scope, self, reaper, stopped));
+            let monitors: Vec<_> = queued.into_iter().map(|job| scope.spawn(move || self.drive_queued(job))).collect();
             let monitored = monitors.into_iter().try_for_each(|monitor| joined(monitor, "monitor"));
             let drained = monitored.and_then(|()| {
                 wait_until("the queue to drain", self.config.limits.hard_deadline.saturating_add(SLACK), || {
@@ -98,6 +102,127 @@ impl Engine<'_> {
             joined(reaping, "reaper").and(drained)
         })?;
         Ok(Counts { reaper: reaper.stats(), registry: self.registry.stats() })
+    }
+
+    /// Queues again what was running when the process ended.
+    ///
+    /// The registry is empty after a restart, so nothing defers the reaper: this has to be done before there is one, and
+    /// before the first monitor.
+    pub fn recover(&self, store: &mut Store) -> Result<()> {
+        for job in store.requeue_running()? {
+            store.note(Some(job), "start", REQUEUED)?;
+        }
+        Ok(())
+    }
+
+    fn drive_queued(&self, job: JobId) -> Result<()> {
+        let mut store = self.store()?;
+        match store.start(job)? {
+            Some(run) => monitor::drive(self, &store, job, run),
+            None => Ok(()), // another monitor was faster
+        }
+    }
+
+    /// One of the monitor threads of a service: takes one queued job after the other, until the shift ends.
+    pub fn work(&self) -> Result<()> {
+        let mut store = self.store()?;
+        let mut heard = self.shift.rings();
+        while let Some(busy) = self.shift.begin() {
+            match store.start_next() {
+                Ok(Some((job, run))) => {
+                    self.feed.changed();
+                    reap::complain(monitor::drive(self, &store, job, run));
+                    self.feed.changed();
+                }
+                Ok(None) => {
+                    drop(busy);
+                    heard = self.shift.wait(heard);
+                }
+                // Not ours to mend: perhaps the next try goes better.
+                Err(error) => {
+                    drop(busy);
+                    reap::complain(Err(error));
+                    thread::sleep(AFTER_AN_ERROR);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// When monitors may begin work, and how many are at it.
+#[derive(Debug, Default)]
+pub struct Shift {
+    now: Mutex<Now>,
+    turned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Now {
+    rings: u64,
+    busy: usize,
+    ending: bool,
+}
+
+/// A job is being worked on, for as long as this lives.
+#[derive(Debug)]
+pub struct Busy<'a>(&'a Shift);
+
+impl Shift {
+    /// Counts the caller as busy; `None` if nothing is to be begun any more.
+    pub fn begin(&self) -> Option<Busy<'_>> {
+        let mut now = self.now();
+        if now.ending {
+            return None;
+        }
+        now.busy += 1;
+        Some(Busy(self))
+    }
+
+    /// Says that there are new jobs.
+    pub fn ring(&self) {
+        self.now().rings += 1;
+        self.turned.notify_all();
+    }
+
+    /// How often that was said.
+    pub fn rings(&self) -> u64 {
+        self.now().rings
+    }
+
+    /// Waits until it is said again since `heard`, or the shift ends.
+    fn wait(&self, heard: u64) -> u64 {
+        let news = self.turned.wait_while(self.now(), |now| now.rings == heard && !now.ending);
+        news.unwrap_or_else(PoisonError::into_inner).rings
+    }
+
+    /// From now on nothing is begun.
+    pub fn end(&self) {
+        self.now().ending = true;
+        self.turned.notify_all();
+    }
+
+    /// Whether the shift ends.
+    pub fn is_ending(&self) -> bool {
+        self.now().ending
+    }
+
+    /// Waits until nobody is busy, for at most `limit`. Whether that came to be.
+    pub fn wait_idle(&self, limit: Duration) -> bool {
+        let waited = self.turned.wait_timeout_while(self.now(), limit, |now| now.busy > 0);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        // Nothing that panics is called under this lock.
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.now().busy -= 1;
+        self.0.turned.notify_all();
     }
 }
 

@@ -45,6 +45,14 @@ pub enum Error {
     /// A statement failed on an open database.
     #[error("job store: {0}")]
     Store(#[from] rusqlite::Error),
+    /// The row of a running job makes no sense.
+    #[error("job {job}: {source}")]
+    Row {
+        /// The job.
+        job: u64,
+        /// What is wrong with it.
+        source: rusqlite::Error,
+    },
     /// The limits cannot work together.
     #[error("limits: {0}")]
     Policy(#[from] livemark::PolicyError),
@@ -55,6 +63,30 @@ pub enum Error {
         what: String,
         /// Why it was refused.
         source: io::Error,
+    },
+    /// Another orchestrator serves the database.
+    #[error("{}: another orchestrator serves it{}", path.display(), holder.as_deref().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    Served {
+        /// The database.
+        path: PathBuf,
+        /// The process id of the other one, if it said so.
+        holder: Option<String>,
+    },
+    /// The address to listen on cannot be had.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// As it was given.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A server cannot be asked, or refuses.
+    #[error("{url}: {reason}")]
+    Server {
+        /// Where it is.
+        url: String,
+        /// What it said, or why it could not.
+        reason: String,
     },
     /// Something did not happen within its time limit.
     #[error("gave up waiting for {0}")]

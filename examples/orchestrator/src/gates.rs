@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::store::RunId;
+use crate::supervise;
 
 /// How often a child is looked at.
 const POLL: Duration = Duration::from_millis(5);
@@ -59,16 +60,45 @@ impl fmt::Display for Exit {
     }
 }
 
+/// What a supervisor says.
+impl Exit {
+    pub(crate) fn to_line(&self) -> String {
+        match self {
+            Self::Code(code) => format!("code {code}"),
+            Self::Signal(signal) => format!("signal {signal}"),
+            other => format!("error {other}"),
+        }
+    }
+
+    fn from_line(line: &str) -> Option<Self> {
+        let (what, value) = line.split_once(' ')?;
+        match what {
+            "code" => value.parse().ok().map(Self::Code),
+            "signal" => value.parse().ok().map(Self::Signal),
+            "error" => Some(Self::NotStarted(value.strip_prefix("not started: ").unwrap_or(value).to_owned())),
+            _ => None,
+        }
+    }
+}
+
 /// Runs `command` in `directory` until it ends, takes longer than `limit`, or `wanted` turns false.
-pub fn run(command: &[String], directory: &Path, limit: Duration, wanted: impl Fn() -> bool) -> Exit {
+///
+/// `supervisor` is this program's own file: started as the command's parent, it ends the command if we are killed.
+pub fn run(
+    supervisor: &Path,
+    command: &[String],
+    directory: &Path,
+    limit: Duration,
+    wanted: impl Fn() -> bool,
+) -> Exit {
     let started = Instant::now();
-    let mut group = match Group::spawn(command, directory) {
-        Ok(group) => group,
+    let mut supervised = match Supervised::spawn(supervisor, command, directory) {
+        Ok(supervised) => supervised,
         Err(error) => return Exit::NotStarted(error.to_string()),
     };
     loop {
-        match group.child.try_wait() {
-            Ok(Some(status)) => return ended(status),
+        match supervised.child.try_wait() {
+            Ok(Some(status)) => return supervised.told(status),
             Ok(None) if !wanted() => return Exit::Stopped,
             Ok(None) if started.elapsed() > limit => return Exit::TimedOut,
             Ok(None) => thread::sleep(POLL),
@@ -77,46 +107,57 @@ pub fn run(command: &[String], directory: &Path, limit: Duration, wanted: impl F
     }
 }
 
-fn ended(status: ExitStatus) -> Exit {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
-    }
-}
-
-/// A child that leads its own process group, so that what it started in turn ends with it.
-struct Group {
+/// A command with its supervisor.
+struct Supervised {
     child: Child,
+    /// Held, never written to: at its end the supervisor kills the command.
+    lifeline: Option<ChildStdin>,
 }
 
-impl Group {
-    fn spawn(command: &[String], directory: &Path) -> io::Result<Self> {
-        let Some((program, arguments)) = command.split_first() else {
-            return Err(io::Error::other("the command is empty"));
-        };
-        let child = Command::new(program)
-            .args(arguments)
+impl Supervised {
+    fn spawn(supervisor: &Path, command: &[String], directory: &Path) -> io::Result<Self> {
+        let mut child = Command::new(supervisor)
+            .arg(supervise::SUBCOMMAND)
+            .args(command)
             .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // What a terminal sends to the orchestrator is not for the supervisor.
             .process_group(0)
             .spawn()?;
-        Ok(Self { child })
+        Ok(Self { lifeline: child.stdin.take(), child })
+    }
+
+    /// What the supervisor said of the command before it ended.
+    fn told(&mut self, status: ExitStatus) -> Exit {
+        let mut told = String::new();
+        if let Some(output) = &mut self.child.stdout {
+            // What cannot be read was not said.
+            let _ = output.read_to_string(&mut told);
+        }
+        let mut lines = told.lines();
+        let started = lines.next().and_then(|line| line.strip_prefix(supervise::STARTED)?.parse().ok());
+        let last = if started.is_some() { lines.next() } else { told.lines().next() };
+        if let Some(exit) = last.and_then(Exit::from_line) {
+            return exit;
+        }
+        // Somebody killed the supervisor, but not the command.
+        if let Some(group) = started.and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        match status.signal() {
+            Some(signal) => Exit::Signal(signal),
+            None => Exit::NotStarted(format!("the supervisor ended with {status}")),
+        }
     }
 }
 
-/// Kills what is left of the group and waits for the child, also while unwinding.
-impl Drop for Group {
+/// Has the supervisor end the command, and waits for both, also while unwinding.
+impl Drop for Supervised {
     fn drop(&mut self) {
-        // Only while the child has not been waited for is its id surely still its own.
-        if let Ok(None) = self.child.try_wait() {
-            if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-                // Fails only if the group is gone already.
-                let _ = kill_process_group(pid, Signal::KILL);
-            }
-            let _ = self.child.wait();
-        }
+        self.lifeline = None;
+        let _ = self.child.wait();
     }
 }
 

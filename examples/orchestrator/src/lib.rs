@@ -1,14 +1,18 @@
 //! A job system on [`livemark`]: SQLite job store, monitor threads with real child processes, a reaper.
 //!
-//! Its main job is to [`replay`] the incident the library exists for. To learn how the library is used,
-//! read [`monitor`] (who marks, when, and for how long) and [`reap`] (who asks, and what is done with a
-//! verdict); [`engine`] puts the two together.
+//! It can [`replay`] the incident the library exists for, and run as a service ([`serve`]) with a page to watch it.
+//! To learn how the library is used, read [`monitor`] (who marks, when, and for how long) and [`reap`] (who asks,
+//! and what is done with a verdict); [`engine`] puts the two together.
 
+pub mod client;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod feed;
 pub mod gates;
 pub mod monitor;
 pub mod reap;
 pub mod replay;
+pub mod serve;
 pub mod store;
+pub mod supervise;

@@ -4,40 +4,52 @@
 //! whether the mark still counts. Act. Commit. Clear: there is no moment before the commit at which a
 //! live finalization has no owner. Leaving early, by `?` or by a panic, clears as well.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use livemark::{Finalizer, MarkGuard};
+use livemark::{Finalizer, MarkGuard, Pulse};
 
-use crate::config::STAGE;
+use crate::config::{COMMIT, Kind, STAGE};
 use crate::engine::{Engine, Step};
 use crate::error::{Error, Result};
 use crate::gates::{self, Exit, WorkspaceLock};
 use crate::store::{Effect, JobId, Outcome, RunId, Store};
 
-/// Takes a queued job, runs its process, and finalizes it.
-pub fn drive(engine: &Engine<'_>, job: JobId) -> Result<()> {
-    let mut store = engine.store()?;
-    let Some(run) = store.start(job)? else {
-        return Ok(()); // another monitor was faster
-    };
-    Monitor { engine, store, job, run }.watched(Monitor::first_run)
+/// How often a monitor looks whether its job is still its own, where no mark tells it.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a displaced monitor may take to leave the workspace.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// Runs the process of a job that was just started, and finalizes it.
+pub fn drive(engine: &Engine<'_>, store: &Store, job: JobId, run: RunId) -> Result<()> {
+    Monitor::of(engine, store, job, run).watched(Monitor::first_run)
 }
 
 /// Repeats the finalization of a job whose monitor is gone. `guard` is the reaper's claim, handed over.
 pub fn redrive(engine: &Engine<'_>, job: JobId, run: RunId, guard: Option<MarkGuard<'_>>) -> Result<()> {
     let store = engine.store()?;
-    Monitor { engine, store, job, run }.watched(|monitor| monitor.finalize(guard))
+    Monitor::of(engine, &store, job, run).watched(|monitor| monitor.finalize(guard))
 }
 
 struct Monitor<'a> {
     engine: &'a Engine<'a>,
-    store: Store,
+    store: &'a Store,
     job: JobId,
     run: RunId,
+    /// How the timeline calls us.
+    name: String,
+    /// Beaten where the work got somewhere, never while it waits.
+    pulse: Pulse,
 }
 
-impl Monitor<'_> {
+impl<'a> Monitor<'a> {
+    fn of(engine: &'a Engine<'a>, store: &'a Store, job: JobId, run: RunId) -> Self {
+        Self { engine, store, job, run, name: format!("run {run}"), pulse: Pulse::new() }
+    }
+
     /// Writes down how the run ended, whichever way it did.
     fn watched(&self, work: impl FnOnce(&Self) -> Result<Outcome>) -> Result<()> {
         let outcome = match catch_unwind(AssertUnwindSafe(|| work(self))) {
@@ -61,11 +73,19 @@ impl Monitor<'_> {
         }
         self.note("starts the job's process")?;
         self.step(Step::Started)?;
-        let exit = self.run(&self.engine.config.job.command, || true)?;
+        let exit = match self.kind()? {
+            Some(kind) => self.run(&kind.job.command, self.watch())?,
+            None => Exit::NotStarted("the settings have no such kind any more".to_owned()),
+        };
         // First the mark, then the stamp that makes the job reapable.
         let guard = self.engine.registry.mark(self.job, self.stage(STAGE));
-        self.store.finish(self.run, exit.code())?;
-        self.note(&format!("process: {exit}; marked, stamped finished"))?;
+        self.enter("marked", &format!("process: {exit}; marked"))?;
+        if !self.store.finish(self.run, exit.code())? {
+            // Reaped while its process ran, when there was no mark to tell us by.
+            self.note("is no longer the job's run: finalizes nothing")?;
+            return Ok(Outcome::Displaced);
+        }
+        self.note("stamped finished")?;
         self.finalize(Some(guard))
     }
 
@@ -84,12 +104,12 @@ impl Monitor<'_> {
             mark.replace(self.stage(STAGE)); // the reaper's claim now tells who works under it
         }
         if let Some(effect) = self.store.acted(self.job)? {
-            self.note(&format!("finds the {effect} done, only commits"))?;
+            self.enter(COMMIT, &format!("finds the {effect} done, only commits"))?;
             return self.commit(effect);
         }
         // Unlocked before the mark is cleared, also while unwinding: whoever is let in by the cleared
         // mark finds the workspace free.
-        let lock = WorkspaceLock::take(&self.workspace()?, self.run).map_err(Error::io("workspace lock"))?;
+        let lock = self.lock(mark)?;
         let green = match &lock {
             Ok(_) => self.store.process_succeeded(self.run)? && self.gates(mark)?,
             Err(holder) => {
@@ -97,26 +117,48 @@ impl Monitor<'_> {
                 false
             }
         };
+        let effect = if green { Effect::Merge } else { Effect::Rollback };
+        if let Some(mark) = mark {
+            mark.replace(self.stage(COMMIT));
+        }
+        self.enter(COMMIT, &format!("has its answer: {effect}"))?;
         self.step(Step::Decided)?;
+        // Asked as late as can be: no transaction spans the mark and the world outside.
         if !is_current(mark) {
             self.note("is no longer current: commits nothing")?;
             return Ok(Outcome::Displaced);
         }
-        let effect = if green { Effect::Merge } else { Effect::Rollback };
         self.store.act(self.job, self.run, effect)?;
         self.note(&format!("does the {effect}"))?;
         self.step(Step::Acted)?;
         self.commit(effect)
     }
 
+    /// The lock on the workspace, or the run that has it.
+    fn lock(&self, mark: Option<&MarkGuard<'_>>) -> Result<Result<WorkspaceLock, String>> {
+        let workspace = self.workspace()?;
+        let started = Instant::now();
+        loop {
+            let lock = WorkspaceLock::take(&workspace, self.run).map_err(Error::io("workspace lock"))?;
+            // Who owns the job and finds it locked has displaced a monitor, which is about to see that. Without a mark
+            // there is no telling, and the workspace counts as half-merged at once.
+            if lock.is_ok() || mark.is_none() || started.elapsed() > LEAVING {
+                return Ok(lock);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Whether all gates are green.
     fn gates(&self, mark: Option<&MarkGuard<'_>>) -> Result<bool> {
-        for (number, gate) in self.engine.config.gates.iter().enumerate() {
+        let Some(kind) = self.kind()? else { return Ok(false) };
+        for (number, gate) in kind.gates.iter().enumerate() {
             self.step(Step::Gate(number))?;
             if let Some(mark) = mark {
                 mark.replace(self.stage(&gate.name));
             }
             let task = self.store.start_task(self.run, &gate.name)?;
+            self.progress();
             // The gate of a displaced monitor only gets in the way of its successor.
             let exit = self.run(&gate.command, || is_current(mark))?;
             self.store.end_task(task, &exit.to_string())?;
@@ -142,24 +184,57 @@ impl Monitor<'_> {
     }
 
     fn run(&self, command: &[String], wanted: impl Fn() -> bool) -> Result<Exit> {
-        Ok(gates::run(command, &self.workspace()?, self.engine.config.limits.process, wanted))
+        let Engine { supervisor, config, .. } = self.engine;
+        Ok(gates::run(supervisor, command, &self.workspace()?, config.limits.process, wanted))
+    }
+
+    /// While the job's process runs there is no mark by which we could be told that the job was reaped, so we look.
+    fn watch(&self) -> impl Fn() -> bool {
+        let next = Cell::new(Instant::now() + LOOK_EVERY);
+        move || {
+            if Instant::now() < next.get() {
+                return true;
+            }
+            next.set(Instant::now() + LOOK_EVERY);
+            // What cannot be read is no reason to end it.
+            self.store.is_own(self.job, self.run).unwrap_or(true)
+        }
     }
 
     fn workspace(&self) -> Result<PathBuf> {
         gates::workspace(self.engine.workspaces, self.job).map_err(Error::io("workspace"))
     }
 
+    /// `None` if the settings have changed since the job was submitted.
+    fn kind(&self) -> Result<Option<&Kind>> {
+        Ok(self.engine.config.kind(&self.store.kind(self.job)?))
+    }
+
     /// What the mark says of us.
     fn stage(&self, stage: &str) -> Finalizer {
-        Finalizer::new(Some(self.run), stage)
+        Finalizer::new(Some(self.run), stage).with_pulse(self.pulse.clone())
     }
 
     fn step(&self, step: Step) -> Result<()> {
-        (self.engine.hook)(&self.store, self.job, self.run, step)
+        (self.engine.hook)(self.store, self.job, self.run, step)
+    }
+
+    fn enter(&self, stage: &str, what: &str) -> Result<()> {
+        self.store.enter(self.job, self.run, stage, &self.name, what)?;
+        self.progress();
+        Ok(())
     }
 
     fn note(&self, what: &str) -> Result<()> {
-        self.store.note(Some(self.job), &format!("run {}", self.run), what)
+        self.store.note(Some(self.job), &self.name, what)?;
+        self.progress();
+        Ok(())
+    }
+
+    /// We got somewhere, and there may be something new to see.
+    fn progress(&self) {
+        self.pulse.beat();
+        self.engine.feed.changed();
     }
 }
 

@@ -5,12 +5,14 @@
 //! goes to the append-only ledger instead, *before* the state is committed, since no transaction spans
 //! both. That gap is why a store's compare-and-set alone does not prevent the incident.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::{Error, Result};
 
@@ -21,16 +23,21 @@ pub type RunId = u64;
 
 /// Marks an SQLite file as ours ("lvmk"), so that another program's is never written to.
 const APPLICATION_ID: i32 = 0x6c76_6d6b;
-const SCHEMA_VERSION: i32 = 1;
+/// What leads from each version of the schema to the next; an empty file is of version 0.
+const STEPS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
+/// What jobs are that say nothing else.
+pub const DEFAULT_KIND: &str = "default";
 /// How long to wait for a database that is locked while we open it, and later.
 const BUSY_OPENING: Duration = Duration::from_secs(1);
 const BUSY_WORKING: Duration = Duration::from_secs(10);
+/// More than there are statements in this file, so that each is prepared once per connection.
+const STATEMENTS: usize = 64;
 
 /// Defines an enum that is a text column.
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
 
         impl fmt::Display for $name {
@@ -121,6 +128,34 @@ pub struct Running {
     pub finished_for: Option<Duration>,
 }
 
+/// What there is to see of a queue.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// The store's clock.
+    pub now_ms: u64,
+    /// Jobs by state; a state that no job ever had may be missing.
+    pub counts: BTreeMap<State, u64>,
+    /// By job.
+    pub running: Vec<Shown>,
+}
+
+/// A running job, as people see it. What a bad row lacks is `None`.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The job.
+    pub job: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// The run that may end it.
+    pub run: Option<RunId>,
+    /// The stage that was written down last.
+    pub stage: Option<String>,
+    /// Age of the job.
+    pub running_ms: u64,
+    /// Age of the finish stamp.
+    pub finished_ms: Option<u64>,
+}
+
 /// One line of the timeline.
 #[derive(Clone, Debug)]
 pub struct Note {
@@ -141,7 +176,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Creates the schema in a new or empty file, and recognises a file that has it. Anything else is refused.
+    /// Creates the schema in a new or empty file, recognises a file that has it, and brings an older one of ours up to
+    /// date. Anything else is refused.
     pub fn open(path: &Path) -> Result<Self> {
         // Absolute, so that SQLite sees no special name (":memory:") and a child process the same file.
         let path = std::path::absolute(path).map_err(Error::io(format!("{}", path.display())))?;
@@ -156,18 +192,24 @@ impl Database {
     /// Whether the file has our schema now.
     fn prepare(&self) -> rusqlite::Result<bool> {
         let mut connection = self.connect(BUSY_OPENING)?;
+        // After a kill there may be much to write back, and with fsync: that need not be before the first answer.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let number = |sql| transaction.query_row(sql, [], |row| row.get::<_, i32>(0));
         let id = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
         let empty = number("SELECT COUNT(*) FROM sqlite_schema")? == 0;
-        match id {
-            (APPLICATION_ID, SCHEMA_VERSION) => {}
-            (0, 0) if empty => {
-                transaction.execute_batch(include_str!("schema.sql"))?;
-                transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        let version = match id {
+            (APPLICATION_ID, version @ 1..) => usize::try_from(version).ok(),
+            (0, 0) if empty => Some(0),
+            _ => None,
+        };
+        let Some(steps) = version.and_then(|version| STEPS.get(version..)) else { return Ok(false) };
+        if !steps.is_empty() {
+            for step in steps {
+                transaction.execute_batch(step)?;
             }
-            _ => return Ok(false),
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", STEPS.len() as i64)?;
         }
         transaction.commit()?;
         // Readers and the one writer do not wait for each other. A killed process loses nothing it committed.
@@ -187,6 +229,7 @@ impl Database {
     /// A connection that works on the jobs of `queue`; each thread has its own.
     pub fn store(&self, queue: &str) -> Result<Store> {
         let connection = self.connect(BUSY_WORKING)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(Store { connection, queue: queue.to_owned() })
     }
 
@@ -213,39 +256,68 @@ pub struct Store {
 impl Store {
     // Transitions.
 
-    /// Adds a job to the queue.
+    /// Adds a job of the default kind to the queue.
     pub fn enqueue(&self) -> Result<JobId> {
         self.insert("INSERT INTO jobs (queue, state) VALUES (?1, 'queued')", params![self.queue])
+    }
+
+    /// Adds `count` jobs of this kind to the queue: all of them, or none.
+    pub fn submit(&mut self, kind: &str, count: usize) -> Result<Vec<JobId>> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let jobs = {
+            let sql = "INSERT INTO jobs (queue, kind, state) VALUES (?1, ?2, 'queued') RETURNING id";
+            let mut insert = transaction.prepare_cached(sql)?;
+            (0..count)
+                .map(|_| insert.query_row(params![self.queue, kind], |row| row.get(0)))
+                .collect::<Result<_, _>>()?
+        };
+        transaction.commit()?;
+        Ok(jobs)
     }
 
     /// Takes a queued job and gives it a run; `None` if another monitor was faster.
     pub fn start(&mut self, job: JobId) -> Result<Option<RunId>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute("INSERT INTO runs (job_id) VALUES (?1)", [job])?;
-        let run = transaction.last_insert_rowid().unsigned_abs();
-        let taken = transaction.execute(
-            "UPDATE jobs SET state = 'running', run_id = ?2, started_at = ?3
-             WHERE id = ?1 AND state = 'queued'",
-            params![job, run, now()],
-        )?;
-        if taken == 0 {
-            return Ok(None); // dropping the transaction takes the run back
-        }
+        // Dropping the transaction takes the run back.
+        let Some(run) = started(&transaction, job)? else { return Ok(None) };
         transaction.commit()?;
         Ok(Some(run))
     }
 
-    /// Stamps that the process of `run` has exited: from now on the job is reapable.
-    pub fn finish(&self, run: RunId, exit_code: Option<i32>) -> Result<()> {
-        self.write("UPDATE runs SET finished_at = ?2, exit_code = ?3 WHERE id = ?1", params![run, now(), exit_code])
+    /// Takes the job that has been queued for longest, and gives it a run.
+    pub fn start_next(&mut self) -> Result<Option<(JobId, RunId)>> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let next = transaction
+            .prepare_cached("SELECT id FROM jobs WHERE queue = ?1 AND state = 'queued' ORDER BY id LIMIT 1")?
+            .query_row([&self.queue], |row| row.get(0))
+            .optional()?;
+        let Some(job) = next else { return Ok(None) };
+        let Some(run) = started(&transaction, job)? else { return Ok(None) };
+        transaction.commit()?;
+        Ok(Some((job, run)))
+    }
+
+    /// Writes down that `run` enters a stage, and in the timeline what led there.
+    pub fn enter(&self, job: JobId, run: RunId, stage: &str, who: &str, what: &str) -> Result<()> {
+        self.together(|| {
+            self.write("UPDATE runs SET stage = ?2 WHERE id = ?1", params![run, stage])?;
+            self.note(Some(job), who, what)
+        })
+    }
+
+    /// Stamps that the process of `run` has exited: from now on the job is reapable. Says whether it still is its job's run.
+    pub fn finish(&self, run: RunId, exit_code: Option<i32>) -> Result<bool> {
+        let sql = "UPDATE runs SET finished_at = ?2, exit_code = ?3, stage = 'stamped' WHERE id = ?1
+            AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = runs.job_id AND state = 'running' AND run_id = ?1)";
+        Ok(self.connection.prepare_cached(sql)?.execute(params![run, now(), exit_code])? == 1)
     }
 
     /// Gives a running job a new run that repeats the finalization of `old`; `None` if `old` no longer owns the job.
     pub fn redrive(&mut self, job: JobId, old: RunId) -> Result<Option<RunId>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute(
-            "INSERT INTO runs (job_id, finished_at, exit_code)
-             SELECT job_id, ?2, exit_code FROM runs WHERE id = ?1",
+            "INSERT INTO runs (job_id, finished_at, exit_code, stage)
+             SELECT job_id, ?2, exit_code, 'stamped' FROM runs WHERE id = ?1",
             params![old, now()],
         )?;
         let run = transaction.last_insert_rowid().unsigned_abs();
@@ -263,7 +335,7 @@ impl Store {
     /// Ends a job, if it is running and `run` is its own run. At most one caller is told `true`, ever.
     pub fn commit(&self, job: JobId, run: RunId, end: State) -> Result<bool> {
         let sql = "UPDATE jobs SET state = ?3 WHERE id = ?1 AND state = 'running' AND run_id = ?2";
-        Ok(self.connection.execute(sql, params![job, run, end])? == 1)
+        Ok(self.connection.prepare_cached(sql)?.execute(params![job, run, end])? == 1)
     }
 
     /// Writes down how a run ended.
@@ -278,7 +350,7 @@ impl Store {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute(
             "UPDATE runs SET ended_at = ?2, outcome = ?3
-             WHERE ended_at IS NULL AND job_id IN (SELECT id FROM jobs WHERE queue = ?1)",
+             WHERE ended_at IS NULL AND (SELECT queue FROM jobs WHERE jobs.id = job_id) = ?1",
             params![self.queue, now(), Outcome::Lost],
         )?;
         let jobs = transaction
@@ -294,7 +366,10 @@ impl Store {
 
     /// Writes down that a gate started.
     pub fn start_task(&self, run: RunId, gate: &str) -> Result<u64> {
-        self.insert("INSERT INTO tasks (run_id, gate, started_at) VALUES (?1, ?2, ?3)", params![run, gate, now()])
+        self.together(|| {
+            self.write("UPDATE runs SET stage = ?2 WHERE id = ?1", params![run, gate])?;
+            self.insert("INSERT INTO tasks (run_id, gate, started_at) VALUES (?1, ?2, ?3)", params![run, gate, now()])
+        })
     }
 
     /// Writes down how it ended.
@@ -352,15 +427,54 @@ impl Store {
         self.list(sql, params![self.queue], |row| Ok((row.get(0)?, running(row))))
     }
 
+    /// Counts by state, and the running jobs: all of one instant. What has ended is not read.
+    pub fn overview(&self) -> Result<Overview> {
+        self.together(|| {
+            let counts = self.counts()?;
+            let sql = "SELECT jobs.id, jobs.kind, jobs.run_id, runs.stage, jobs.started_at, runs.finished_at
+                FROM jobs LEFT JOIN runs ON runs.id = jobs.run_id
+                WHERE jobs.queue = ?1 AND jobs.state = 'running' ORDER BY jobs.id";
+            let now = now();
+            let running = self.list(sql, params![self.queue], |row| {
+                Ok(Shown {
+                    job: row.get(0)?,
+                    kind: row.get(1)?,
+                    run: row.get(2)?,
+                    stage: row.get(3)?,
+                    running_ms: row.get::<_, Option<u64>>(4)?.map_or(0, |then| now.saturating_sub(then)),
+                    finished_ms: row.get::<_, Option<u64>>(5)?.map(|then| now.saturating_sub(then)),
+                })
+            })?;
+            Ok(Overview { now_ms: now, counts, running })
+        })
+    }
+
+    /// Jobs by state. No job is read for it.
+    pub fn counts(&self) -> Result<BTreeMap<State, u64>> {
+        let sql = "SELECT state, jobs FROM tallies WHERE queue = ?1";
+        Ok(self.list(sql, params![self.queue], |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect())
+    }
+
+    /// The commands of which kind a job runs.
+    pub fn kind(&self, job: JobId) -> Result<String> {
+        self.ask("SELECT kind FROM jobs WHERE id = ?1", params![job])
+    }
+
     /// Where a job stands.
     pub fn state(&self, job: JobId) -> Result<State> {
         self.ask("SELECT state FROM jobs WHERE id = ?1", params![job])
     }
 
+    /// Whether `job` is running, and `run` is its own run.
+    pub fn is_own(&self, job: JobId, run: RunId) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND state = 'running' AND run_id = ?2)";
+        self.ask(sql, params![job, run])
+    }
+
     /// What was done outside for this job already, by whichever run.
     pub fn acted(&self, job: JobId) -> Result<Option<Effect>> {
         let sql = "SELECT effect FROM ledger WHERE job_id = ?1 ORDER BY id LIMIT 1";
-        Ok(self.connection.query_row(sql, [job], |row| row.get(0)).optional()?)
+        Ok(self.connection.prepare_cached(sql)?.query_row([job], |row| row.get(0)).optional()?)
     }
 
     /// Whether the process of this run's job exited with 0.
@@ -443,13 +557,22 @@ impl Store {
         self.list(sql, params![job], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
+    /// Does several things in one transaction, which one failure undoes.
+    fn together<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        // Not by `&mut self`, which the closure could not share. A transaction within another is an error, not a merger.
+        let transaction = self.connection.unchecked_transaction()?;
+        let done = work()?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
     fn insert(&self, sql: &str, values: &[&dyn ToSql]) -> Result<u64> {
-        self.connection.execute(sql, values)?;
+        self.write(sql, values)?;
         Ok(self.connection.last_insert_rowid().unsigned_abs())
     }
 
     fn write(&self, sql: &str, values: &[&dyn ToSql]) -> Result<()> {
-        self.connection.execute(sql, values)?;
+        self.connection.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }
 
@@ -459,16 +582,25 @@ impl Store {
         values: &[&dyn ToSql],
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
-        Ok(self.connection.prepare(sql)?.query_map(values, read)?.collect::<rusqlite::Result<_>>()?)
+        Ok(self.connection.prepare_cached(sql)?.query_map(values, read)?.collect::<rusqlite::Result<_>>()?)
     }
 
     fn ask<T: FromSql>(&self, sql: &str, values: &[&dyn ToSql]) -> Result<T> {
-        Ok(self.connection.query_row(sql, values, |row| row.get(0))?)
+        Ok(self.connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
     }
 }
 
+/// Gives a queued job a run and sets it running, within a transaction that is undone if another was faster.
+fn started(transaction: &Transaction<'_>, job: JobId) -> rusqlite::Result<Option<RunId>> {
+    transaction.prepare_cached("INSERT INTO runs (job_id) VALUES (?1)")?.execute([job])?;
+    let run = transaction.last_insert_rowid().unsigned_abs();
+    let sql = "UPDATE jobs SET state = 'running', run_id = ?2, started_at = ?3 WHERE id = ?1 AND state = 'queued'";
+    let taken = transaction.prepare_cached(sql)?.execute(params![job, run, now()])?;
+    Ok((taken == 1).then_some(run))
+}
+
 /// Milliseconds since the epoch: the store's clock, as rows outlive the process.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,28 +1,26 @@
-//! Every way to refuse, by the real binary: one clear line on stderr, exit code 2, nothing written.
+//! The command line, by the real binary. Every way to refuse: one clear line on stderr, exit code 2, nothing written.
 
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+mod common;
 
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Output;
+
+use common::{Place, QUICK, Server, TOKEN, refused};
 use orchestrator::store::Database;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 fn orchestrator(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_orchestrator")).args(arguments).output().unwrap()
+    common::orchestrator().args(arguments).output().unwrap()
 }
 
 #[track_caller]
 fn refuses(arguments: &[&str], reason: &str) {
-    let output = orchestrator(arguments);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.starts_with("orchestrator: "), "{stderr}");
-    assert!(stderr.contains(reason), "{stderr}");
+    refused(&orchestrator(arguments), reason);
 }
 
 /// Refuses a database, and leaves the file as it is.
@@ -147,4 +145,118 @@ fn limits_that_cannot_work() {
 #[test]
 fn missing_config() {
     refuses(&["--config", "no/such/file.toml"], "no/such/file.toml: No such file");
+}
+
+// The face of a service.
+
+#[track_caller]
+fn prints(arguments: &[&str]) -> String {
+    let output = common::orchestrator().args(arguments).env("ORCHESTRATOR_TOKEN", TOKEN).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert_eq!(output.status.code(), Some(0));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn help_of_the_subcommands() {
+    for (subcommand, options) in [
+        (
+            "serve",
+            &["--db", "--config", "--listen", "--token", "--workspaces", "orchestrator.db", "127.0.0.1:7447"][..],
+        ),
+        ("submit", &["--url", "--token", "--kind", "--count"]),
+        ("queue", &["--url", "--json"]),
+    ] {
+        let text = prints(&[subcommand, "--help"]);
+        assert!(options.iter().all(|option| text.contains(option)), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(prints(&["--help"]).contains(subcommand));
+    }
+}
+
+#[test]
+fn usage_of_the_subcommands() {
+    refuses(&["submit", "--count", "many"], "many");
+    refuses(&["submit", "--count", "-1"], "-1");
+    refuses(&["submit", "extra"], "extra");
+    refuses(&["submit", "--token", "two words"], "visible ASCII");
+    refuses(&["queue", "--token", "x"], "--token");
+    refuses(&["serve", "now"], "now");
+    refuses(&["--db", "x", "serve"], "serve");
+}
+
+#[test]
+fn submit_and_queue() {
+    let place = Place::new(&QUICK.replace("[kinds.held]", "[kinds.a-kind-with-quite-a-long-name]"));
+    let server = place.serve();
+    let url = server.url();
+    assert_eq!(
+        prints(&["queue", "--url", &url]),
+        "mode honor: 0 queued, 0 running\nended: 0 merged, 0 rolled back, 0 reaped\n"
+    );
+    assert_eq!(prints(&["submit", "--url", &url]), "1\n");
+    server.until_counts("merged", 1);
+    assert_eq!(prints(&["submit", "--url", &format!("{url}/"), "--kind", "gated", "--count", "3"]), "2\n3\n4\n");
+    assert_eq!(prints(&["submit", "--url", &url, "--kind", "a-kind-with-quite-a-long-name"]), "5\n");
+    server.until("all seen", |queue| {
+        let gated = queue["running"]["wait"].as_array();
+        let deferred = gated.is_some_and(|jobs| jobs.len() == 3 && jobs.iter().all(|job| job["deferred"].is_object()));
+        deferred && queue["running"]["process"][0].is_object()
+    });
+
+    let text = prints(&["queue", "--url", &url]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..2], ["mode honor: 0 queued, 4 running", "ended: 1 merged, 0 rolled back, 0 reaped"]);
+    assert_eq!(lines[3], "    job kind       stage         running finished owner       deferred");
+    for (line, job) in lines[4..7].iter().zip(2..) {
+        assert!(line.starts_with(&format!("{job:>7} gated      wait ")), "{text}");
+        assert!(line.contains(&format!(" run {job} ")) && line.ends_with("x owned"), "{text}");
+    }
+    assert!(lines[7].starts_with("      5 a-kind-wi~ process "), "{text}");
+    assert!(lines[7].ends_with(" - -           -"), "{text}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
+
+    let json: serde_json::Value = serde_json::from_str(&prints(&["queue", "--url", &url, "--json"])).unwrap();
+    assert_eq!((&json["counts"]["merged"], &json["active"]), (&1.into(), &3.into()));
+    place.go();
+}
+
+#[test]
+fn what_a_service_refuses() {
+    let place = Place::new(QUICK);
+    let server = place.serve();
+    let url = &server.url();
+    refuses(&["submit", "--url", url], "a token is needed");
+    refuses(&["submit", "--url", url, "--token", "wrong"], "not the token");
+    refuses(&["submit", "--url", url, "--token", TOKEN, "--kind", "none"], "no kind \"none\"");
+    refuses(&["submit", "--url", url, "--token", TOKEN, "--count", "101"], "from 1 to 100");
+    refuses(&["queue", "--url", &format!("{url}/elsewhere")], "there is nothing here");
+    assert_eq!(server.queue()["counts"]["queued"], 0);
+    drop(server);
+    refuses(&["queue", "--url", url], "onnection refused");
+    refuses(&["queue", "--url", "nonsense"], "nonsense: ");
+    refuses(&["queue", "--url", "https://127.0.0.1:1"], "https://127.0.0.1:1: ");
+    let server = Server::start(&mut place.command());
+    refuses(&["submit", "--url", &server.url(), "--token", TOKEN], "no token is set");
+}
+
+#[test]
+fn who_answers_is_not_an_orchestrator() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    for (answer, reason) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "not an orchestrator's answer"),
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello", "status 404"),
+        ("nonsense\r\n\r\n", &url),
+    ] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                use std::io::{Read, Write};
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            refuses(&["queue", "--url", &url], reason);
+        });
+    }
 }

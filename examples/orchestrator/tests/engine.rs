@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use livemark::{Finalizer, Mode, Reaper, Registry};
-use orchestrator::config::Config;
-use orchestrator::engine::{Engine, no_hook, wait_until};
+use orchestrator::config::{Config, REPLAY};
+use orchestrator::engine::{Engine, Shift, no_hook, wait_until};
+use orchestrator::feed::Feed;
 use orchestrator::reap;
 use orchestrator::store::{Database, Effect, Outcome, State, Store};
 use rusqlite::Connection;
@@ -23,6 +25,8 @@ struct Fixture {
     database: Database,
     config: Config,
     registry: Registry,
+    feed: Feed,
+    shift: Shift,
 }
 
 impl Fixture {
@@ -38,8 +42,10 @@ impl Fixture {
         fs::write(&path, toml).unwrap();
         Self {
             database: Database::open(&directory.path().join("jobs.db")).unwrap(),
-            config: Config::load(Some(&path)).unwrap(),
+            config: Config::load(Some(&path), REPLAY).unwrap(),
             registry: Registry::new(),
+            feed: Feed::default(),
+            shift: Shift::default(),
             directory,
         }
     }
@@ -55,6 +61,9 @@ impl Fixture {
             queue: QUEUE,
             config: &self.config,
             workspaces: self.directory.path(),
+            supervisor: Path::new(env!("CARGO_BIN_EXE_orchestrator")),
+            feed: &self.feed,
+            shift: &self.shift,
             hook: &no_hook,
         }
     }
@@ -64,7 +73,7 @@ impl Fixture {
         let mut store = self.store();
         let job = store.enqueue().unwrap();
         let run = store.start(job).unwrap().unwrap();
-        store.finish(run, Some(0)).unwrap();
+        assert!(store.finish(run, Some(0)).unwrap());
         job
     }
 
@@ -76,7 +85,7 @@ impl Fixture {
         thread::scope(|scope| {
             let (stop, stopped) = mpsc::channel();
             let (engine, reaper) = (&engine, &reaper);
-            let reaping = scope.spawn(move || reap::run(scope, engine, reaper, &stopped));
+            let reaping = scope.spawn(move || reap::run(scope, engine, reaper, stopped));
             let waited = wait_until("the reaper", LONG, || Ok(done(&store)));
             drop(stop);
             reaping.join().unwrap().unwrap();
@@ -114,7 +123,7 @@ fn a_red_gate_rolls_back() {
 #[test]
 fn a_failed_job_never_reaches_its_gates() {
     let mut fixture = Fixture::new("exit 0");
-    fixture.config.job.command = vec!["false".to_owned()];
+    fixture.config.default_kind.job.command = vec!["false".to_owned()];
     let job = fixture.store().enqueue().unwrap();
     fixture.engine().drain(Mode::Honor).unwrap();
     assert_eq!(fixture.store().state(job).unwrap(), State::RolledBack);
@@ -188,4 +197,46 @@ fn an_owned_job_is_left_alone_until_the_deadline() {
     assert!(!owner.is_current());
     assert_eq!(fixture.store().count_runs().unwrap(), 1);
     assert!(fixture.registry.is_empty(), "the reaper's own claim ends with the job");
+}
+
+#[test]
+fn a_job_that_is_reaped_while_its_process_runs_has_no_effect() {
+    let mut fixture = Fixture::new("exit 0");
+    fixture.config.default_kind.job.command = ["sleep", "600"].map(str::to_owned).into();
+    let job = fixture.store().enqueue().unwrap();
+    let counts = fixture.engine().drain(Mode::Honor).unwrap();
+    assert_eq!(counts.reaper.reaps_backstop, 1);
+    assert_eq!(fixture.store().state(job).unwrap(), State::Reaped);
+    assert_eq!(fixture.store().acted(job).unwrap(), None);
+    assert_eq!(fixture.store().count_outcomes(Outcome::Displaced).unwrap(), 1, "its monitor saw it");
+    assert!(fixture.registry.is_empty());
+}
+
+#[test]
+fn the_backstop_ends_a_job_as_what_was_done_for_it() {
+    let fixture = Fixture::new("exit 0");
+    let job = fixture.orphan();
+    let mut store = fixture.store();
+    store.act(job, store.running().unwrap().remove(0).1.unwrap().run, Effect::Merge).unwrap();
+    // An owner that hangs between acting and committing.
+    let owner = fixture.registry.mark(job, Finalizer::new(None, "commit"));
+    fixture.reap_until(|store| store.unfinished().unwrap() == 0);
+    assert_eq!(store.state(job).unwrap(), State::Merged);
+    assert!(!owner.is_current());
+    assert_eq!(store.count_diverged().unwrap(), 0);
+    assert!(store.requeue_running().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_said_of_jobs_is_forgotten_with_them() {
+    let fixture = Fixture::new("sleep 0.5");
+    for _ in 0..3 {
+        fixture.store().enqueue().unwrap();
+    }
+    fixture.engine().drain(Mode::Honor).unwrap();
+    let deferrals = fixture.feed.recent();
+    assert!(deferrals.len() >= 3 && deferrals.windows(2).all(|pair| pair[0].seq > pair[1].seq), "{deferrals:?}");
+    fixture.reap_until(|_| fixture.feed.listed_for().is_some_and(|listed| listed < Duration::from_millis(5)));
+    let left = format!("{:?}", fixture.feed);
+    assert!(!left.contains("times"), "{left}");
 }

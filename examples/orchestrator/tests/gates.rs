@@ -7,11 +7,15 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use orchestrator::gates::{Exit, WorkspaceLock, run, workspace};
+use orchestrator::gates::{Exit, WorkspaceLock, workspace};
 use rustix::process::{Pid, test_kill_process};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(30);
+
+fn run(command: &[String], directory: &Path, limit: Duration, wanted: impl Fn() -> bool) -> Exit {
+    orchestrator::gates::run(Path::new(env!("CARGO_BIN_EXE_orchestrator")), command, directory, limit, wanted)
+}
 
 fn shell(script: &str) -> Vec<String> {
     ["sh", "-c", script].map(str::to_owned).to_vec()
@@ -102,4 +106,42 @@ fn a_workspace_has_one_user() {
     let second = take(6).unwrap();
     assert_eq!(take(7).unwrap_err(), "6", "nothing is left of the longer number");
     drop(second);
+}
+
+#[test]
+fn what_a_command_leaves_running_ends_with_it() {
+    let directory = TempDir::new().unwrap();
+    let script = "(sleep 600 & echo $! > left; wait) & while [ ! -s left ]; do sleep 0.01; done; exit 7";
+    assert_eq!(run(&shell(script), directory.path(), LONG, || true), Exit::Code(7));
+    assert!(!exists(&directory.path().join("left")), "gone, not only about to go");
+}
+
+#[test]
+fn a_command_cannot_speak_for_its_supervisor() {
+    let directory = TempDir::new().unwrap();
+    assert_eq!(run(&shell("echo code 0; exit 3"), directory.path(), LONG, || true), Exit::Code(3));
+}
+
+#[test]
+fn a_command_waits_for_the_end_of_the_one_before_it() {
+    let directory = TempDir::new().unwrap();
+    let before = std::fs::File::create(directory.path().join("command.lock")).unwrap();
+    rustix::fs::flock(&before, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    thread::scope(|scope| {
+        let running = scope.spawn(|| run(&shell("touch ran"), directory.path(), LONG, || true));
+        thread::sleep(Duration::from_millis(300));
+        assert!(!directory.path().join("ran").exists());
+        drop(before);
+        assert_eq!(running.join().unwrap(), Exit::Code(0));
+    });
+    assert!(directory.path().join("ran").exists());
+
+    // Nor does it start when it is not wanted any more.
+    let before = std::fs::File::create(directory.path().join("command.lock")).unwrap();
+    rustix::fs::flock(&before, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let exit = run(&shell("touch again"), directory.path(), Duration::from_millis(100), || true);
+    assert_eq!(exit, Exit::TimedOut);
+    drop(before);
+    thread::sleep(Duration::from_millis(200));
+    assert!(!directory.path().join("again").exists());
 }

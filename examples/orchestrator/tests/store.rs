@@ -30,7 +30,7 @@ impl Fixture {
     fn finished(&mut self) -> (u64, u64) {
         let job = self.store.enqueue().unwrap();
         let run = self.store.start(job).unwrap().unwrap();
-        self.store.finish(run, Some(0)).unwrap();
+        assert!(self.store.finish(run, Some(0)).unwrap());
         (job, run)
     }
 
@@ -200,4 +200,135 @@ fn a_file_is_created_once_and_recognised_later() {
     let again = Database::open(fixture.database.path()).unwrap();
     assert_eq!(again.store(QUEUE).unwrap().state(job).unwrap(), State::Running);
     assert_eq!((again.begin_replay().unwrap(), again.begin_replay().unwrap()), (1, 2));
+}
+
+// Older files.
+
+/// A file as the first version made it, with a job in each state.
+fn first_version(path: &std::path::Path) -> Connection {
+    let connection = Connection::open(path).unwrap();
+    connection.execute_batch(include_str!("../src/schema-1.sql")).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA application_id = 0x6c766d6b; PRAGMA user_version = 1;
+             INSERT INTO jobs (id, queue, state) VALUES (1, 'test', 'queued'), (3, 'test', 'merged'), (4, 'test', 'merged');
+             INSERT INTO jobs (id, queue, state, started_at) VALUES (2, 'test', 'running', 1);
+             INSERT INTO runs (id, job_id) VALUES (1, 2);
+             UPDATE jobs SET run_id = 1 WHERE id = 2;",
+        )
+        .unwrap();
+    connection
+}
+
+fn schema(path: &std::path::Path) -> Vec<(String, String)> {
+    let connection = Connection::open(path).unwrap();
+    let mut statement =
+        connection.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").unwrap();
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn an_older_file_is_brought_up_to_date() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("old.db");
+    drop(first_version(&path));
+    let mut store = Database::open(&path).unwrap().store(QUEUE).unwrap();
+    assert_eq!(store.kind(1).unwrap(), "default");
+    let counts = [(State::Queued, 1), (State::Running, 1), (State::Merged, 2)];
+    assert_eq!(store.counts().unwrap(), counts.into());
+    assert_eq!(store.overview().unwrap().running[0].stage.as_deref(), Some("process"));
+    assert_eq!(store.requeue_running().unwrap(), [2]);
+    assert_eq!(store.submit("red", 2).unwrap(), [5, 6]);
+    assert_eq!(store.kind(6).unwrap(), "red");
+
+    // Once, and to what a new file has.
+    assert_eq!(Database::open(&path).unwrap().store(QUEUE).unwrap().queued().unwrap(), [1, 2, 5, 6]);
+    let new = directory.path().join("new.db");
+    Database::open(&new).unwrap();
+    assert_eq!(schema(&path), schema(&new));
+}
+
+#[test]
+fn an_older_file_that_cannot_be_brought_up_to_date_stays_as_it_is() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("old.db");
+    first_version(&path).execute_batch("CREATE TABLE tallies (mine INTEGER)").unwrap();
+    let before = schema(&path);
+    let error = Database::open(&path).unwrap_err().to_string();
+    assert!(error.contains("tallies already exists"), "{error}");
+    assert_eq!(schema(&path), before, "not half of it");
+    let version: i32 = Connection::open(&path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, 1);
+}
+
+#[test]
+fn tallies_are_what_counting_finds() {
+    let mut fixture = Fixture::new();
+    let jobs = fixture.store.submit("default", 30).unwrap();
+    for (number, &job) in jobs.iter().enumerate().skip(3) {
+        let run = fixture.store.start(job).unwrap().unwrap();
+        let end = [State::Merged, State::RolledBack, State::Reaped].get(number % 4).copied();
+        if let Some(end) = end {
+            assert!(fixture.store.commit(job, run, end).unwrap());
+        }
+    }
+    fixture.database.store("another").unwrap().enqueue().unwrap();
+    let check = |store: &Store| {
+        for (state, jobs) in store.counts().unwrap() {
+            assert_eq!(jobs, store.count_jobs(state).unwrap(), "{state}");
+        }
+        assert_eq!(store.counts().unwrap().values().sum::<u64>(), 30);
+    };
+    check(&fixture.store);
+    assert!(fixture.store.counts().unwrap()[&State::Running] > 0);
+    fixture.store.requeue_running().unwrap();
+    check(&fixture.store);
+    assert_eq!(fixture.store.counts().unwrap()[&State::Running], 0);
+}
+
+#[test]
+fn an_overview_reads_no_job_that_has_ended() {
+    let fixture = Fixture::new();
+    let plan = |sql: &str| -> String {
+        let raw = fixture.raw();
+        let mut statement = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+        steps.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    };
+    let running = plan(
+        "SELECT jobs.id FROM jobs LEFT JOIN runs ON runs.id = jobs.run_id WHERE jobs.queue = 'x' AND jobs.state = 'running' ORDER BY jobs.id",
+    );
+    assert!(running.contains("jobs_by_queue (queue=? AND state=?)") && !running.contains("SCAN"), "{running}");
+    let counts = plan("SELECT state, jobs FROM tallies WHERE queue = 'x'");
+    assert!(counts.contains("SEARCH tallies USING PRIMARY KEY (queue=?)"), "{counts}");
+}
+
+#[test]
+fn jobs_are_started_in_their_order_and_once() {
+    let mut fixture = Fixture::new();
+    let jobs = fixture.store.submit("default", 40).unwrap();
+    let first = fixture.store.start_next().unwrap().map(|(job, _)| job);
+    assert_eq!(first, Some(jobs[0]));
+    let started = at_once(&fixture.database, |_, store| {
+        let mut started = Vec::new();
+        while let Some((job, _)) = store.start_next().unwrap() {
+            started.push(job);
+        }
+        assert!(started.is_sorted());
+        started
+    });
+    let mut started: Vec<u64> = started.into_iter().flatten().collect();
+    started.sort_unstable();
+    assert_eq!(started, jobs[1..]);
+}
+
+#[test]
+fn the_stamp_of_a_run_that_is_not_the_jobs_own_is_refused() {
+    let mut fixture = Fixture::new();
+    let job = fixture.store.enqueue().unwrap();
+    let run = fixture.store.start(job).unwrap().unwrap();
+    assert!(fixture.store.is_own(job, run).unwrap());
+    assert!(fixture.store.commit(job, run, State::Reaped).unwrap());
+    assert!(!fixture.store.is_own(job, run).unwrap());
+    assert!(!fixture.store.finish(run, Some(0)).unwrap());
 }

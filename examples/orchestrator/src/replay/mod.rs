@@ -14,8 +14,9 @@ use std::time::Duration;
 use livemark::{Mode, Registry};
 
 use crate::config::Config;
-use crate::engine::{Counts, Engine, Hook, Step, wait_until};
+use crate::engine::{Counts, Engine, Hook, Shift, Step, wait_until};
 use crate::error::Result;
+use crate::feed::Feed;
 use crate::replay::report::Fact;
 use crate::store::{Database, Effect, JobId, Outcome, RunId, State, Store};
 
@@ -35,6 +36,8 @@ pub struct Replay<'a> {
     pub config_path: Option<&'a Path>,
     /// Jobs have their directories in here.
     pub workspaces: &'a Path,
+    /// This program's own file.
+    pub program: &'a Path,
 }
 
 /// Key, title, and what is done and found.
@@ -73,6 +76,9 @@ impl Replay<'_> {
             queue,
             config: self.config,
             workspaces: self.workspaces,
+            supervisor: self.program,
+            feed: &Feed::default(),
+            shift: &Shift::default(),
             hook,
         };
         let counts = engine.drain(mode)?;
@@ -93,7 +99,7 @@ impl Replay<'_> {
     }
 
     fn last_gate(&self) -> Step {
-        Step::Gate(self.config.gates.len() - 1)
+        Step::Gate(self.config.default_kind.gates.len() - 1)
     }
 }
 

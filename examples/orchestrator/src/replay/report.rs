@@ -53,7 +53,7 @@ impl fmt::Display for Expected {
 /// What is replayed, and under which limits.
 pub fn opening(out: &mut dyn Write, replay: &Replay<'_>) -> Result<()> {
     let limits = &replay.config.limits;
-    let gates: Vec<_> = replay.config.gates.iter().map(|gate| gate.name.as_str()).collect();
+    let gates: Vec<_> = replay.config.default_kind.gates.iter().map(|gate| gate.name.as_str()).collect();
     written((|| {
         writeln!(out, "The incident, replay {}", replay.number)?;
         writeln!(out, "  gates          {}", gates.join(", "))?;

@@ -1,7 +1,6 @@
 //! (e) The restart: this program is started again as a child process, killed during its
 //! finalizations, and started once more on the same file.
 
-use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,8 +8,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use livemark::{Mode, Registry};
 
 use crate::config::Config;
-use crate::engine::{Engine, Hook, REQUEUED, Step, no_hook, wait_until};
+use crate::engine::{Engine, Hook, REQUEUED, Shift, Step, no_hook, wait_until};
 use crate::error::{Error, Result};
+use crate::feed::Feed;
 use crate::reap;
 use crate::replay::report::Fact;
 use crate::replay::{PATIENCE, Replay, diverged, merged, rolled_back};
@@ -56,9 +56,16 @@ pub(super) fn killed(replay: &Replay<'_>, queue: &str) -> Result<Vec<Fact>> {
 
 /// What the child process does: works off `queue`. With `hold`, its monitors stop halfway, each at
 /// another place: before the job's process, among the gates, and between acting and committing.
-pub fn work(database: &Database, config: &Config, queue: &str, workspaces: &Path, hold: bool) -> Result<()> {
+pub fn work(
+    database: &Database,
+    config: &Config,
+    queue: &str,
+    workspaces: &Path,
+    program: &Path,
+    hold: bool,
+) -> Result<()> {
     let jobs = database.store(queue)?.queued()?;
-    let places = [Step::Started, Step::Gate(config.gates.len() - 1), Step::Acted];
+    let places = [Step::Started, Step::Gate(config.default_kind.gates.len() - 1), Step::Acted];
     let held: &Hook<'_> = &|store, job, run, step| {
         let place = jobs.iter().position(|&queued| queued == job).and_then(|index| places.get(index));
         if place == Some(&step) {
@@ -68,8 +75,18 @@ pub fn work(database: &Database, config: &Config, queue: &str, workspaces: &Path
         Ok(())
     };
     let hook = if hold { held } else { &no_hook };
-    let registry = &Registry::new();
-    Engine { registry, database, queue, config, workspaces, hook }.drain(Mode::Honor)?;
+    Engine {
+        registry: &Registry::new(),
+        database,
+        queue,
+        config,
+        workspaces,
+        supervisor: program,
+        feed: &Feed::default(),
+        shift: &Shift::default(),
+        hook,
+    }
+    .drain(Mode::Honor)?;
     Ok(())
 }
 
@@ -81,7 +98,7 @@ struct Life {
 impl Life {
     fn start(replay: &Replay<'_>, queue: &str, hold: bool) -> Result<Self> {
         let doing = "starting this program again";
-        let mut command = Command::new(env::current_exe().map_err(Error::io(doing))?);
+        let mut command = Command::new(replay.program);
         command.arg("--db").arg(replay.database.path());
         command.arg("--work").arg(queue).arg("--workspaces").arg(replay.workspaces);
         if let Some(path) = replay.config_path {

@@ -1,0 +1,195 @@
+//! The command-line face of a running service: submits jobs, and shows the queue to people (80 columns) or scripts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use minreq::Request;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::store::JobId;
+
+/// Where a service is, if nothing else is said.
+pub const URL: &str = "http://127.0.0.1:7447";
+/// Seconds until a service counts as not answering.
+const PATIENCE: u64 = 10;
+
+/// A running service.
+#[derive(Clone, Debug)]
+pub struct Client {
+    url: String,
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Submitted {
+    jobs: Vec<JobId>,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    error: String,
+}
+
+impl Client {
+    /// The service at `url`.
+    pub fn new(url: &str, token: Option<String>) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// Submits jobs, and tells their ids.
+    pub fn submit(&self, kind: Option<&str>, count: u64) -> Result<Vec<JobId>> {
+        let mut body = json!({ "count": count });
+        if let Some(kind) = kind {
+            body["kind"] = kind.into();
+        }
+        let mut request = minreq::post(format!("{}/jobs", self.url));
+        request = request.with_header("Content-Type", "application/json").with_body(body.to_string());
+        if let Some(token) = &self.token {
+            request = request.with_header("Authorization", format!("Bearer {token}"));
+        }
+        let answer = self.ask(request)?;
+        serde_json::from_str::<Submitted>(&answer).map(|submitted| submitted.jobs).map_err(|_| self.not_ours())
+    }
+
+    /// The queue, as JSON.
+    pub fn queue_json(&self) -> Result<String> {
+        self.ask(minreq::get(format!("{}/queue", self.url)))
+    }
+
+    /// The queue, for people.
+    pub fn queue(&self) -> Result<Queue> {
+        serde_json::from_str(&self.queue_json()?).map_err(|_| self.not_ours())
+    }
+
+    fn ask(&self, request: Request) -> Result<String> {
+        let failed = |reason: String| Error::Server { url: self.url.clone(), reason };
+        let answer = request.with_timeout(PATIENCE).send().map_err(|error| match error {
+            minreq::Error::IoError(error) => failed(error.to_string()),
+            other => failed(other.to_string()),
+        })?;
+        let body = answer.as_str().map_err(|_| self.not_ours())?;
+        if (200..300).contains(&answer.status_code) {
+            return Ok(body.to_owned());
+        }
+        Err(match serde_json::from_str::<Refused>(body) {
+            Ok(refused) => failed(refused.error),
+            Err(_) => failed(format!("status {}", answer.status_code)),
+        })
+    }
+
+    fn not_ours(&self) -> Error {
+        Error::Server { url: self.url.clone(), reason: "this is not an orchestrator's answer".to_owned() }
+    }
+}
+
+/// What the table shows of a queue. `Display` is that table.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Queue {
+    running: BTreeMap<String, Vec<Job>>,
+    counts: Counts,
+    policy: Policy,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Job {
+    job: JobId,
+    kind: String,
+    stage: String,
+    running_ms: u64,
+    finished_ms: Option<u64>,
+    owner: Option<Owner>,
+    deferred: Option<Deferred>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Owner {
+    run_id: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Deferred {
+    reason: String,
+    times: u64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Counts {
+    queued: u64,
+    running: u64,
+    merged: u64,
+    rolled_back: u64,
+    reaped: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Policy {
+    mode: String,
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { queued, running, merged, rolled_back, reaped } = self.counts;
+        writeln!(f, "mode {}: {queued} queued, {running} running", self.policy.mode)?;
+        writeln!(f, "ended: {merged} merged, {rolled_back} rolled back, {reaped} reaped")?;
+        let mut jobs: Vec<_> = self.running.values().flatten().collect();
+        jobs.sort_by_key(|job| job.job);
+        if !jobs.is_empty() {
+            writeln!(f, "\n{}", Line(["job", "kind", "stage", "running", "finished", "owner", "deferred"]))?;
+        }
+        for Job { job, kind, stage, running_ms, finished_ms, owner, deferred } in jobs {
+            let owner = match owner {
+                Some(Owner { run_id: Some(run) }) => format!("run {run}"),
+                Some(Owner { run_id: None }) => "a claim".to_owned(),
+                None => "-".to_owned(),
+            };
+            let deferred = deferred.as_ref().map_or_else(
+                || "-".to_owned(),
+                |Deferred { reason, times }| format!("{times}x {}", reason.replace('_', " ")),
+            );
+            let (job, running) = (job.to_string(), age(*running_ms));
+            let finished = finished_ms.map_or_else(|| "-".to_owned(), age);
+            writeln!(f, "{}", Line([&job, kind, stage, &running, &finished, &owner, &deferred]))?;
+        }
+        Ok(())
+    }
+}
+
+/// One line of the table: fits 80 columns, whatever it is given.
+struct Line<'a>([&'a str; 7]);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [job, kind, stage, running, finished, owner, deferred] = self.0;
+        let line = format!(
+            "{:>7} {:<10} {:<12} {:>8} {:>8} {:<11} {}",
+            job,
+            cut(kind, 10),
+            cut(stage, 12),
+            running,
+            finished,
+            cut(owner, 11),
+            cut(deferred, 18),
+        );
+        f.write_str(line.trim_end())
+    }
+}
+
+/// The beginning of what is too long.
+fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(columns.saturating_sub(1)).collect();
+    cut.push('~');
+    cut
+}
+
+fn age(ms: u64) -> String {
+    match ms / 1000 {
+        0..100 => format!("{}.{}s", ms / 1000, ms / 100 % 10),
+        seconds @ 100..6000 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        seconds => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}

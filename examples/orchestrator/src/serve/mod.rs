@@ -1,0 +1,239 @@
+//! The service: the same monitors and the same reaper, running continuously, with an HTTP face.
+
+mod access;
+mod events;
+mod lock;
+mod page;
+mod routes;
+mod view;
+
+use std::io::{Write, stdout};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::exit;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Builder};
+use std::time::Duration;
+use std::{env, fs};
+
+use livemark::{Mode, Reaper, Registry};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{Config, SERVE};
+use crate::engine::{Engine, no_hook};
+use crate::error::{Error, Result};
+use crate::reap::{self, complain};
+use crate::serve::access::Access;
+use crate::serve::lock::ServerLock;
+use crate::store::{Database, Store};
+
+/// The queue of the service's jobs. Replays have others, so the two can share a file.
+const QUEUE: &str = "main";
+/// Threads for what blocks on behalf of requests.
+const BLOCKING: usize = 8;
+/// How long connections may take to end when everything else has.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// What the command line says of a service.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The job store.
+    pub db: PathBuf,
+    /// Settings laid over the built-in ones.
+    pub config: Option<PathBuf>,
+    /// Address and port.
+    pub listen: String,
+    /// What a request must know to change anything.
+    pub token: Option<String>,
+    /// Jobs have their directories in here; beside the job store, if not given.
+    pub workspaces: Option<PathBuf>,
+}
+
+/// Everyone's marks. A process has one service, and a service one registry: a reaper that looked into another would find
+/// nobody and re-drive them all.
+static FINALIZING: Registry = Registry::new();
+
+/// What requests and threads share.
+struct Service {
+    engine: Engine<'static>,
+    reaper: Reaper<'static>,
+    stores: Stores,
+    access: Access,
+    metrics: PrometheusHandle,
+    /// One change of the policy at a time: each is laid over the one before.
+    changing_policy: Mutex<()>,
+    /// The newest state, for all who watch; computed only while somebody does.
+    newest: watch::Sender<Arc<str>>,
+    /// Set when streams are to end.
+    over: watch::Sender<bool>,
+}
+
+/// Serves until asked to end. What is still running then is left to the next start.
+pub fn run(options: Options) -> Result<()> {
+    let config = Config::load(options.config.as_deref(), SERVE)?;
+    let db = std::path::absolute(&options.db).map_err(Error::io(format!("{}", options.db.display())))?;
+    let _lock = ServerLock::take(&db)?;
+    let (listener, address) = listen(&options.listen)?;
+    let database = Database::open(&db)?;
+    let workspaces = workspaces(options.workspaces, &db)?;
+    let program = env::current_exe().map_err(Error::io("finding this program's own file"))?;
+
+    // Leaked: requests are handled by tasks and jobs by threads that live as long as the process, which nothing outlives.
+    let engine = Engine {
+        registry: &FINALIZING,
+        database: Box::leak(Box::new(database)),
+        queue: QUEUE,
+        config: Box::leak(Box::new(config)),
+        workspaces: Box::leak(workspaces.into_boxed_path()),
+        supervisor: Box::leak(program.into_boxed_path()),
+        feed: Box::leak(Box::default()),
+        shift: Box::leak(Box::default()),
+        hook: &no_hook,
+    };
+    let service: &'static Service = Box::leak(Box::new(Service {
+        reaper: Reaper::new(&FINALIZING, engine.config.policy(Mode::Honor)?),
+        stores: Stores { database: engine.database, idle: Mutex::default() },
+        access: Access::new(options.token, address),
+        metrics: routes::recorder(),
+        changing_policy: Mutex::default(),
+        newest: watch::Sender::new(Arc::default()),
+        over: watch::Sender::new(false),
+        engine,
+    }));
+    service.start_and_serve(listener, address)
+}
+
+fn listen(address: &str) -> Result<(TcpListener, SocketAddr)> {
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bind().map_err(|source| Error::Listen { address: address.to_owned(), source })
+}
+
+fn workspaces(given: Option<PathBuf>, db: &Path) -> Result<PathBuf> {
+    let path = given.unwrap_or_else(|| lock::beside(db, ".workspaces"));
+    let doing = format!("{}", path.display());
+    fs::create_dir_all(&path).and_then(|()| std::path::absolute(&path)).map_err(Error::io(doing))
+}
+
+impl Service {
+    fn start_and_serve(&'static self, listener: TcpListener, address: SocketAddr) -> Result<()> {
+        let Engine { config, shift, .. } = self.engine;
+        let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build();
+        let runtime = runtime.map_err(Error::io("starting the runtime"))?;
+        self.engine.recover(&mut self.engine.store()?)?;
+        thread::scope(|scope| {
+            let spawn = |name: &str, work: Box<dyn FnOnce() -> Result<()> + Send>| {
+                let thread = Builder::new().name(name.to_owned()).spawn_scoped(scope, || complain(work()));
+                thread.map(drop).map_err(Error::io("starting a thread"))
+            };
+            let (stop_reaper, stopped) = mpsc::channel();
+            let started = spawn("reaper", Box::new(|| reap::run(scope, &self.engine, &self.reaper, stopped)))
+                .and_then(|()| {
+                    (0..config.limits.monitors).try_for_each(|_| spawn("monitor", Box::new(|| self.engine.work())))
+                })
+                .and_then(|()| runtime.block_on(self.serve(listener, address, stop_reaper)));
+            match started {
+                // What has not ended yet is as if we had been killed: the next start queues it again.
+                Ok(false) => exit(0),
+                Ok(true) => Ok(()),
+                Err(error) => {
+                    shift.end();
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    /// Serves until a signal, then until the running jobs have ended. Whether they have.
+    async fn serve(
+        &'static self,
+        listener: TcpListener,
+        address: SocketAddr,
+        stop_reaper: mpsc::Sender<()>,
+    ) -> Result<bool> {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::io("listening"))?;
+        let mut signals = Signals::new().map_err(Error::io("waiting for signals"))?;
+        let mut over = self.over.subscribe();
+        let server = axum::serve(listener, routes::router(self)).with_graceful_shutdown(async move {
+            // Fails if the service is gone, and it is over then, too.
+            let _ = over.wait_for(|over| *over).await;
+        });
+        let server = tokio::spawn(server.into_future());
+        tokio::spawn(events::publish(self));
+        // A service goes on where nobody reads what it says.
+        let _ = self.announce(address);
+
+        signals.recv().await;
+        self.engine.shift.end();
+        // Nothing can be re-driven any more, so there is nothing to be judged.
+        drop(stop_reaper);
+        self.engine.feed.changed();
+        let idle = tokio::task::spawn_blocking(|| self.engine.shift.wait_idle(self.engine.config.limits.shutdown));
+        let idle = tokio::select! {
+            idle = idle => idle.unwrap_or(false),
+            number = signals.recv() => exit(128 + number),
+        };
+        self.over.send_replace(true);
+        // A client that does not go does not hold us up.
+        let _ = tokio::time::timeout(GOODBYE, server).await;
+        Ok(idle)
+    }
+
+    fn announce(&self, address: SocketAddr) -> std::io::Result<()> {
+        let mut out = stdout().lock();
+        writeln!(out, "listening on http://{address}/")?;
+        if !self.access.has_token() {
+            writeln!(out, "{}: jobs and policy cannot be changed", access::NO_TOKEN)?;
+        }
+        out.flush()
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The number of the next one.
+    async fn recv(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}
+
+/// Connections for requests, kept for the next one: opening one takes longer than most questions.
+struct Stores {
+    database: &'static Database,
+    idle: Mutex<Vec<Store>>,
+}
+
+impl Stores {
+    /// Does something that blocks; not for async threads.
+    fn with<T>(&self, work: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle().pop();
+        let mut store = kept.map_or_else(|| self.database.store(QUEUE), Ok)?;
+        let done = work(&mut store);
+        // After an error, better a new one.
+        if done.is_ok() {
+            idle().push(store);
+        }
+        done
+    }
+}

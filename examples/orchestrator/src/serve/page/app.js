@@ -1,0 +1,733 @@
+// The live page: one stream of events in, one small tree of elements out.
+//
+// Whatever comes from the server is text, and goes in by `textContent`. Rows are kept and filled again, never
+// rebuilt: hundreds of running jobs change a few strings and custom properties a frame.
+
+const byId = (id) => document.getElementById(id);
+
+/** An element with a class and children; strings become text. */
+function make(tag, className, ...children) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.append(...children);
+  return element;
+}
+
+/** Sets the text, if it is another one: an unchanged text costs no layout. */
+function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+// How numbers are said.
+
+const digits = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const timeOfDay = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
+const number = (value) => (value < 1e6 ? digits.format(value) : compact.format(value));
+
+// Between a number and its unit no line is broken.
+const UNIT = "\u00a0";
+
+/** An age that is counting: tenths first, then seconds, then minutes. */
+function age(ms) {
+  if (ms < 99_950) return `${(ms / 1000).toFixed(1)}${UNIT}s`;
+  const seconds = Math.round(ms / 1000);
+  if (seconds < 3600) return `${Math.floor(seconds / 60)}${UNIT}min${UNIT}${pad(seconds % 60)}${UNIT}s`;
+  return `${Math.floor(seconds / 3600)}${UNIT}h${UNIT}${pad(Math.floor(seconds / 60) % 60)}${UNIT}min`;
+}
+
+/** A limit, which stands still: as short as it can be said. */
+function limit(seconds) {
+  if (seconds >= 3600 && seconds % 3600 === 0) return `${seconds / 3600}${UNIT}h`;
+  if (seconds >= 120 && seconds % 60 === 0) return `${seconds / 60}${UNIT}min`;
+  return `${digits.format(seconds)}${UNIT}s`;
+}
+
+/** What a server's object has under a server's name; never what every object has. */
+const own = (object, key) => (object && Object.hasOwn(object, key) ? object[key] : undefined);
+
+const pad = (value) => String(value).padStart(2, "0");
+const short = (ms) => (ms < 1000 ? `${Math.round(ms / 10) * 10}${UNIT}ms` : age(ms));
+const some = (count, one) => `${number(count)} ${one}${count === 1 ? "" : "s"}`;
+const words = (name) => name.replaceAll("_", " ");
+
+// The server's clock, by which all ages are told.
+
+const clock = {
+  offset: undefined,
+  /** Of all events, the one that was quickest on its way tells the time best. */
+  heard(serverNow) {
+    const offset = serverNow - performance.now();
+    const steady = this.offset !== undefined && Math.abs(offset - this.offset) < 2000;
+    this.offset = steady ? Math.max(offset, this.offset - 5) : offset;
+  },
+  now() {
+    return performance.now() + this.offset;
+  },
+};
+
+// What is known.
+
+const MODES = {
+  honor: { name: "Honor" },
+  defer_all: { name: "Defer all", warning: "Defer all is in force: nothing is re-driven, only the backstop ends jobs." },
+  dry_run: { name: "Dry run", warning: "Dry run is in force: the reaper says its verdicts and does nothing." },
+  ignore: {
+    name: "Ignore",
+    warning: "Ignore is in force: the reaper does not ask who owns a job. Live ones are run a second time.",
+  },
+};
+const modeName = (mode) => own(MODES, mode)?.name ?? words(mode);
+
+let queue; // the last whole state
+let policy; // the policy in force
+let rendered = true; // whether the page shows `queue`
+
+/** The limits a running job is judged by, in milliseconds; no deadline is infinity. */
+function limitsOf(job) {
+  const rules = own(policy.stages, job.stage) ?? own(policy.stages, "finalize") ?? {};
+  const deadline = rules.no_backstop ? null : (rules.hard_deadline ?? policy.hard_deadline);
+  return {
+    grace: (rules.finalize_grace ?? policy.finalize_grace) * 1000,
+    deadline: deadline == null ? Infinity : deadline * 1000,
+  };
+}
+
+// Running jobs. A stage is a band of rows. A row outlives its job, and waits for the next one.
+
+/** Rows shown of one stage. */
+const SHOWN = 10;
+/** How long a row stays empty before the band shrinks, so that busy stages do not jump. */
+const LINGER = 3000;
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+class Bar {
+  constructor(...parts) {
+    this.parts = parts.map((name) => make("i", name));
+    this.element = make("div", "bar", make("div", "in", ...this.parts));
+    this.element.setAttribute("aria-hidden", "true"); // the caption says the same
+  }
+
+  fill(...shares) {
+    this.parts.forEach((part, at) => {
+      const share = Math.min(1, Math.max(0, shares[at])).toFixed(3);
+      if (part.share === share) return;
+      part.share = share;
+      part.style.setProperty("--part", share);
+    });
+  }
+}
+
+class Row {
+  constructor(stage) {
+    this.stage = stage;
+    this.job = undefined;
+    this.emptySince = -Infinity;
+    this.id = make("span", "id");
+    this.origin = make("span", "second");
+    this.whose = make("span", "whose");
+    this.held = make("span", "second");
+    this.finishedAge = make("b");
+    this.said = make("span", "second said-of");
+    this.finished = new Bar("within", "past");
+    this.finished.element.append(make("i", "tick"));
+    this.runningAge = make("b");
+    this.deadline = make("span", "second");
+    this.running = new Bar("whole");
+    this.element = make(
+      "tr",
+      "vacant",
+      make("td", "job", this.id, this.origin),
+      make("td", "owner", this.whose, this.held),
+      make("td", "finished", make("div", "gauge", this.finished.element, this.finishedAge), this.said),
+      make("td", "age", make("div", "gauge", this.running.element, this.runningAge), this.deadline),
+    );
+    this.element.setAttribute("role", "row");
+    for (const cell of this.element.children) cell.setAttribute("role", "cell");
+  }
+
+  show(job) {
+    const fresh = this.job?.job !== job.job;
+    this.job = job;
+    this.limits = limitsOf(job);
+    if (fresh) {
+      this.element.dataset.job = job.job;
+      say(this.id, `#${job.job}`);
+      if (!calm.matches) this.arrive();
+    }
+    say(this.origin, job.run == null ? job.kind : `${job.kind}, run ${job.run}`);
+    const { owner } = job;
+    const by = owner ? `${owner.run_id ?? ""}@${owner.stage}` : "";
+    if (fresh || by !== this.by) {
+      this.by = by;
+      this.whose.replaceChildren(...(owner ? holder(owner) : ["no owner"]));
+    }
+    say(this.deadline, Number.isFinite(this.limits.deadline) ? `of ${limit(this.limits.deadline / 1000)}` : "no backstop");
+    this.element.className = "";
+    this.spoken = undefined;
+  }
+
+  /** The job is no longer at this stage. Until the next one comes, the row says where it went. */
+  vacate(now, whereabouts) {
+    const at = whereabouts.get(this.job.job);
+    this.job = undefined;
+    this.by = undefined;
+    this.emptySince = now;
+    this.element.className = "vacant";
+    delete this.element.dataset.job;
+    this.whose.replaceChildren(...(at === undefined ? ["ended"] : ["went to ", make("code", "", at)]));
+    for (const told of [this.origin, this.held, this.finishedAge, this.said, this.runningAge, this.deadline]) {
+      told.textContent = "";
+    }
+    this.finished.fill(0, 0);
+    this.running.fill(0);
+  }
+
+  /** Nobody came. */
+  blank() {
+    say(this.id, "");
+    say(this.whose, "");
+  }
+
+  /** A short wash of colour: the text is legible all the time. */
+  arrive() {
+    const wash = getComputedStyle(this.element).getPropertyValue("--calm-wash");
+    this.element.animate({ backgroundColor: [wash, "transparent"] }, { duration: 600, easing: "ease-out" });
+  }
+
+  /** Lets the ages go on: `passed` is the time since the state was told. */
+  tick(passed) {
+    const { job, limits } = this;
+    if (!job) return;
+    const running = job.running_ms + passed;
+    const finished = job.finished_ms == null ? undefined : job.finished_ms + passed;
+    const past = finished > limits.grace;
+    const held = job.owner ? job.owner.age_ms + passed : undefined;
+
+    say(this.runningAge, age(running));
+    this.running.fill(running / limits.deadline);
+    this.flag("near-end", running > 0.8 * limits.deadline);
+
+    this.flag("nobody", !job.owner);
+    if (job.owner) {
+      const { pulse_age_ms: pulse, generation } = job.owner;
+      const beat = pulse == null ? "" : ` · pulse ${short(pulse + passed)}`;
+      say(this.held, `gen. ${generation} · ${age(held)}${beat}`);
+      this.held.classList.toggle("old-pulse", pulse != null && policy.stale_after != null && pulse + passed > policy.stale_after * 1000);
+    } else {
+      say(this.held, finished === undefined ? "its process runs" : "");
+    }
+
+    this.flag("none-yet", finished === undefined);
+    this.flag("late", past && (job.deferred || job.owner));
+    this.flag("alone", past && !job.deferred && !job.owner);
+    say(this.finishedAge, finished === undefined ? "–" : age(finished));
+    // The right part of the bar is full when the backstop comes, which goes by the age of the job.
+    const left = limits.deadline - (running - (finished ?? 0)) - limits.grace;
+    const over = past ? (Number.isFinite(left) ? (finished - limits.grace) / Math.max(left, 1) : 1) : 0;
+    this.finished.fill(finished === undefined ? 0 : finished / limits.grace, over);
+    this.explain(past, held);
+  }
+
+  /** Beside the age: the grace, or why the job is left alone past it. */
+  explain(past, held) {
+    const { job, limits } = this;
+    const { deferred, owner } = job;
+    const heldFor = owner ? age(held) : "";
+    const spoken = `${past}|${deferred?.reason}|${heldFor}|${this.by}|${policy.mode}`;
+    if (spoken === this.spoken) {
+      return;
+    }
+    this.spoken = spoken;
+    const start = past ? "past grace, " : "";
+    if (deferred?.reason === "owned" && owner) {
+      this.said.replaceChildren(`${start}deferred: owned by `, ...holder(owner), ` for ${heldFor}`);
+    } else if (deferred) {
+      say(this.said, `${start}deferred: ${own(REASONS, deferred.reason) ?? words(deferred.reason)}`);
+    } else if (past && owner) {
+      say(this.said, policy.mode === "ignore" ? "past grace: Ignore does not ask who owns it" : "past grace, owned");
+    } else if (past) {
+      say(this.said, policy.mode === "dry_run" ? "past grace, no owner: would be re-driven" : "past grace, no owner: to be re-driven");
+    } else {
+      say(this.said, job.finished_ms == null ? "not finished" : `of ${limit(limits.grace / 1000)} grace`);
+    }
+  }
+
+  flag(name, on) {
+    this.element.classList.toggle(name, Boolean(on));
+  }
+}
+
+const REASONS = {
+  claim_conflict: "somebody marked it in that instant",
+  boot_grace: "the reaper has only just started",
+  defer_all: "defer all is in force",
+};
+
+/** "run 12 at `test`", as nodes. */
+function holder({ run_id: run, stage }) {
+  return [run == null ? "the reaper’s claim at " : `run ${run} at `, make("code", "", stage)];
+}
+
+class Stage {
+  constructor(name) {
+    this.count = make("span", "stage-count");
+    this.head = make("th", "stage", make("span", "stage-name", name), this.count);
+    this.head.scope = "rowgroup";
+    this.head.setAttribute("role", "rowheader");
+    this.rows = [new Row(this)];
+    this.rows[0].element.prepend(this.head);
+    this.element = make("tbody", "", this.rows[0].element);
+    this.element.setAttribute("role", "rowgroup");
+    this.element.dataset.stage = name;
+  }
+
+  /** Jobs keep their rows; a new one takes the first free row. */
+  update(jobs, whereabouts, now) {
+    const listed = new Map(jobs.map((job) => [job.job, job]));
+    for (const row of this.rows) {
+      if (!row.job) continue;
+      const job = listed.get(row.job.job);
+      listed.delete(row.job.job);
+      if (job) row.show(job);
+      else row.vacate(now, whereabouts);
+    }
+    for (const job of listed.values()) {
+      let free = this.rows.find((row) => !row.job);
+      if (!free) {
+        if (this.rows.length === SHOWN) break;
+        free = new Row(this);
+        this.rows.push(free);
+        this.element.append(free.element);
+      }
+      free.show(job);
+    }
+    this.settle(now);
+    const more = jobs.length - this.rows.filter((row) => row.job).length;
+    const shown = jobs.length === 0 ? "none" : number(jobs.length - more);
+    say(this.count, more > 0 ? `${shown} and ${number(more)} more` : shown);
+    this.head.rowSpan = this.rows.length;
+  }
+
+  /** Gives back the last rows once nobody came for them; when all is quiet, closes the gaps and sorts by job. */
+  settle(now) {
+    const waits = (row) => !row.job && now - row.emptySince <= LINGER;
+    while (this.rows.length > 1 && !this.rows.at(-1).job && !waits(this.rows.at(-1))) this.rows.pop().element.remove();
+    const empty = this.rows.filter((row) => !row.job);
+    const quiet = !empty.some(waits);
+    for (const row of empty) {
+      if (!waits(row)) row.blank();
+    }
+    this.element.classList.toggle("idle", quiet && empty.length === this.rows.length);
+    if (!quiet || empty.length === 0 || this.rows.length === 1) return;
+    const jobs = this.rows.flatMap((row) => row.job ?? []).sort((a, b) => a.job - b.job);
+    const kept = Math.max(1, jobs.length);
+    for (const row of this.rows.splice(kept)) row.element.remove();
+    jobs.forEach((job, at) => this.rows[at].show(job));
+  }
+}
+
+const stages = new Map();
+const table = byId("running").querySelector("table");
+
+const ENDS = new Map([["process", -2], ["finalize", -1], ["commit", Infinity]]);
+
+/** In the order of the server's pipeline; without one, as first seen between what every job begins and ends with. */
+function placeStages() {
+  const told = queue.stages ?? [];
+  const known = [...new Set([...told, ...stages.keys(), ...Object.keys(queue.running)])];
+  if (known.every((name) => stages.has(name))) return;
+  const rank = new Map(known.map((name, at) => [name, ENDS.get(name) ?? at]));
+  if (told.length === 0) known.sort((a, b) => rank.get(a) - rank.get(b));
+  for (const name of known) {
+    if (!stages.has(name)) stages.set(name, new Stage(name));
+  }
+  // Only what stands in the wrong place is moved.
+  let previous = table.tHead;
+  for (const name of known) {
+    const { element } = stages.get(name);
+    if (previous.nextElementSibling !== element) previous.after(element);
+    previous = element;
+  }
+  byId("running-empty").hidden = known.length > 0;
+}
+
+// Deferrals.
+
+/** Deferrals kept on the page; the server tells no more. */
+const KEPT = 50;
+const deferrals = new Map(); // by number and time, since a restarted server counts from one again
+const deferralKey = (deferral) => `${deferral.seq} ${deferral.at_ms}`;
+
+function addDeferral(deferral) {
+  const key = deferralKey(deferral);
+  if (deferrals.has(key)) return false;
+  const { reason, owner, at_ms: at } = deferral;
+  const badge = make("span", "badge", words(reason));
+  badge.dataset.reason = reason;
+  const time = make("time", "", timeOfDay.format(at));
+  time.dateTime = new Date(at).toISOString();
+  const head = make("p", "head", make("span", "id", `#${deferral.job}`), badge);
+  if (owner) head.append(make("span", "second", ...holder(owner)));
+  head.append(time);
+  const element = make("li", "", head, make("p", "text", deferral.text));
+  deferrals.set(key, { deferral, element });
+
+  const older = [...byId("deferral-list").children].find((item) => newer(deferral, item.deferral));
+  element.deferral = deferral;
+  byId("deferral-list").insertBefore(element, older ?? null);
+  return true;
+}
+
+const newer = (a, b) => a.at_ms > b.at_ms || (a.at_ms === b.at_ms && a.seq > b.seq);
+
+/** The whole list as the server tells it, and what came after it was told. */
+function updateDeferrals() {
+  const told = new Set(queue.deferrals.map(deferralKey));
+  const fresh = queue.deferrals.filter(addDeferral);
+  for (const [key, { deferral, element }] of deferrals) {
+    if (!told.has(key) && deferral.at_ms < queue.now_ms - 1000) {
+      deferrals.delete(key);
+      element.remove();
+    }
+  }
+  trimDeferrals();
+  return fresh;
+}
+
+function trimDeferrals() {
+  const list = byId("deferral-list");
+  while (list.children.length > KEPT) {
+    deferrals.delete(deferralKey(list.lastElementChild.deferral));
+    list.lastElementChild.remove();
+  }
+  byId("deferrals-empty").hidden = list.children.length > 0;
+}
+
+/** Said aloud at most this often, however many there are. */
+const ANNOUNCE_EVERY = 8000;
+let unsaid = [];
+let announcing = false;
+
+function announce(fresh) {
+  unsaid.push(...fresh);
+  if (announcing || unsaid.length === 0) return;
+  announcing = true;
+  const [last] = [...unsaid].sort((a, b) => b.at_ms - a.at_ms);
+  const latest = `job ${last.job}, ${words(last.reason)}`;
+  say(byId("announcer"), unsaid.length === 1 ? `Deferred: ${latest}.` : `${unsaid.length} deferrals, the last: ${latest}.`);
+  unsaid = [];
+  setTimeout(() => {
+    announcing = false;
+    announce([]);
+  }, ANNOUNCE_EVERY);
+}
+
+// Counters, and the policy in force.
+
+const counters = Object.fromEntries(
+  [...document.querySelectorAll("[data-count]")].map((element) => [element.dataset.count, element]),
+);
+
+function count(name, value) {
+  say(counters[name].querySelector("dd"), number(value ?? 0));
+  counters[name].classList.toggle("none", !value);
+}
+
+function updateCounters() {
+  const { counts, reaper } = queue;
+  count("queued", counts.queued);
+  count("running", counts.running);
+  count("owned", queue.active);
+  count("merged", counts.merged);
+  count("rolled_back", counts.rolled_back);
+  count("reaped", counts.reaped);
+  count("sweeps", reaper.sweeps);
+  count("defers", reaper.finalizer_defers_total);
+  count("redrives", reaper.redrives);
+  count("conflicts", reaper.claim_conflicts);
+  count("lost", reaper.reaps_worker_lost);
+  count("backstop", reaper.reaps_backstop);
+}
+
+const modeForm = byId("mode-form");
+const radios = [...modeForm.elements.mode];
+const chosen = () => radios.find((radio) => radio.checked)?.value;
+
+function choose(mode) {
+  for (const radio of radios) radio.checked = radio.value === mode;
+  offer();
+}
+
+/** What the button would do. */
+function offer() {
+  const mode = chosen();
+  const button = byId("apply");
+  const change = mode !== undefined && policy !== undefined && mode !== policy.mode;
+  // Not `disabled`: that would take the focus away from under the user's hands.
+  button.setAttribute("aria-disabled", String(!change));
+  button.classList.toggle("danger", change && mode === "ignore");
+  say(button, change ? `Put ${modeName(mode)} in force` : "Put in force");
+}
+
+function enforce(next) {
+  const before = policy;
+  policy = next;
+  const { mode } = policy;
+  // A choice that is not yet sent is the user's, and stays.
+  if (before === undefined || chosen() === before.mode || chosen() === undefined) choose(mode);
+  else offer();
+  for (const label of modeForm.querySelectorAll(".mode")) {
+    label.querySelector(".tag").hidden = label.dataset.mode !== mode;
+  }
+  const chip = byId("in-force");
+  chip.hidden = false;
+  chip.dataset.mode = mode;
+  say(byId("in-force-mode"), modeName(mode));
+  warn();
+  if (JSON.stringify(before) !== JSON.stringify(policy)) showLimits();
+}
+
+/** What a user must not overlook, above everything else. */
+function warn() {
+  const ending = queue?.shutting_down ? "The service is shutting down: no job is started any more." : undefined;
+  const told = [own(MODES, policy.mode)?.warning, ending].filter(Boolean).join(" ");
+  const warning = byId("warning");
+  warning.hidden = told === "";
+  warning.dataset.mode = policy.mode;
+  say(warning, told);
+}
+
+const LIMITS = { finalize_grace: "Grace", hard_deadline: "Hard deadline", lost_grace: "Lost grace", boot_grace: "Boot grace", stale_after: "Stale after" };
+
+function showLimits() {
+  const list = byId("limits");
+  list.replaceChildren();
+  for (const [key, name] of Object.entries(LIMITS)) {
+    const unset = policy[key] == null;
+    const value = make("dd", unset ? "unset" : "", unset ? (key === "hard_deadline" ? "no backstop" : "none") : limit(policy[key]));
+    list.append(make("dt", "", name), value);
+  }
+  for (const [stage, rules] of Object.entries(policy.stages ?? {})) {
+    const differs = Object.entries(LIMITS).filter(([key]) => rules[key] != null && rules[key] !== policy[key]);
+    const said = differs.map(([key, name]) => `${name.toLowerCase()} ${limit(rules[key])}`);
+    if (rules.no_backstop && !policy.no_backstop) said.push("no backstop");
+    said.unshift(rules.marks ? "monitors mark" : "monitors do not mark");
+    list.append(make("dt", "of-stage", "At ", make("code", "", stage), ` ${said.join(", ")}.`));
+  }
+}
+
+function updateKinds() {
+  const select = byId("kind");
+  const kinds = queue.kinds ?? [];
+  const shown = [...select.options].map((option) => option.value);
+  if (kinds.length === 0 || kinds.join("\n") === shown.join("\n")) return;
+  const { value } = select;
+  select.replaceChildren(...kinds.map((kind) => new Option(kind, kind)));
+  if (kinds.includes(value)) select.value = value;
+}
+
+// Drawing.
+
+/** Time between two steps of the ages. */
+const STEP = 100;
+let drawn = 0;
+
+function draw(now) {
+  requestAnimationFrame(draw);
+  if (queue === undefined || link.state !== "live") return; // what is not news does not age
+  if (!rendered) {
+    rendered = true;
+    const first = stages.size === 0;
+    enforce(queue.policy);
+    placeStages();
+    const running = Object.values(queue.running).flat();
+    const whereabouts = new Map(running.map((job) => [job.job, job.stage]));
+    for (const [name, stage] of stages) stage.update(own(queue.running, name) ?? [], whereabouts, now);
+    const fresh = updateDeferrals();
+    if (!first) announce(fresh);
+    updateCounters();
+    updateKinds();
+    const deferred = running.filter((job) => job.deferred).length;
+    document.title = `${number(queue.counts.running)} running${deferred > 0 ? `, ${deferred} deferred` : ""} · orchestrator`;
+  } else if (now - drawn < (calm.matches ? 10 * STEP : STEP)) {
+    return;
+  }
+  drawn = now;
+  const passed = Math.max(0, clock.now() - queue.now_ms);
+  for (const stage of stages.values()) {
+    for (const row of stage.rows) row.tick(passed);
+  }
+}
+
+// The connection. The server says something every 2 s at least: silence is a fault too.
+
+const SILENCE = 6000;
+const RETRY = [500, 1000, 2000, 4000];
+
+const link = {
+  state: "connecting",
+  source: undefined,
+  heardAt: undefined, // by performance.now()
+  attempts: 0,
+  openedAt: 0,
+
+  open() {
+    this.source?.close();
+    this.openedAt = performance.now();
+    this.source = new EventSource("/events");
+    this.source.addEventListener("queue", (event) => {
+      queue = JSON.parse(event.data);
+      rendered = false;
+      clock.heard(queue.now_ms);
+      this.attempts = 0;
+      this.heardAt = performance.now();
+      this.become("live");
+    });
+    this.source.addEventListener("deferral", (event) => {
+      const deferral = JSON.parse(event.data);
+      if (addDeferral(deferral)) announce([deferral]);
+      trimDeferrals();
+    });
+    // The browser's own way to try again gives up on some answers, and cannot be hurried.
+    this.source.addEventListener("error", () => this.retry());
+  },
+
+  retry() {
+    this.source.close();
+    this.become(this.heardAt === undefined ? "connecting" : "reconnecting");
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.open(), RETRY[Math.min(this.attempts, RETRY.length - 1)]);
+    this.attempts += 1;
+  },
+
+  become(state) {
+    if (state === this.state) return;
+    this.state = state;
+    byId("link").dataset.state = state;
+    say(byId("link-text"), state);
+    byId("page").classList.toggle("stale", state === "reconnecting");
+    this.tellLoss();
+  },
+
+  tellLoss() {
+    const strip = byId("lost");
+    const lost = this.state === "reconnecting" || (this.state === "connecting" && this.attempts > 0);
+    strip.hidden = !lost;
+    if (!lost) return;
+    if (queue === undefined) {
+      say(strip, "The server does not answer. Trying again.");
+    } else {
+      const silent = Math.round((performance.now() - this.heardAt) / 1000);
+      say(strip, `Connection lost. What you see is of ${timeOfDay.format(queue.now_ms)}, ${some(silent, "second")} ago. Trying again.`);
+    }
+  },
+
+  watch() {
+    const last = this.state === "live" ? this.heardAt : this.openedAt;
+    if (performance.now() - last > SILENCE && this.source.readyState !== EventSource.CLOSED) this.retry();
+    this.tellLoss();
+  },
+};
+
+// Control.
+
+const token = byId("token");
+const KEY = "orchestrator-token";
+
+/** Storage may be refused; then the field itself has to do. */
+function stored(change) {
+  try {
+    return change(sessionStorage);
+  } catch {
+    return undefined;
+  }
+}
+
+token.value = stored((storage) => storage.getItem(KEY)) ?? "";
+token.addEventListener("input", () => {
+  stored((storage) => (token.value ? storage.setItem(KEY, token.value) : storage.removeItem(KEY)));
+  refuseToken("");
+});
+byId("token-form").addEventListener("submit", (event) => event.preventDefault());
+
+function refuseToken(why) {
+  say(byId("token-error"), why);
+  if (why) token.setAttribute("aria-invalid", "true");
+  else token.removeAttribute("aria-invalid");
+}
+
+/** Sends a change. The answer's JSON, or an error to be shown; a refused token is shown by its field. */
+async function send(method, path, body) {
+  const headers = { "Content-Type": "application/json" };
+  if (/[^\x21-\x7e]/.test(token.value)) {
+    refuseToken("A token has visible ASCII characters only, and no spaces.");
+    token.focus();
+    throw new Error("Not sent.");
+  }
+  if (token.value) headers.Authorization = `Bearer ${token.value}`;
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: JSON.stringify(body), cache: "no-store" });
+  } catch {
+    throw new Error("The server cannot be reached.");
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (response.status === 401) {
+    refuseToken(`${token.value ? "Refused" : "A token is needed"}: ${answer.error ?? "the token is not the server’s"}`);
+    token.focus();
+    throw new Error("Refused: see the token.");
+  }
+  refuseToken("");
+  if (!response.ok) throw new Error(answer.error ?? `The server answers ${response.status}.`);
+  return answer;
+}
+
+/** Runs one change at a time, and says how it went. */
+function sender(form, said, change) {
+  let busy = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (busy) return;
+    busy = true;
+    said.className = "said";
+    say(said, "");
+    try {
+      say(said, await change());
+      said.classList.add("good");
+    } catch (error) {
+      say(said, error.message);
+      said.classList.add("bad");
+    }
+    busy = false;
+  });
+}
+
+modeForm.addEventListener("change", () => {
+  say(byId("mode-said"), "");
+  offer();
+});
+sender(modeForm, byId("mode-said"), async () => {
+  const mode = chosen();
+  if (mode === undefined || mode === policy?.mode) return "";
+  try {
+    enforce(await send("PUT", "/policy", { mode }));
+  } catch (error) {
+    if (policy) choose(policy.mode);
+    throw error;
+  }
+  choose(policy.mode);
+  return `${modeName(policy.mode)} is in force.`;
+});
+
+sender(byId("submit-form"), byId("submit-said"), async () => {
+  const { jobs } = await send("POST", "/jobs", { count: byId("count").valueAsNumber, kind: byId("kind").value });
+  const ids = jobs.length === 1 ? `job ${jobs[0]}` : `jobs ${jobs[0]} to ${jobs.at(-1)}`;
+  return `Submitted ${ids}.`;
+});
+
+link.open();
+setInterval(() => link.watch(), 1000);
+addEventListener("online", () => link.state === "live" || link.open());
+requestAnimationFrame(draw);

@@ -1,0 +1,275 @@
+//! A real server of the real binary, and a client that says exactly what it is told to.
+
+#![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub const TOKEN: &str = "open-sesame";
+/// Longer than anything takes that works.
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// Two gates that take no time, and two kinds that wait for what the test does.
+pub const QUICK: &str = "
+job.command = ['true']
+gates = [{ name = 'one', command = ['true'] }, { name = 'two', command = ['true'] }]
+[limits]
+finalize_grace = 0.2
+hard_deadline = 60
+sweep_every = 0.02
+process = 60
+shutdown = 20
+[kinds.red]
+gates = [{ name = 'one', command = ['false'] }]
+[kinds.held]
+job.command = ['sh', '-c', 'echo $$ > pid; while [ ! -e ../../go ]; do sleep 0.02; done']
+[kinds.gated]
+gates = [{ name = 'wait', command = ['sh', '-c', 'echo $$ > pid; while [ ! -e ../../go ]; do sleep 0.02; done'] }]
+";
+
+/// A directory for a server, with a settings file.
+pub struct Place {
+    pub directory: TempDir,
+}
+
+impl Place {
+    pub fn new(settings: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("settings.toml"), settings).unwrap();
+        Self { directory }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn db(&self) -> PathBuf {
+        self.path("jobs.db")
+    }
+
+    /// `serve`, not started yet.
+    pub fn command(&self) -> Command {
+        let mut command = orchestrator();
+        command.current_dir(self.directory.path()).args(["serve", "--db", "jobs.db", "--config", "settings.toml"]);
+        command.args(["--listen", "127.0.0.1:0", "--workspaces", "work"]);
+        command
+    }
+
+    /// A server with a token.
+    pub fn serve(&self) -> Server {
+        Server::start(self.command().args(["--token", TOKEN]))
+    }
+
+    /// Lets the jobs that wait for it go on.
+    pub fn go(&self) {
+        fs::write(self.path("go"), "").unwrap();
+    }
+
+    pub fn raw(&self) -> Connection {
+        Connection::open(self.db()).unwrap()
+    }
+
+    pub fn count(&self, sql: &str) -> u64 {
+        self.raw().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// The id of the process that a job of kind `held` or `gated` wrote down.
+    pub fn pid_of(&self, job: u64) -> Pid {
+        let path = self.path(&format!("work/job-{job}/pid"));
+        wait_for("the job's process", || fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n')));
+        Pid::from_raw(fs::read_to_string(path).unwrap().trim().parse().unwrap()).unwrap()
+    }
+}
+
+/// The binary, without what the caller's environment says.
+pub fn orchestrator() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
+    command.env_remove("ORCHESTRATOR_TOKEN").stdin(Stdio::null());
+    command
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    pub child: Child,
+    /// What it says after its address.
+    pub out: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Server {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let Some(address) = line.strip_prefix("listening on http://").and_then(|rest| rest.strip_suffix("/\n")) else {
+            let _ = child.kill();
+            let mut error = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+            panic!("it said {line:?}, and {error:?}");
+        };
+        let address = address.to_owned();
+        Self { child, out, address }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn port(&self) -> &str {
+        self.address.rsplit_once(':').unwrap().1
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        self.ask("GET", path, &[], "")
+    }
+
+    /// A request as it should be.
+    pub fn change(&self, method: &str, path: &str, body: &str) -> Response {
+        let token = format!("Authorization: Bearer {TOKEN}");
+        self.ask(method, path, &[&token, "Content-Type: application/json"], body)
+    }
+
+    pub fn submit(&self, body: &str) -> Vec<u64> {
+        let response = self.change("POST", "/jobs", body);
+        assert_eq!(response.status, 201, "{response:?}");
+        serde_json::from_value(response.json()["jobs"].clone()).unwrap()
+    }
+
+    pub fn queue(&self) -> Value {
+        let response = self.get("/queue");
+        assert_eq!(response.status, 200, "{response:?}");
+        response.json()
+    }
+
+    /// Waits until the queue is so.
+    pub fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let mut queue = Value::Null;
+        let started = Instant::now();
+        while started.elapsed() < LONG {
+            queue = self.queue();
+            if condition(&queue) {
+                return queue;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("never {what}: {queue:#}");
+    }
+
+    pub fn until_counts(&self, state: &str, jobs: u64) -> Value {
+        self.until(&format!("{jobs} {state}"), |queue| queue["counts"][state] == jobs)
+    }
+
+    pub fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Response {
+        let host = format!("Host: {}", self.address);
+        let length = format!("Content-Length: {}", body.len());
+        let mut all = vec![host.as_str(), "Connection: close"];
+        if !body.is_empty() || method != "GET" {
+            all.push(&length);
+        }
+        all.extend(headers);
+        self.say(&format!("{method} {path} HTTP/1.1\r\n{}\r\n\r\n{body}", all.join("\r\n")))
+    }
+
+    /// Sends just these bytes, and reads until the server closes.
+    pub fn say(&self, request: &str) -> Response {
+        let mut stream = self.connect();
+        // A refusal may come, and the connection end, before all of it is sent.
+        let sent = stream.write_all(request.as_bytes());
+        let mut bytes = Vec::new();
+        let read = stream.read_to_end(&mut bytes);
+        assert!(!bytes.is_empty(), "no response: {sent:?}, {read:?}");
+        Response::parse(&String::from_utf8(bytes).unwrap())
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end, and tells how it ended and what it said to stderr.
+    pub fn ended(&mut self) -> (ExitStatus, String) {
+        wait_for("the server's end", || self.child.try_wait().unwrap().is_some());
+        let mut error = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut error).unwrap();
+        }
+        (self.child.wait().unwrap(), error)
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Response {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header =
+            |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+        Self { status, headers: lines.filter_map(header).collect(), body: body.to_owned() }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.header("content-type"), "application/json", "{self:?}");
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+#[track_caller]
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < LONG, "never: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A command that cannot do it says why in one line, and nothing else.
+#[track_caller]
+pub fn refused(output: &Output, reason: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("orchestrator: ") && stderr.contains(reason), "{stderr}");
+}
