@@ -1,50 +1,157 @@
-//! Rounds over the subjects, and what is made of their times.
+//! Rounds over the subjects, and what is made of their figures.
 
-use std::hint::black_box;
-use std::time::Instant;
+use std::sync::Arc;
+use std::thread;
 
-use crate::record::Row;
-use crate::subjects::subjects;
+use crate::jobs::Jobs;
+use crate::record::{Figure, Row};
+use crate::threads::stay_on_core;
+use crate::workloads::{Group, Measured, Sample, subjects};
 
-/// Every subject in each round, so that whatever else the machine does falls on all of them. Each is run once to have its
-/// data in the caches, as in a hot loop, and then timed; the first one is another in each round.
+/// The subject that ratios are to, and the one that is the limit.
+pub const OURS: &str = "livemark";
+pub const LIMIT: &str = "unsynchronised map";
+
+/// After so many rounds all subjects are built anew: where their memory lies, and the seeds of their hashers, make some
+/// faster or slower for as long as they live.
+const ROUNDS_OF_ONE_BUILD: usize = 8;
+
+/// What a subject gave, round by round.
+struct Taken {
+    subject: &'static str,
+    note: &'static str,
+    workloads: Vec<(&'static str, Vec<Result<f64, &'static str>>)>,
+    /// Why there is nothing.
+    skipped: Option<&'static str>,
+}
+
+/// Every subject in each round, so that whatever else the machine does falls on all of them; the first one is another in
+/// each round.
 ///
 /// # Panics
 ///
 /// If a subject gives a wrong answer.
-pub fn measure(owned: u64, rounds: usize) -> Vec<Row> {
-    let mut subjects = subjects(owned);
-    let mut times: Vec<Vec<f64>> = vec![Vec::with_capacity(rounds); subjects.len()];
-    for round in 0..rounds {
-        for turn in 0..subjects.len() {
-            let place = (round + turn) % subjects.len();
-            let (subject, times) = (&mut subjects[place], &mut times[place]);
-            black_box((subject.run)());
-            let start = Instant::now();
-            let successes = black_box((subject.run)());
-            times.push(start.elapsed().as_secs_f64() * 1e9 / subject.workload.operations as f64);
-            assert_eq!(successes, subject.workload.successes, "{}, {}", subject.workload.name, subject.name);
+pub fn measure(group: Group, jobs: &Arc<Jobs>, rounds: usize) -> Vec<Row> {
+    let rounds: Vec<usize> = (0..group.rounds(rounds)).collect();
+    let mut taken: Vec<Taken> = Vec::new();
+    for rounds in rounds.chunks(ROUNDS_OF_ONE_BUILD) {
+        // Here, as some ask how many cores there are for them: a thread that stays on one core is told of one.
+        let mut subjects = subjects(group, jobs);
+        if taken.is_empty() {
+            taken.extend(subjects.iter().map(|subject| Taken::new(&**subject)));
         }
+        let subjects = &mut subjects;
+        let taken = &mut taken;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                // Memory is not a matter of cores, but of how many there are for some.
+                if group != Group::Memory {
+                    stay_on_core(0);
+                }
+                for round in rounds {
+                    for turn in 0..subjects.len() {
+                        let place = (round + turn) % subjects.len();
+                        taken[place].add(subjects[place].round(group));
+                    }
+                }
+            });
+        });
     }
-    let row = |(subject, mut times): (_, Vec<f64>)| {
-        times.sort_by(f64::total_cmp);
-        let [p10, median, p90] = [0.1, 0.5, 0.9].map(|part| times[((rounds - 1) as f64 * part) as usize]);
-        Row::new(owned, subject, [median, p10, p90])
-    };
-    let mut rows: Vec<Row> = subjects.iter().zip(times).map(row).collect();
-    for place in 0..rows.len() {
-        let Row { workload, against, .. } = &rows[place];
-        let base = rows.iter().find(|row| row.workload == *workload && row.subject == *against);
-        rows[place].ratio = rows[place].median / base.expect("measured in the same run").median;
-    }
-    rows
+    rows(group, jobs.owned.len(), &taken)
 }
 
-/// The rows of one number of owned jobs, as a table.
-pub fn print(owned: u64, rows: &[Row]) {
-    println!("\n{owned} owned jobs: ns per operation");
-    println!("{:14} {:14} {:>8} {:>8} {:>8}   ratio", "", "", "median", "p10", "p90");
-    for Row { workload, subject, median, p10, p90, against, ratio, .. } in rows {
-        println!("{workload:14} {subject:14} {median:8.2} {p10:8.2} {p90:8.2}   {ratio:.2}x {against}");
+impl Taken {
+    fn new(subject: &dyn Measured) -> Self {
+        Self { subject: subject.name(), note: subject.note(), workloads: Vec::new(), skipped: None }
+    }
+
+    fn add(&mut self, round: Result<Vec<Sample>, &'static str>) {
+        match round {
+            Err(why) => self.skipped = Some(why),
+            Ok(samples) => {
+                for Sample { workload, value } in samples {
+                    match self.workloads.iter_mut().find(|(name, _)| *name == workload) {
+                        Some((_, values)) => values.push(value),
+                        None => self.workloads.push((workload, vec![value])),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The median and the spread, or why there is none.
+    fn figure(&self, workload: &str) -> Result<Figure, &'static str> {
+        let (_, values) =
+            self.workloads.iter().find(|(name, _)| *name == workload).ok_or(self.skipped.unwrap_or("none"))?;
+        let mut values = values.iter().copied().collect::<Result<Vec<f64>, _>>()?;
+        values.sort_by(f64::total_cmp);
+        let [p10, median, p90] =
+            [0.1, 0.5, 0.9].map(|part| values[((values.len() - 1) as f64 * part).round() as usize]);
+        Ok(Figure { median, p10, p90 })
+    }
+}
+
+fn rows(group: Group, owned: usize, taken: &[Taken]) -> Vec<Row> {
+    let workloads = taken.iter().find(|taken| taken.subject == OURS).expect("one of them").workloads.iter();
+    let rows_of = |workload: &'static str| {
+        let median =
+            |of: &str| taken.iter().find(|taken| taken.subject == of)?.figure(workload).ok().map(|of| of.median);
+        let (ours, limit) = (median(OURS), median(LIMIT));
+        taken.iter().map(move |taken| {
+            let figure = taken.figure(workload);
+            let ratio = |to: Option<f64>| Some(figure.ok()?.median / to?).filter(|ratio| ratio.is_finite());
+            Row {
+                owned: owned as u64,
+                group: group.name().to_owned(),
+                workload: workload.to_owned(),
+                subject: taken.subject.to_owned(),
+                figure: figure.ok(),
+                to_ours: ratio(ours),
+                to_limit: ratio(limit),
+                note: figure
+                    .err()
+                    .unwrap_or(if workload.contains("batch") || workload.contains("sweep") { taken.note } else { "" })
+                    .to_owned(),
+            }
+        })
+    };
+    workloads.flat_map(|(workload, _)| rows_of(workload)).collect()
+}
+
+/// The rows of one group as a table: the medians, and how many times ours they are.
+pub fn print(title: &str, rows: &[Row]) {
+    let Some(first) = rows.first() else { return };
+    println!("\n{} owned jobs: {title} (times ours)", first.owned);
+    let mut workloads: Vec<&str> = rows.iter().map(|row| &*row.workload).collect();
+    workloads.dedup();
+    print!("{:20}", "");
+    for workload in &workloads {
+        print!(" {:>22}", workload.get(..22).unwrap_or(workload));
+    }
+    println!("  spread");
+    for of in rows.iter().filter(|row| row.workload == first.workload) {
+        print!("{:20}", of.subject);
+        let mut spread = 0.0_f64;
+        for workload in &workloads {
+            let row = rows.iter().find(|row| row.workload == *workload && row.subject == of.subject);
+            let cell = row.and_then(|row| {
+                let figure = row.figure?;
+                spread = spread.max((figure.p90 - figure.p10) / figure.median.max(1e-9));
+                let ratio = row.to_ours.map_or(String::new(), |ratio| format!(" ({ratio:.2})"));
+                Some(format!("{}{ratio}", short(figure.median)))
+            });
+            print!(" {:>22}", cell.as_deref().unwrap_or("-"));
+        }
+        println!("  {:.0} %", spread * 100.0);
+    }
+}
+
+fn short(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        ..0.01 => format!("{value:.0e}"),
+        ..9.95 => format!("{value:.2}"),
+        ..99.5 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
     }
 }

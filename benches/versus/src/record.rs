@@ -1,53 +1,84 @@
 //! The csv: what was measured, after `# name: value` lines that say on what, and when.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
-use crate::subjects::Subject;
-
-const COLUMNS: &str = "owned,workload,subject,median_ns,p10_ns,p90_ns,against,ratio";
+const COLUMNS: &str = "owned,group,workload,subject,median,p10,p90,times_livemark,times_limit,note";
 
 pub struct Record {
     pub header: Vec<(String, String)>,
     pub rows: Vec<Row>,
 }
 
+/// A subject under a workload: see [`Group`](crate::workloads::Group) for the units.
 pub struct Row {
     pub owned: u64,
+    pub group: String,
     pub workload: String,
     pub subject: String,
+    pub figure: Option<Figure>,
+    /// How many times livemark's median the median is, and the unsynchronised map's.
+    pub to_ours: Option<f64>,
+    pub to_limit: Option<f64>,
+    /// Why there is no figure, or how it was come by.
+    pub note: String,
+}
+
+/// The median of the rounds, and their spread.
+#[derive(Clone, Copy)]
+pub struct Figure {
     pub median: f64,
     pub p10: f64,
     pub p90: f64,
-    /// The subject that `ratio` is a multiple of, under the same workload.
-    pub against: String,
-    pub ratio: f64,
 }
 
 impl Row {
-    pub fn new(owned: u64, subject: &Subject, [median, p10, p90]: [f64; 3]) -> Self {
-        let (workload, against) = (subject.workload.name.into(), subject.workload.against.into());
-        Self { owned, workload, subject: subject.name.into(), median, p10, p90, against, ratio: f64::NAN }
-    }
-
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.split(',').collect();
-        let [owned, workload, subject, median, p10, p90, against, ratio] = fields[..] else { return None };
-        let number = |field: &str| field.parse().ok().filter(|number: &f64| number.is_finite());
+        let [owned, group, workload, subject, median, p10, p90, to_ours, to_limit, note] = fields[..] else {
+            return None;
+        };
+        let number = |field: &str| match field {
+            "" => Some(None),
+            _ => field.parse().ok().filter(|number: &f64| number.is_finite()).map(Some),
+        };
+        let figure = match (number(median)?, number(p10)?, number(p90)?) {
+            (Some(median), Some(p10), Some(p90)) => Some(Figure { median, p10, p90 }),
+            (None, None, None) => None,
+            _ => return None,
+        };
         Some(Self {
             owned: owned.parse().ok()?,
+            group: group.into(),
             workload: workload.into(),
             subject: subject.into(),
-            median: number(median)?,
-            p10: number(p10)?,
-            p90: number(p90)?,
-            against: against.into(),
-            ratio: number(ratio)?,
+            figure,
+            to_ours: number(to_ours)?,
+            to_limit: number(to_limit)?,
+            note: note.into(),
         })
     }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { owned, group, workload, subject, figure, to_ours, to_limit, note } = self;
+        let number = |number: Option<f64>| number.map_or(String::new(), short);
+        let [median, p10, p90] =
+            [figure.map(|of| of.median), figure.map(|of| of.p10), figure.map(|of| of.p90)].map(number);
+        let [to_ours, to_limit] = [*to_ours, *to_limit].map(number);
+        write!(f, "{owned},{group},{workload},{subject},{median},{p10},{p90},{to_ours},{to_limit},{note}")
+    }
+}
+
+/// With four digits at least, as few allocations in many look-ups are not none.
+fn short(number: f64) -> String {
+    let digits = if number == 0.0 { 0.0 } else { (3.0 - number.abs().log10().floor()).clamp(0.0, 9.0) };
+    format!("{number:.*}", digits as usize)
 }
 
 impl Record {
@@ -57,8 +88,8 @@ impl Record {
             let _ = writeln!(csv, "# {name}: {value}");
         }
         let _ = writeln!(csv, "{COLUMNS}");
-        for Row { owned, workload, subject, median, p10, p90, against, ratio } in &self.rows {
-            let _ = writeln!(csv, "{owned},{workload},{subject},{median:.3},{p10:.3},{p90:.3},{against},{ratio:.3}");
+        for row in &self.rows {
+            let _ = writeln!(csv, "{row}");
         }
         csv
     }
@@ -77,11 +108,29 @@ impl Record {
         self.header.iter().find(|(other, _)| other == name).map_or("unknown", |(_, value)| value)
     }
 
-    /// The median of one subject under one workload.
-    pub fn median(&self, owned: u64, workload: &str, subject: &str) -> Result<f64, String> {
+    /// The subjects, in the order of the run.
+    pub fn subjects(&self) -> Vec<&str> {
+        let mut subjects = Vec::new();
+        for row in &self.rows {
+            if !subjects.contains(&&*row.subject) {
+                subjects.push(&row.subject);
+            }
+        }
+        subjects
+    }
+
+    /// The numbers of owned jobs.
+    pub fn sizes(&self) -> Vec<u64> {
+        let mut sizes: Vec<u64> = self.rows.iter().map(|row| row.owned).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+
+    /// The median of one subject under one workload, if it was measured.
+    pub fn median(&self, owned: u64, workload: &str, subject: &str) -> Option<f64> {
         let row = |row: &&Row| row.owned == owned && row.workload == workload && row.subject == subject;
-        let found = self.rows.iter().find(row).ok_or_else(|| format!("no row for {owned},{workload},{subject}"))?;
-        Ok(found.median)
+        Some(self.rows.iter().find(row)?.figure?.median)
     }
 }
 
@@ -110,6 +159,21 @@ pub fn circumstances(root: &Path, rounds: usize) -> Vec<(String, String)> {
         ("commit", commit),
         ("date", output("date", &["-u", "+%Y-%m-%d"])),
         ("rounds", Some(rounds.to_string())),
+        ("clock", Some(clock())),
     ];
     facts.map(|(name, value)| (name.to_owned(), value.unwrap_or_else(|| "unknown".to_owned()))).into()
+}
+
+/// What a reading of the clock takes, and how finely it tells times apart.
+fn clock() -> String {
+    const READINGS: u32 = 100_000;
+    let (start, mut last, mut step) = (Instant::now(), Instant::now(), Duration::MAX);
+    for _ in 0..READINGS {
+        let now = Instant::now();
+        step = step.min(now - last).max(Duration::from_nanos(1));
+        if now > last {
+            last = now;
+        }
+    }
+    format!("{} ns a reading; in steps of {} ns", (start.elapsed() / READINGS).as_nanos(), step.as_nanos())
 }

@@ -1,0 +1,87 @@
+//! What this is about.
+
+use std::hint::black_box;
+use std::mem;
+
+use livemark::{Finalizer, MarkGuard, Registry};
+
+use crate::subject::{Batch, Session, Subject, count};
+
+pub struct Livemark(Box<Registry>);
+
+pub struct LivemarkSession<'s> {
+    registry: &'s Registry,
+    guards: Vec<MarkGuard<'s>>,
+}
+
+impl Subject for Livemark {
+    const NAME: &'static str = "livemark";
+    const BATCH: Batch = Batch::Pin;
+
+    type Session<'s> = LivemarkSession<'s>;
+
+    fn new(_: usize) -> Self {
+        Self(Box::default())
+    }
+
+    fn session(&self) -> LivemarkSession<'_> {
+        LivemarkSession { registry: &self.0, guards: Vec::new() }
+    }
+
+    fn fill(&self, jobs: &[u64], finalizer: &Finalizer) {
+        for job in jobs {
+            mem::forget(self.0.mark(*job, finalizer.clone()));
+        }
+    }
+}
+
+impl Session for LivemarkSession<'_> {
+    #[inline]
+    fn is_active(&mut self, job: u64) -> bool {
+        self.registry.is_active(&job)
+    }
+
+    #[inline]
+    fn count_active(&mut self, jobs: &[u64]) -> usize {
+        let mut reader = self.registry.reader();
+        count(jobs, |job| reader.is_active(job))
+    }
+
+    fn during_batch<R>(&mut self, job: u64, act: impl FnOnce() -> R) -> R {
+        let mut reader = self.registry.reader();
+        black_box(reader.is_active(&job));
+        let result = act();
+        black_box(reader.is_active(&job));
+        result
+    }
+
+    #[inline]
+    fn while_marked(&mut self, job: u64, finalizer: &Finalizer, act: impl FnOnce(&mut Self)) -> bool {
+        let guard = self.registry.mark(job, finalizer.clone());
+        act(self);
+        guard.clear()
+    }
+
+    fn take_over(&mut self, jobs: &[u64], finalizer: &Finalizer) {
+        self.guards = jobs.iter().map(|job| self.registry.mark(*job, finalizer.clone())).collect();
+    }
+
+    #[inline]
+    fn hand_over(&mut self, place: usize, _: u64, finalizer: &Finalizer) -> bool {
+        self.guards[place].replace(finalizer.clone())
+    }
+
+    #[inline]
+    fn snapshot(&mut self) -> usize {
+        black_box(self.registry.snapshot()).len()
+    }
+}
+
+impl Drop for LivemarkSession<'_> {
+    /// The marks stay, as the peers' do.
+    fn drop(&mut self) {
+        for guard in self.guards.drain(..) {
+            mem::forget(guard);
+        }
+    }
+}
