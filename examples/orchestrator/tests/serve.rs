@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Place, QUICK, Server, TOKEN, refused, wait_for};
+use common::{Place, QUICK, Server, TOKEN, outcome, refused, wait_for};
 use orchestrator::store::Database;
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -57,7 +57,7 @@ fn port_in_use() {
     let place = Place::new(QUICK);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = place.command().args(["--listen", &address]).output().unwrap();
+    let output = outcome(place.command().args(["--listen", &address]));
     refused(&output, &format!("cannot listen on {address}: Address already in use"));
     assert!(!place.db().exists(), "the database is opened only by who can serve it");
 }
@@ -66,7 +66,7 @@ fn port_in_use() {
 fn bad_addresses() {
     let place = Place::new(QUICK);
     for address in ["nonsense", "127.0.0.1", "127.0.0.1:99999", "", "256.0.0.1:80"] {
-        let output = place.command().args(["--listen", address]).output().unwrap();
+        let output = outcome(place.command().args(["--listen", address]));
         refused(&output, &format!("cannot listen on {address}: "));
     }
 }
@@ -75,11 +75,11 @@ fn bad_addresses() {
 fn second_server_on_the_same_database() {
     let place = Place::new(QUICK);
     let server = place.serve();
-    let output = place.command().output().unwrap();
+    let output = outcome(&mut place.command());
     refused(&output, &format!("another orchestrator serves it (process {})", server.child.id()));
     // By another name of the same file, too.
     let db = place.path("../").join(place.directory.path().file_name().unwrap()).join("jobs.db");
-    refused(&place.command().arg("--db").arg(db).output().unwrap(), "another orchestrator serves it");
+    refused(&outcome(place.command().arg("--db").arg(db)), "another orchestrator serves it");
     assert_eq!(server.submit("{}"), [1], "the first one does not mind");
     server.until_counts("merged", 1);
     server.kill();
@@ -90,19 +90,19 @@ fn second_server_on_the_same_database() {
 fn databases_that_cannot_be_used() {
     let place = Place::new(QUICK);
     fs::write(place.db(), "no database at all, but quite some text").unwrap();
-    refused(&place.command().output().unwrap(), "not a database");
+    refused(&outcome(&mut place.command()), "not a database");
     assert_eq!(fs::read_to_string(place.db()).unwrap(), "no database at all, but quite some text");
 
     fs::remove_file(place.db()).unwrap();
     Connection::open(place.db()).unwrap().execute_batch("CREATE TABLE jobs (id INTEGER PRIMARY KEY);").unwrap();
     let before = fs::read(place.db()).unwrap();
-    refused(&place.command().output().unwrap(), "another program");
+    refused(&outcome(&mut place.command()), "another program");
     assert_eq!(fs::read(place.db()).unwrap(), before);
 
     fs::remove_file(place.db()).unwrap();
     fs::create_dir(place.db()).unwrap();
-    refused(&place.command().output().unwrap(), "unable to open database file");
-    let output = place.command().args(["--db", "no/such/jobs.db"]).output().unwrap();
+    refused(&outcome(&mut place.command()), "unable to open database file");
+    let output = outcome(place.command().args(["--db", "no/such/jobs.db"]));
     refused(&output, "no such directory");
 }
 
@@ -117,9 +117,9 @@ fn options_that_make_no_sense() {
         (["--config", "no/such.toml"], "no/such.toml"),
         (["--workspaces", "settings.toml"], "settings.toml"),
     ] {
-        refused(&place.command().args(arguments).output().unwrap(), reason);
+        refused(&outcome(place.command().args(arguments)), reason);
     }
-    refused(&place.command().env("ORCHESTRATOR_TOKEN", "two words").output().unwrap(), "ORCHESTRATOR_TOKEN");
+    refused(&outcome(place.command().env("ORCHESTRATOR_TOKEN", "two words")), "ORCHESTRATOR_TOKEN");
     for (settings, reason) in [
         (
             "[limits]\nfinalize_grace = 1\nhard_deadline = 2\nsweep_every = 1\nprocess = 1\nmonitors = 0\n",
@@ -137,7 +137,7 @@ fn options_that_make_no_sense() {
         ("[[gates]]\nname = 'commit'\ncommand = ['true']\n", "another stage"),
     ] {
         fs::write(place.path("settings.toml"), settings).unwrap();
-        refused(&place.command().output().unwrap(), reason);
+        refused(&outcome(&mut place.command()), reason);
     }
 }
 
@@ -302,6 +302,11 @@ fn what_was_done_outside_before_a_kill_is_only_committed() {
     server.until_counts("merged", 1);
     assert_eq!(place.count("SELECT COUNT(*) FROM ledger"), 1);
     assert_eq!(place.count("SELECT COUNT(*) FROM tasks"), 1, "no gate was run again");
+    assert_eq!(
+        place.count("SELECT COUNT(*) FROM notes WHERE what = 'starts the job''s process'"),
+        1,
+        "nor the process"
+    );
 }
 
 #[test]
@@ -401,6 +406,8 @@ fn a_supervisor_that_is_killed_takes_its_command_along() {
     let place = Place::new(QUICK);
     let server = place.serve();
     let pid = place.pid_of(server.submit(r#"{"kind":"held"}"#)[0]);
+    // It tells what it started, after it did: for this moment a SIGKILL of the supervisor alone would go unnoticed.
+    thread::sleep(Duration::from_millis(300));
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
     kill_process(Pid::from_raw(parent).unwrap(), Signal::KILL).unwrap();

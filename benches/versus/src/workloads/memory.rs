@@ -15,7 +15,7 @@ use crate::subject::{Batch, Session, Subject};
 const ENOUGH: usize = 1_024;
 const WRITES: usize = 10_000;
 /// Where writes take longer, fewer.
-const AT_MOST: Duration = Duration::from_millis(200);
+const AT_MOST: Duration = Duration::from_millis(100);
 
 pub fn round<S: Subject>(jobs: &Jobs) -> Vec<Sample> {
     let finalizer = finalizer();

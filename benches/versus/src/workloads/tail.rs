@@ -16,7 +16,7 @@ use crate::threads::stay_on_core;
 const THREADS: usize = 8;
 /// For each mark and clear.
 const LOOK_UPS: usize = 16;
-const LASTS: Duration = Duration::from_millis(100);
+const LASTS: Duration = Duration::from_millis(60);
 
 /// Each look-up is timed by itself, the clock included; marks and clears are not timed.
 pub fn round<S: Subject>(bed: &mut Bed<S>) -> Vec<Sample> {

@@ -264,6 +264,19 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// What comes of a command that is to refuse. One that does not, and would go on for ever, is ended.
+pub fn outcome(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > Duration::from_secs(10) {
+            child.kill().unwrap();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
 /// A command that cannot do it says why in one line, and nothing else.
 #[track_caller]
 pub fn refused(output: &Output, reason: &str) {
