@@ -4,7 +4,7 @@ mod support;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::panic;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -15,8 +15,8 @@ use livemark::{
     Scheduler, Verdict,
 };
 use support::{
-    Census, HARD_DEADLINE, Said, Tracked, alone, finished, lost, overdue, policy, reclaim_until, running, said,
-    wait_until,
+    Census, HARD_DEADLINE, Said, StartingLine, Tracked, alone, finished, lost, overdue, policy, reclaim_until, running,
+    said, wait_until,
 };
 
 /// Longer than any test lasts.
@@ -524,7 +524,9 @@ fn with_a(curse: Curse) -> (usize, ReaperStats) {
     let reaper = Reaper::new(&registry, policy());
     let (stop, stopped) = mpsc::channel();
     let mut cursed = Cursed { curse, stop: Some(stop), redriven: 0 };
-    reaper.run(AT_ONCE, stopped, &mut cursed);
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| reaper.run(AT_ONCE, stopped, &mut cursed)));
+    // Not to be thrown away by the test harness either, which would hang.
+    assert!(ended.map_err(std::mem::forget).is_ok(), "the panic passed through the loop");
     assert!(registry.is_empty());
     (cursed.redriven, reaper.stats())
 }
@@ -695,6 +697,8 @@ fn while_the_scheduler_is_at_work_the_sweep_holds_back_no_memory() {
 /// Keeps what it is given to redrive.
 struct Keeps<'r, 't> {
     jobs: u64,
+    /// The loops judge each job at the same instant.
+    line: &'t StartingLine,
     sweeps: usize,
     stop: Option<Sender<()>>,
     redriven: &'t [AtomicUsize],
@@ -714,6 +718,7 @@ impl<'r> Scheduler<'r> for Keeps<'r, '_> {
     }
 
     fn describe<'a>(&self, &id: &'a u64) -> RunningJob<'a> {
+        self.line.wait();
         finished(id)
     }
 
@@ -731,18 +736,18 @@ impl<'r> Scheduler<'r> for Keeps<'r, '_> {
 // Seen to fail with a `judge` that claimed by `mark` instead of `try_mark`.
 #[test]
 fn several_loops_on_one_reaper_redrive_a_job_once() {
-    const JOBS: u64 = 2_000;
+    const JOBS: u64 = 10_000;
     let _alone = alone();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let redriven: Vec<_> = (0..JOBS).map(|_| AtomicUsize::new(0)).collect();
-    let start = std::sync::Barrier::new(2);
+    let line = StartingLine::new(2);
     let claims: Vec<_> = thread::scope(|scope| {
         let loops = [(); 2].map(|()| {
             scope.spawn(|| {
                 let (stop, stopped) = mpsc::channel();
-                let mut jobs = Keeps { jobs: JOBS, sweeps: 4, stop: Some(stop), redriven: &redriven, claims: vec![] };
-                start.wait();
+                let mut jobs =
+                    Keeps { jobs: JOBS, line: &line, sweeps: 2, stop: Some(stop), redriven: &redriven, claims: vec![] };
                 reaper.run(AT_ONCE, stopped, &mut jobs);
                 jobs.claims
             })
