@@ -79,39 +79,51 @@ impl Taken {
         }
     }
 
-    /// The median and the spread, or why there is none.
-    fn figure(&self, workload: &str) -> Result<Figure, &'static str> {
-        let (_, values) =
+    /// The median and the spread of the rounds that gave something, and how many did not and why; or only why, where most
+    /// did not.
+    fn figure(&self, workload: &str) -> Result<(Figure, String), &'static str> {
+        let (_, rounds) =
             self.workloads.iter().find(|(name, _)| *name == workload).ok_or(self.skipped.unwrap_or("none"))?;
-        let mut values = values.iter().copied().collect::<Result<Vec<f64>, _>>()?;
+        let why = rounds.iter().find_map(|round| round.err());
+        let mut values: Vec<f64> = rounds.iter().filter_map(|round| round.ok()).collect();
+        let without = rounds.len() - values.len();
+        let note = match why {
+            Some(why) if without * 2 >= rounds.len() => return Err(why),
+            Some(why) => format!("{without} of {} rounds: {why}", rounds.len()),
+            None => String::new(),
+        };
         values.sort_by(f64::total_cmp);
         let [p10, median, p90] =
             [0.1, 0.5, 0.9].map(|part| values[((values.len() - 1) as f64 * part).round() as usize]);
-        Ok(Figure { median, p10, p90 })
+        Ok((Figure { median, p10, p90 }, note))
     }
 }
 
 fn rows(group: Group, owned: usize, taken: &[Taken]) -> Vec<Row> {
     let workloads = taken.iter().find(|taken| taken.subject == OURS).expect("one of them").workloads.iter();
     let rows_of = |workload: &'static str| {
-        let median =
-            |of: &str| taken.iter().find(|taken| taken.subject == of)?.figure(workload).ok().map(|of| of.median);
+        let in_batch = workload.contains("batch") || workload.contains("sweep");
+        let median = |of: &str| {
+            let (figure, _) = taken.iter().find(|taken| taken.subject == of)?.figure(workload).ok()?;
+            Some(figure.median)
+        };
         let (ours, limit) = (median(OURS), median(LIMIT));
         taken.iter().map(move |taken| {
-            let figure = taken.figure(workload);
-            let ratio = |to: Option<f64>| Some(figure.ok()?.median / to?).filter(|ratio| ratio.is_finite());
+            let (figure, note) = match taken.figure(workload) {
+                Ok((figure, note)) if note.is_empty() && in_batch => (Some(figure), taken.note.to_owned()),
+                Ok((figure, note)) => (Some(figure), note),
+                Err(why) => (None, why.to_owned()),
+            };
+            let ratio = |to: Option<f64>| Some(figure?.median / to?).filter(|ratio| ratio.is_finite());
             Row {
                 owned: owned as u64,
                 group: group.name().to_owned(),
                 workload: workload.to_owned(),
                 subject: taken.subject.to_owned(),
-                figure: figure.ok(),
+                figure,
                 to_ours: ratio(ours),
                 to_limit: ratio(limit),
-                note: figure
-                    .err()
-                    .unwrap_or(if workload.contains("batch") || workload.contains("sweep") { taken.note } else { "" })
-                    .to_owned(),
+                note,
             }
         })
     };

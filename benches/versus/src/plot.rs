@@ -206,8 +206,8 @@ pub fn growth(record: &Record) -> Result<String, String> {
     let mut x = 16.0;
     for (subject, colour) in SHOWN.iter().chain(&[("others", "#c8cdd3")]) {
         chart.line(&[(x, 53.0), (x + 18.0, 53.0)], &format!(r#"stroke="{colour}" stroke-width="3""#));
-        chart.text((x + 24.0, 57.5), "", subject);
-        x += 48.0 + 7.6 * subject.len() as f64;
+        chart.text((x + 24.0, 57.5), r#"font-size="12""#, subject);
+        x += 42.0 + 7.0 * subject.len() as f64;
     }
     let _ = writeln!(chart.0, "<defs>");
     for number in 0..PANELS.len() {

@@ -25,9 +25,20 @@ pub enum Pace {
     Writes(u32),
 }
 
+/// How long a writer at full speed waits for the reader to be done. concread's need not be: who ends a read frees every version
+/// that was made since, and more are made in the meantime. Without an end to it that was 20 GB in some minutes.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Writes between two looks at the clock, where the clock would be a good part of a write.
+const BETWEEN_LOOKS: u32 = 256;
+
 /// Runs `act` while a thread on the other core marks and clears, another job each time. Gives what `act` gives, and the
-/// writer's nanoseconds for a mark and clear.
-pub fn beside_a_writer<S: Subject, R>(subject: &S, pace: Pace, jobs: Random, act: impl FnOnce() -> R) -> (R, f64) {
+/// writer's nanoseconds for a mark and clear; nothing if the writer lost patience.
+pub fn beside_a_writer<S: Subject, R>(
+    subject: &S,
+    pace: Pace,
+    jobs: Random,
+    act: impl FnOnce() -> R,
+) -> Option<(R, f64)> {
     let (go, done) = (Barrier::new(2), AtomicBool::new(false));
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -37,11 +48,11 @@ pub fn beside_a_writer<S: Subject, R>(subject: &S, pace: Pace, jobs: Random, act
         go.wait();
         let result = act();
         done.store(true, Ordering::Relaxed);
-        (result, writer.join().expect("the writer's jobs were not owned"))
+        Some((result, writer.join().expect("the writer's jobs were not owned")?))
     })
 }
 
-fn write<S: Subject>(subject: &S, pace: Pace, mut jobs: Random, go: &Barrier, done: &AtomicBool) -> f64 {
+fn write<S: Subject>(subject: &S, pace: Pace, mut jobs: Random, go: &Barrier, done: &AtomicBool) -> Option<f64> {
     let mut session = subject.session();
     let finalizer = crate::jobs::finalizer();
     // The thread's first write makes what each thread has of its own.
@@ -49,13 +60,15 @@ fn write<S: Subject>(subject: &S, pace: Pace, mut jobs: Random, go: &Barrier, do
     go.wait();
     let (start, mut written) = (Instant::now(), 0_u32);
     while !done.load(Ordering::Relaxed) {
-        if let Pace::Writes(in_a_second) = pace {
-            wait_until(start + Duration::from_secs(2) * written / in_a_second);
+        match pace {
+            Pace::FullSpeed if written % BETWEEN_LOOKS == 0 && start.elapsed() > PATIENCE => return None,
+            Pace::FullSpeed => {}
+            Pace::Writes(in_a_second) => wait_until(start + Duration::from_secs(2) * written / in_a_second),
         }
         assert!(session.mark_and_clear(jobs.next(), &finalizer), "{}", S::NAME);
         written += 1;
     }
-    start.elapsed().as_secs_f64() * 1e9 / f64::from(written)
+    Some(start.elapsed().as_secs_f64() * 1e9 / f64::from(written))
 }
 
 /// Sleeps as long as that is sure to be short enough, then looks at the clock.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reads::{look_ups, sweeps};
-use super::{Bed, Sample};
+use super::{Bed, STUCK, Sample};
 use crate::subject::Subject;
 use crate::threads::{Pace, beside_a_writer};
 
@@ -17,18 +17,18 @@ pub fn round<S: Subject>(bed: &mut Bed<S>) -> Vec<Sample> {
     let (subject, jobs, drawn) = (&bed.subject, &bed.jobs, &mut bed.drawn);
     let mut session = subject.session();
     let [first, second, third] = fresh;
-    let ([hit, miss, hit_in_batch, miss_in_batch], _) =
-        beside_a_writer(subject, Pace::FullSpeed, first, || look_ups(&mut session, jobs, drawn, BUDGET));
-    let (sweep, mark_and_clear) =
-        beside_a_writer(subject, Pace::FullSpeed, second, || sweeps(&mut session, jobs, drawn, 2 * BUDGET));
-    let (paced, _) = beside_a_writer(subject, PACE, third, || sweeps(&mut session, jobs, drawn, PACED_BUDGET));
-    vec![
-        Sample::new("hit beside a writer", hit),
-        Sample::new("miss beside a writer", miss),
-        Sample::new("hit in batch beside a writer", hit_in_batch),
-        Sample::new("miss in batch beside a writer", miss_in_batch),
-        Sample::new("sweep beside a writer", sweep),
-        Sample::new("mark+clear beside sweeps", mark_and_clear),
-        Sample::new("sweep beside a paced writer", paced),
-    ]
+    let look_ups = beside_a_writer(subject, Pace::FullSpeed, first, || look_ups(&mut session, jobs, drawn, BUDGET));
+    let sweep = beside_a_writer(subject, Pace::FullSpeed, second, || sweeps(&mut session, jobs, drawn, 2 * BUDGET));
+    let paced = beside_a_writer(subject, PACE, third, || sweeps(&mut session, jobs, drawn, PACED_BUDGET));
+    let look_up = |place: usize| look_ups.map(|(times, _)| times[place]);
+    let samples = [
+        ("hit beside a writer", look_up(0)),
+        ("miss beside a writer", look_up(1)),
+        ("hit in batch beside a writer", look_up(2)),
+        ("miss in batch beside a writer", look_up(3)),
+        ("sweep beside a writer", sweep.map(|(sweep, _)| sweep)),
+        ("mark+clear beside sweeps", sweep.map(|(_, mark_and_clear)| mark_and_clear)),
+        ("sweep beside a paced writer", paced.map(|(sweep, _)| sweep)),
+    ];
+    samples.into_iter().map(|(workload, time)| Sample { workload, value: time.ok_or(STUCK) }).collect()
 }

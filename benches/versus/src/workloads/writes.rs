@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bed, COPIES, ONE_THREAD, Sample, time};
+use super::{Bed, COPIES, ONE_THREAD, STUCK, Sample, time};
 use crate::jobs::finalizer;
 use crate::subject::{Session, Subject};
 use crate::threads::{Pace, beside_a_writer};
@@ -19,7 +19,7 @@ pub fn round<S: Subject>(bed: &mut Bed<S>) -> Vec<Sample> {
         let other = bed.another_writer();
         let subject = &bed.subject;
         let fresh = &mut bed.fresh;
-        let (one, other) = beside_a_writer(subject, Pace::FullSpeed, other, || {
+        let both = beside_a_writer(subject, Pace::FullSpeed, other, || {
             // Of its own, as the other writer's is: else they would share the count of its stage's owners.
             let (mut session, finalizer) = (subject.session(), finalizer());
             time(2 * BUDGET, |times| {
@@ -28,7 +28,8 @@ pub fn round<S: Subject>(bed: &mut Bed<S>) -> Vec<Sample> {
                 }
             })
         });
-        samples.push(Sample::new("two writers", 1.0 / (1.0 / one + 1.0 / other)));
+        let together = both.map(|(one, other)| 1.0 / (1.0 / one + 1.0 / other));
+        samples.push(Sample { workload: "two writers", value: together.ok_or(STUCK) });
     }
     samples.push(Sample::new("hand-over", hand_over(bed)));
     samples
