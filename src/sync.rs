@@ -153,8 +153,8 @@ pub(crate) use imp::*;
 
 /// A statistic: counts events and orders nothing (edge E6 of the orderings page).
 ///
-/// Always `std`'s atomic: no decision of the crate reads a counter, so a model gains nothing from
-/// exploring them and would pay with a multiple of its states.
+/// Always `std`'s atomic: no answer depends on a counter (some say when to flush or to repin, which a model decides
+/// by itself), so a model gains nothing from exploring them and would pay with a multiple of its states.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(std::sync::atomic::AtomicU64);
 
@@ -164,8 +164,9 @@ impl Counter {
     }
 
     #[inline]
-    pub(crate) fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed); // E6
+    /// Counts one more; what it was before.
+    pub(crate) fn increment(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) // E6
     }
 
     #[inline]

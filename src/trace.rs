@@ -86,6 +86,11 @@ pub(crate) fn dry_run<K: 'static>(job: &K, explanation: &Explanation<'_>) {
     event!(info, job = %Job(job), verdict = %explanation, "dry run");
 }
 
+/// An owner made no progress and is, or in a dry run would be, displaced.
+pub(crate) fn stale_owner<K: 'static>(job: &K, generation: Generation) {
+    event!(warn, job = %Job(job), generation = generation.get(), "stale owner");
+}
+
 pub(crate) fn claim_conflict() {
     count!("reaper_claim_conflicts_total");
 }

@@ -102,6 +102,10 @@ fn a_stage_is_checked_with_the_limit_for_pulses_that_it_inherits() {
     let policy = || Policy::builder().stale_after(seconds(600)).hard_deadline(seconds(3600));
     let short_deadline = policy().stage("merge", StageRules::marking().hard_deadline(seconds(500)));
     let long_limit = policy().stage("merge", StageRules::marking().stale_after(seconds(4000)));
+    assert!(
+        policy().stage("external", StageRules::new().hard_deadline(seconds(500))).build().is_ok(),
+        "where nobody marks there is no owner to be found stale"
+    );
     for (builder, hard_deadline, stale_after) in
         [(short_deadline, seconds(500), seconds(600)), (long_limit, seconds(3600), seconds(4000))]
     {
@@ -188,7 +192,9 @@ fn a_limit_of_zero_is_refused() {
         let error = builder.build().unwrap_err();
         assert_eq!(error, PolicyError::Zero { setting, stage: stage.map(Box::from) });
         let prefix = stage.map(|stage| format!("stage {stage:?}: ")).unwrap_or_default();
-        assert_eq!(error.to_string(), format!("{prefix}{setting} is zero: every job would be past it at once"));
+        let why =
+            if setting == "boot_grace" { "leave it out to have none" } else { "every job would be past it at once" };
+        assert_eq!(error.to_string(), format!("{prefix}{setting} is zero: {why}"));
     }
 }
 

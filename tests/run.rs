@@ -543,6 +543,52 @@ fn an_error_that_cannot_be_dropped_costs_its_own_turn() {
     assert_eq!((redriven, stats.failed_actions), (1, 1));
 }
 
+/// A row that cannot be dropped, once the loop was told to stop.
+struct Clinging(bool);
+
+impl Drop for Clinging {
+    fn drop(&mut self) {
+        assert!(!self.0, "clings on");
+    }
+}
+
+/// Tells the loop to stop at the first of its rows.
+struct Leaving(Option<mpsc::Sender<()>>);
+
+impl<'r> Scheduler<'r> for Leaving {
+    type Row = Clinging;
+    type Error = &'static str;
+
+    fn running(&mut self) -> Result<Vec<Result<Clinging, &'static str>>, &'static str> {
+        Ok(vec![Ok(Clinging(false)), Ok(Clinging(true)), Ok(Clinging(false))])
+    }
+
+    fn describe<'a>(&self, _: &'a Clinging) -> RunningJob<'a> {
+        self::running(7)
+    }
+
+    fn judged(&mut self, _: &Clinging, _: &Verdict<'r>, _: &Policy) {
+        self.0 = None;
+    }
+
+    fn redrive(&mut self, _: Clinging, _: Option<MarkGuard<'r>>) -> Result<(), &'static str> {
+        Err("the job is healthy")
+    }
+
+    fn reap(&mut self, row: Clinging, _: Cause, claim: Option<MarkGuard<'r>>) -> Result<(), &'static str> {
+        self.redrive(row, claim)
+    }
+}
+
+#[test]
+fn rows_that_are_left_over_at_a_stop_do_not_end_it_by_panicking() {
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let (stop, stopped) = mpsc::channel();
+    reaper.run(AT_ONCE, stopped, &mut Leaving(Some(stop)));
+    assert_eq!(reaper.stats().panics, 1);
+}
+
 #[test]
 fn failures_are_errors() {
     let texts = [

@@ -279,7 +279,7 @@ fn what_the_builder_refuses_is_refused_in_its_words() {
         (json!({ "hard_deadline": 3600, "lost_grace": 0 }), "lost_grace is zero: every job would be past it at once"),
         (
             json!({ "hard_deadline": 3600, "stages": { "merge": { "boot_grace": 0.0 } } }),
-            "stage \"merge\": boot_grace is zero: every job would be past it at once",
+            "stage \"merge\": boot_grace is zero: leave it out to have none",
         ),
         (
             json!({ "hard_deadline": 3600, "stages": { "merge": { "no_backstop": true, "hard_deadline": 4000 } } }),

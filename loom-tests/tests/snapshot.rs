@@ -51,6 +51,22 @@ fn hand_over_with_a_gap() {
     });
 }
 
+/// A snapshot while a monitor goes from job 1 to 2, back, and to 2 again, without a gap.
+fn there_and_back(scene: &Scene) -> Vec<u64> {
+    let mut here: Mark = mark(scene.jobs(), 1, 'a');
+    let monitor = scene.spawn(|jobs, _| {
+        for job in [2, 1, 2] {
+            let there = mark(jobs, job, 'a');
+            assert!(here.clear());
+            here = there;
+        }
+        here
+    });
+    let seen = snapshot(scene);
+    drop(scene.join(monitor));
+    seen
+}
+
 /// There, back and there again, without a gap: never neither. Were all empty words alike, both passes could meet
 /// each slot empty, at different times.
 ///
@@ -59,18 +75,7 @@ fn hand_over_with_a_gap() {
 fn hand_overs_back_and_forth() {
     let expected = [vec![1], vec![1, 2], vec![2]];
     model("A to B to A to B | snapshot", 1, Search::Preemptions(8), expected, |scene| {
-        let mut here: Mark = mark(scene.jobs(), 1, 'a');
-        let monitor = scene.spawn(|jobs, _| {
-            for job in [2, 1, 2] {
-                let there = mark(jobs, job, 'a');
-                assert!(here.clear());
-                here = there;
-            }
-            here
-        });
-        let seen = snapshot(scene);
-        drop(scene.join(monitor));
-        seen
+        there_and_back(scene)
     });
 }
 
@@ -83,17 +88,8 @@ fn hand_overs_back_and_forth_beside_neighbours() {
     let expected = [vec![1, 3, 4], vec![1, 2, 3, 4], vec![2, 3, 4]];
     model("A to B to A to B, beside C, D | snapshot", 1, Search::Preemptions(8), expected, |scene| {
         let neighbours = [3, 4].map(|job| mark(scene.jobs(), job, 'a'));
-        let mut here: Mark = mark(scene.jobs(), 1, 'a');
-        let monitor = scene.spawn(|jobs, _| {
-            for job in [2, 1, 2] {
-                let there = mark(jobs, job, 'a');
-                assert!(here.clear());
-                here = there;
-            }
-            here
-        });
-        let seen = snapshot(scene);
-        drop((scene.join(monitor), neighbours));
+        let seen = there_and_back(scene);
+        drop(neighbours);
         seen
     });
 }

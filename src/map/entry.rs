@@ -16,7 +16,7 @@ pub(crate) struct Entry<K, V> {
     watch: Watch,
 }
 
-/// What entries are aligned to, at least: what allocators give without being asked.
+/// What entries are aligned to, at least: on 64-bit targets what allocators give without being asked.
 pub(super) const ENTRY_ALIGN: usize = align_of::<Entry<(), ()>>();
 
 impl<K, V> Entry<K, V> {

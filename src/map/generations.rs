@@ -24,12 +24,14 @@ struct Stripe {
     drawn: AtomicU64,
     /// How many of those went to no mark, as their publication was outrun.
     discarded: Counter,
+    /// How often a mark's value was replaced.
+    replaced: Counter,
 }
 
 impl Stripe {
     crate::sync::const_unless_loom! {
         const fn new() -> Self {
-            Self { drawn: AtomicU64::new(0), discarded: Counter::new() }
+            Self { drawn: AtomicU64::new(0), discarded: Counter::new(), replaced: Counter::new() }
         }
     }
 }
@@ -74,6 +76,12 @@ impl Generations {
         generation.get().wrapping_shr(STRIPE_BITS) & turns.wrapping_sub(1) == 0
     }
 
+    /// Counts a replacement, which draws no generation, and is true once in `turns` of a stripe.
+    #[inline]
+    pub(super) fn is_turn_of_replacements(&self, hash: u64, turns: u64) -> bool {
+        self.stripe(hash).replaced.increment().wrapping_add(1) & turns.wrapping_sub(1) == 0
+    }
+
     #[inline]
     #[expect(clippy::indexing_slicing, reason = "`stripe_of` is below STRIPES")]
     fn stripe(&self, hash: u64) -> &Stripe {
@@ -81,7 +89,7 @@ impl Generations {
     }
 }
 
-/// By high bits, as the map uses the low ones; not by the highest, which `job_hash` sets.
+/// By high bits, as the map uses the low ones.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "masked to the number of stripes")]
 fn stripe_of(hash: u64) -> usize {

@@ -5,7 +5,7 @@
 //!             │
 //!             ├─ empty
 //!             ├─ lone ────► Entry { hash, job, owner }         some bits of the hash are in the word
-//!             ├─ bucket ──► [ (hash, ─► Entry), ... ]      2 to 8 of them; copied to be changed
+//!             ├─ bucket ──► [ (hash, ─► Entry), ... ]      1 to 8 of them; copied to be changed
 //!             └─ branch ──► 64 slots for the next bits, and so on; grow-only
 //! ```
 //!
@@ -45,8 +45,8 @@ const BRANCH_BITS: u32 = if MODEL { 1 } else { 6 };
 const BRANCH_SLOTS: usize = 1 << BRANCH_BITS;
 /// The most entries in a bucket before its slot grows into a branch.
 const BUCKET_MAX: usize = if MODEL { 2 } else { 8 };
-/// One mark in this many also collects garbage, so that readers find little to collect.
-const MARKS_BETWEEN_FLUSHES: u64 = 64;
+/// One mark, and one replacement, in this many also collects garbage, so that readers find little to collect.
+const WRITES_BETWEEN_FLUSHES: u64 = 64;
 /// How often a cut reads all slots again before it settles for one that is not atomic.
 const CUT_ATTEMPTS: usize = 8;
 
@@ -357,7 +357,7 @@ where
         // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
         // all but the one it replaces.
         if unsafe { leaf.publish(new, replaced, guard) } {
-            if Generations::is_turn(generation, MARKS_BETWEEN_FLUSHES) {
+            if Generations::is_turn(generation, WRITES_BETWEEN_FLUSHES) {
                 reclaim::flush(guard);
             }
             return Attempt::Published(Inserted { generation, displaced: found.is_some() });
@@ -377,16 +377,18 @@ where
             // SAFETY: the word was just loaded, while `guard` was live.
             let items = unsafe { leaf.slot.items(leaf.word, guard) };
             let found = position(&items, hash, guard, |old| old.owner.generation == generation);
-            let Some((place, old)) = found else {
+            let Some((place, _)) = found else {
                 reclaim::drop_quietly(|| drop(entry));
                 return false;
             };
-            entry.owner.marked_at = old.owner.marked_at;
             let item = entry.into_item();
             let new = word_replacing(&items, place, item);
             // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
             // all but the one it replaces.
             if unsafe { leaf.publish(new, items.get(place), guard) } {
+                if self.generations.is_turn_of_replacements(hash, WRITES_BETWEEN_FLUSHES) {
+                    reclaim::flush(guard);
+                }
                 return true;
             }
             // SAFETY: the item came from the box above, and was not published after all.

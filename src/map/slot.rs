@@ -43,8 +43,8 @@ const SHIFT: u32 = if usize::BITS == 64 { 4 } else { 0 };
 /// The low bits of a LONE word: kind and bits of the hash.
 const LOW_BITS: u32 = SHIFT + ENTRY_ALIGN.trailing_zeros();
 const LOW: usize = (1 << LOW_BITS) - 1;
-/// The high bits of a LONE word: how often the entry was left alone. No address of today reaches them on 64-bit targets; on
-/// others there are none.
+/// The high bits of a LONE word: how often the entry was left alone. Few addresses reach them on 64-bit targets (tagged ones
+/// do: their entries are in buckets of one); on others there are none.
 const FOLD_BITS: u32 = if usize::BITS == 64 { 8 } else { 0 };
 const FOLDS_AT: u32 = usize::BITS - FOLD_BITS;
 const ADDRESS: usize = (usize::MAX >> FOLD_BITS) & !LOW;

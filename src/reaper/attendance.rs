@@ -10,7 +10,8 @@ pub(super) struct Attendance(ArcSwap<Looks>);
 
 #[derive(Clone)]
 pub(super) struct Looks {
-    start: Instant,
+    /// The end of the last pause by any boot grace so far, or the start: what one counts from that is new.
+    latest: Instant,
     /// The start of the last sweep; before the first, the reaper's own.
     last: Moment,
     /// What that means to each boot grace: what is a pause to a short one is none to a long one.
@@ -25,7 +26,13 @@ struct Pace {
     late: bool,
     /// The start, or the end of the last pause.
     since: Instant,
+    /// How often it began anew without having been sat out.
+    restarts: u8,
 }
+
+/// Of pauses beyond these, a boot grace that was not sat out makes no account: where long and short gaps alternate it
+/// would otherwise never end.
+const RESTARTS: u8 = 2;
 
 /// One instant by two clocks. The monotonic one may stand still while the machine sleeps, and the other jumps then:
 /// as do ages that a job store computes by it.
@@ -67,19 +74,19 @@ impl Attendance {
 
 impl Looks {
     fn new(now: Moment) -> Self {
-        Self { start: now.monotonic, last: now, paces: Vec::new() }
+        Self { latest: now.monotonic, last: now, paces: Vec::new() }
     }
 
-    /// Two long gaps in a row are a slow reaper's pace and no pause: it would otherwise never be done looking twice.
     fn next(&self, now: Moment, graces: &[Duration]) -> Self {
         let gap = now.since(self.last);
-        let pace = |&grace| {
-            let known = self.paces.iter().find(|pace| pace.grace == grace);
-            let (was_late, since) = known.map_or((false, self.start), |pace| (pace.late, pace.since));
-            let late = gap > grace;
-            Pace { grace, late, since: if late && !was_late { now.monotonic } else { since } }
-        };
-        Self { start: self.start, last: now, paces: graces.iter().map(pace).collect() }
+        let paces: Vec<_> = graces.iter().map(|grace| self.pace(*grace).next(now.monotonic, gap)).collect();
+        let latest = paces.iter().map(|pace| pace.since).chain([self.latest]).max();
+        Self { latest: latest.unwrap_or(self.latest), last: now, paces }
+    }
+
+    fn pace(&self, grace: Duration) -> Pace {
+        let known = self.paces.iter().find(|pace| pace.grace == grace);
+        known.copied().unwrap_or(Pace { grace, late: false, since: self.latest, restarts: 0 })
     }
 
     /// Whether the reaper has been looking regularly for less than this boot grace, one of the policy's.
@@ -88,8 +95,21 @@ impl Looks {
     }
 
     fn attended_for(&self, grace: Duration) -> Duration {
-        let known = self.paces.iter().find(|pace| pace.grace == grace);
-        self.last.monotonic.saturating_duration_since(known.map_or(self.start, |pace| pace.since))
+        self.last.monotonic.saturating_duration_since(self.pace(grace).since)
+    }
+}
+
+impl Pace {
+    /// After a sweep at `now`, which came `gap` after the one before it.
+    ///
+    /// Two long gaps in a row are a slow reaper's pace and no pause: it would otherwise never be done looking twice.
+    fn next(self, now: Instant, gap: Duration) -> Self {
+        let late = gap > self.grace;
+        if late && !self.late && self.restarts < RESTARTS {
+            return Self { late, since: now, restarts: self.restarts.saturating_add(1), ..self };
+        }
+        let sat_out = now.saturating_duration_since(self.since) >= self.grace;
+        Self { late, restarts: if sat_out { 0 } else { self.restarts }, ..self }
     }
 }
 
@@ -158,6 +178,24 @@ mod tests {
         reaper.sweep_after(10);
         reaper.now.wall -= Duration::from_secs(3600);
         assert_eq!(reaper.sweep_after(10), 20);
+    }
+
+    #[test]
+    fn gaps_that_alternate_do_not_hold_it_back_for_ever() {
+        let mut reaper = Rehearsal::new();
+        let attended: Vec<_> = [61, 10, 61, 10, 61, 10, 61].map(|gap| reaper.sweep_after(gap)).into();
+        assert_eq!(attended, [0, 10, 0, 10, 71, 81, 0]);
+    }
+
+    #[test]
+    fn a_boot_grace_that_is_changed_does_not_forget_the_pause() {
+        let mut reaper = Rehearsal::new();
+        reaper.sweep_after(10);
+        assert_eq!(reaper.sweep_after(3600), 0);
+        reaper.looks = reaper.looks.next(reaper.now, &[]);
+        reaper.now.monotonic += Duration::from_secs(10);
+        reaper.looks = reaper.looks.next(reaper.now, &[PAUSE * 2]);
+        assert_eq!(reaper.looks.attended_for(PAUSE * 2).as_secs(), 10);
     }
 
     #[test]

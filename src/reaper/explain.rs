@@ -7,13 +7,14 @@ use std::time::Duration;
 use super::policy::Limits;
 use super::sweep::{Due, past};
 use super::{Cause, DeferReason, Mode, Policy, RunningJob, Verdict};
-use crate::finalizer::Finalizer;
+use crate::finalizer::{Finalizer, Pulse};
 use crate::owner::{Generation, Owner};
 use crate::registry::MarkGuard;
 
 /// Why a verdict is what it is, in one line: tier, owner, and each age beside its limit.
 ///
-/// Made by [`Verdict::explain`]; for logs and people, not to be parsed.
+/// Made by [`Verdict::explain`]; for logs and people, not to be parsed. Of an owner that was displaced because it made no progress
+/// nothing is left to be told here: an event of its own tells.
 #[derive(Clone, Copy, Debug)]
 pub struct Explanation<'a> {
     said: Said<'a>,
@@ -124,6 +125,9 @@ impl fmt::Display for Explanation<'_> {
         if let Some(lost) = self.ages.lost {
             age(f, "lost", lost, "lost_grace", lost_grace)?;
         }
+        if let (Some(pulse), Some(stale_after)) = (self.said.pulse(), self.limits.stale_after) {
+            age(f, "without progress", pulse.age(), "stale_after", stale_after)?;
+        }
         match hard_deadline {
             Some(hard_deadline) => age(f, "running", self.ages.running, "hard_deadline", hard_deadline),
             None => write!(f, "; running for {:?}, no backstop", Rounded(self.ages.running)),
@@ -145,6 +149,14 @@ impl Explanation<'_> {
 }
 
 impl Said<'_> {
+    /// Of the owner that is deferred to.
+    fn pulse(&self) -> Option<&Pulse> {
+        match self {
+            Self::Defer(_, Some(owner)) => owner.finalizer?.pulse.as_ref(),
+            _ => None,
+        }
+    }
+
     fn write(&self, f: &mut fmt::Formatter<'_>, boot_grace: Option<Duration>) -> fmt::Result {
         match self {
             Self::Healthy => f.write_str("healthy"),

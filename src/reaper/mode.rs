@@ -12,6 +12,8 @@ use std::str::FromStr;
 /// | `DeferAll` | wait, owned or not | acts, displaces the owner | read; written by the backstop |
 /// | `DryRun` | as `Honor`, not to be acted on | as `Honor`, not to be acted on | read |
 ///
+/// A `boot_grace` holds tiers 1 and 2 back in every mode.
+///
 /// As text (`Display`, [`FromStr`], `serde`): `honor`, `ignore`, `defer_all`, `dry_run`.
 ///
 /// ```

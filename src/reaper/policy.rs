@@ -163,7 +163,7 @@ impl PolicyBuilder {
     /// that jumped while the machine slept.
     ///
     /// It was away if nobody began a sweep for that time, by the monotonic or by the wall clock; not if the sweep before came as
-    /// late, which is then its pace. So choose it longer than the time from one sweep to the next.
+    /// late, which is then its pace, and not if that has begun the grace anew twice already. So choose it longer than the time from one sweep to the next.
     pub fn boot_grace(self, grace: Duration) -> Self {
         Self { everywhere: self.everywhere.boot_grace(grace), ..self }
     }
@@ -192,7 +192,7 @@ impl PolicyBuilder {
     /// # Errors
     ///
     /// [`PolicyError`] for settings that cannot work, here or in a stage: a limit of zero, a `hard_deadline` that is
-    /// not beyond the `finalize_grace`, a `stale_after` that is not within the `hard_deadline`, neither or both of `hard_deadline` and
+    /// not beyond the `finalize_grace`, a `stale_after` (where monitors mark) that is not within the `hard_deadline`, neither or both of `hard_deadline` and
     /// `no_backstop`, a stage given twice.
     ///
     /// ```
@@ -321,7 +321,9 @@ impl StageRules {
             if hard_deadline <= finalize_grace {
                 return Err(PolicyError::DeadlineWithinGrace { stage: in_stage(), hard_deadline, finalize_grace });
             }
-            if let Some(stale_after) = stale_after.filter(|stale_after| hard_deadline <= *stale_after) {
+            // Where nobody marks there is no owner to be found stale.
+            let has_owners = stage.is_none() || self.marks;
+            if let Some(stale_after) = stale_after.filter(|limit| has_owners && hard_deadline <= *limit) {
                 return Err(PolicyError::DeadlineWithinStaleAfter { stage: in_stage(), hard_deadline, stale_after });
             }
         }
@@ -364,7 +366,7 @@ pub enum PolicyError {
         /// The stage's name.
         stage: Box<str>,
     },
-    /// A limit is zero: everything would be past it at once.
+    /// A limit is zero: everything would be past it at once. (A `boot_grace` of none is left out.)
     Zero {
         /// The setting's name.
         setting: &'static str,
@@ -402,6 +404,7 @@ impl fmt::Display for PolicyError {
                  the backstop would act first",
             ),
             Self::StageGivenTwice { .. } => f.write_str("is given twice: its rules contradict each other"),
+            Self::Zero { setting: "boot_grace", .. } => f.write_str("boot_grace is zero: leave it out to have none"),
             Self::Zero { setting, .. } => write!(f, "{setting} is zero: every job would be past it at once"),
         }
     }

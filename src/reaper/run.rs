@@ -71,7 +71,8 @@ pub enum Failure<E> {
     Row(E),
     /// A job was not re-driven or reaped. A later sweep will find it again.
     Action(E),
-    /// A method of the scheduler panicked, or the `Hash`, `Eq` or `Clone` of a job id did.
+    /// A method of the scheduler panicked, or other code of the user's that a sweep runs: `Hash`, `Eq` or `Clone` of a job
+    /// id, a claim's function, a subscriber, a recorder.
     Panic,
 }
 
@@ -174,8 +175,10 @@ where
     where
         J: Scheduler<'r, K, V, S> + ?Sized,
     {
-        let rows = match caught(|| scheduler.running()) {
-            Ok(Ok(rows)) => rows,
+        // A recorder of metrics is the user's as well.
+        let begun = caught(|| scheduler.running().map(|rows| (rows.into_iter(), self.sweep())));
+        let (mut rows, mut sweep) = match begun {
+            Ok(Ok(begun)) => begun,
             Ok(Err(error)) => {
                 self.report(scheduler, Failure::Listing(error));
                 return ControlFlow::Continue(());
@@ -185,9 +188,11 @@ where
                 return ControlFlow::Continue(());
             }
         };
-        let mut sweep = self.sweep();
-        for row in rows {
+        while let Some(row) = rows.next() {
             if stop.try_recv() != Err(TryRecvError::Empty) {
+                if let Err(Panicked) = caught(|| drop((row, rows))) {
+                    self.counts.panics.increment();
+                }
                 return ControlFlow::Break(());
             }
             let failure = match row {

@@ -178,6 +178,9 @@ where
         if let Some(reason) = reason {
             return Err(Deferral { reason, owner: owner.cloned() });
         }
+        if let Some(owner) = owner {
+            trace::stale_owner(&job.id, owner.generation);
+        }
         if mode != Mode::Honor || !limits.marks {
             return Ok(None);
         }

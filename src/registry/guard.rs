@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::{Occupied, Registry};
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
-use crate::map::Entry;
+use crate::map::{Entry, Inserted};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
 use crate::trace;
@@ -95,6 +95,7 @@ where
     /// Kept so that a release needs no `Hash` of the user's, which might panic.
     hash: u64,
     generation: Generation,
+    marked_at: Instant,
     /// Set by `clear`, whose second release would count as a stale clear.
     released: bool,
 }
@@ -173,12 +174,12 @@ where
 {
     pub(super) fn mark(registry: R, job: K, value: R::Value) -> Self {
         let hash = registry.hash(&job);
-        let entry = Self::entry(hash, &job, value);
-        let inserted = registry.map.insert(entry, &reclaim::pin());
+        let marked_at = Instant::now();
+        let inserted = registry.map.insert(Self::entry(hash, &job, marked_at, value), &reclaim::pin());
         if inserted.displaced {
             registry.displaced.increment();
         }
-        Self::marked(registry, job, hash, inserted.generation, inserted.displaced)
+        Self::marked(registry, job, hash, marked_at, &inserted)
     }
 
     /// Marks an unowned job, or one whose owner is the `displaceable` one.
@@ -196,27 +197,29 @@ where
                 return Err(Occupied { owner: other.owner.clone(), value });
             }
         }
-        match registry.map.try_insert(Self::entry(hash, &job, value), displaceable, &guard) {
+        let marked_at = Instant::now();
+        match registry.map.try_insert(Self::entry(hash, &job, marked_at, value), displaceable, &guard) {
             Ok(inserted) => {
                 drop(guard);
                 if inserted.displaced {
                     registry.displaced.increment();
                 }
-                Ok(Self::marked(registry, job, hash, inserted.generation, inserted.displaced))
+                Ok(Self::marked(registry, job, hash, marked_at, &inserted))
             }
             Err(refused) => Err(Occupied { owner: refused.owner.clone(), value: refused.entry.owner.value }),
         }
     }
 
     /// The guard first, then the report: a subscriber that panics must not leave a mark without a guard.
-    fn marked(registry: R, job: K, hash: u64, generation: Generation, displaced: bool) -> Self {
-        let guard = Self { registry, job, hash, generation, released: false };
+    fn marked(registry: R, job: K, hash: u64, marked_at: Instant, inserted: &Inserted) -> Self {
+        let Inserted { generation, displaced } = *inserted;
+        let guard = Self { registry, job, hash, generation, marked_at, released: false };
         trace::marked(&guard.job, generation, displaced);
         guard
     }
 
-    fn entry(hash: u64, job: &K, value: R::Value) -> Box<Entry<K, R::Value>> {
-        Entry::new(hash, job.clone(), Owner { generation: Generation::UNDRAWN, marked_at: Instant::now(), value })
+    fn entry(hash: u64, job: &K, marked_at: Instant, value: R::Value) -> Box<Entry<K, R::Value>> {
+        Entry::new(hash, job.clone(), Owner { generation: Generation::UNDRAWN, marked_at, value })
     }
 
     /// Puts another context in the place of this mark's, in one step: a hand-over to the next stage, say. The
@@ -233,7 +236,7 @@ where
     /// assert_eq!((owner.value, owner.generation), ("merge", guard.generation()));
     /// ```
     pub fn replace(&self, value: R::Value) -> bool {
-        let owner = Owner { generation: self.generation, marked_at: Instant::now(), value };
+        let owner = Owner { generation: self.generation, marked_at: self.marked_at, value };
         let entry = Entry::new(self.hash, self.job.clone(), owner);
         self.registry.map.replace(entry, &reclaim::pin())
     }
@@ -268,7 +271,14 @@ where
         let job = self.job.clone();
         self.released = true; // by the other guard, later
         let registry = Arc::clone(registry);
-        Ok(Guard { registry, job, hash: self.hash, generation: self.generation, released: false })
+        Ok(Guard {
+            registry,
+            job,
+            hash: self.hash,
+            generation: self.generation,
+            marked_at: self.marked_at,
+            released: false,
+        })
     }
 }
 

@@ -165,7 +165,8 @@ impl<K, V> Registry<K, V> {
 
 impl<K, V, S> Registry<K, V, S> {
     crate::sync::const_unless_loom! {
-        /// An empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be well mixed.
+        /// An empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be well mixed, and
+        /// the high ones should be, which rule other jobs out without reading them.
         ///
         /// ```
         /// use std::hash::RandomState;
@@ -386,7 +387,8 @@ where
 
     /// Whether `job` has a live owner.
     ///
-    /// Linearizes at the load of the job's slot. Never blocks, never allocates (but for a thread's first pin). Of nearly every
+    /// Linearizes at the load of the job's slot. Never blocks; allocates nothing but what the collector needs for itself, at a
+    /// thread's first pin and rarely at others (see [`guide::consistency`](crate::guide::consistency)). Of nearly every
     /// job that is not marked the slot's word says so by itself: it answers after that one load, wait-free; for
     /// the others it pins, which is lock-free. In a loop over many jobs [`reader`](Self::reader) is faster.
     ///
