@@ -74,9 +74,7 @@ fn there_and_back(scene: &Scene) -> Vec<u64> {
 #[test]
 fn hand_overs_back_and_forth() {
     let expected = [vec![1], vec![1, 2], vec![2]];
-    model("A to B to A to B | snapshot", 1, Search::Preemptions(8), expected, |scene| {
-        there_and_back(scene)
-    });
+    model("A to B to A to B | snapshot", 1, Search::Preemptions(8), expected, |scene| there_and_back(scene));
 }
 
 /// The same, beside neighbours that are left alone again and again. Were such an entry's word the one that it had before,
