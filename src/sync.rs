@@ -6,7 +6,7 @@
 
 #[cfg(not(all(crossbeam_loom, feature = "loom")))]
 mod imp {
-    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use std::thread_local;
 
     /// Where a model may switch threads; see `turnstile`.
@@ -52,7 +52,7 @@ mod imp {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
     pub(crate) use loom::thread_local;
 
-    pub(crate) use super::turnstile::{AtomicUsize, turn};
+    pub(crate) use super::turnstile::{AtomicPtr, AtomicUsize, turn};
 
     /// A read that may come before the allocation was made or after it was freed fails the model; so does a leak.
     #[derive(Debug)]
@@ -144,6 +144,36 @@ pub(crate) mod turnstile {
             success: Ordering,
             failure: Ordering,
         ) -> Result<usize, usize> {
+            self.0.compare_exchange(current, new, success, failure)
+        }
+    }
+
+    /// An atomic that is null until it is set once and for all: behind the turnstile while it is null. Later loads see one value
+    /// only, and would multiply the executions for nothing.
+    #[derive(Debug)]
+    pub(crate) struct AtomicPtr<T>(loom::sync::atomic::AtomicPtr<T>);
+
+    impl<T> AtomicPtr<T> {
+        pub(crate) fn new(pointer: *mut T) -> Self {
+            Self(loom::sync::atomic::AtomicPtr::new(pointer))
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> *mut T {
+            let seen = self.0.load(order);
+            if !seen.is_null() {
+                return seen;
+            }
+            turn();
+            self.0.load(order)
+        }
+
+        pub(crate) fn compare_exchange(
+            &self,
+            current: *mut T,
+            new: *mut T,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<*mut T, *mut T> {
             self.0.compare_exchange(current, new, success, failure)
         }
     }

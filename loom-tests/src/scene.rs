@@ -35,7 +35,15 @@ pub struct Scene {
 pub struct Racer<T>(JoinHandle<(Participant, T)>);
 
 impl Scene {
+    /// With a registry whose slots are made: by a reader, so that the models do not explore that again and again.
     pub(crate) fn new(threads: usize) -> Self {
+        let scene = Self::untouched(threads);
+        scene.main.enter(|| drop(scene.jobs().reader()));
+        scene
+    }
+
+    /// With a registry that has no slots yet.
+    pub(crate) fn untouched(threads: usize) -> Self {
         let collector = Collector::new();
         let participant = |_| Participant::new(&collector);
         Self {

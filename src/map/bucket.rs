@@ -145,12 +145,13 @@ impl<K, V> Bucket<K, V> {
         unsafe { std::slice::from_raw_parts(Self::first(bucket), (*bucket).len) }
     }
 
-    /// Frees a bucket; its entries live on.
+    /// Frees a bucket, a pointer to one without its type; its entries live on.
     ///
     /// # Safety
     ///
     /// `bucket` came from this file, and nobody else has it.
-    pub(super) unsafe fn free(bucket: *mut Self) {
+    pub(super) unsafe fn free(bucket: *mut ()) {
+        let bucket = bucket.cast::<Self>();
         // SAFETY: the caller's alone, and used no more.
         unsafe { std::ptr::drop_in_place(&raw mut (*bucket).watch) };
         // SAFETY: live by the caller's promise; made by `filled` with this layout.

@@ -1,6 +1,7 @@
 //! A marked job in memory: [`Entry`].
 
 use super::bucket::Item;
+use super::spare;
 use crate::owner::Owner;
 use crate::sync::Watch;
 
@@ -22,7 +23,7 @@ pub(super) const ENTRY_ALIGN: usize = align_of::<Entry<(), ()>>();
 impl<K, V> Entry<K, V> {
     /// An entry to be published: `JobMap::insert` gives it its generation.
     pub(crate) fn new(hash: u64, job: K, owner: Owner<V>) -> Box<Self> {
-        Box::new(Self { hash, job, owner, watch: Watch::new() })
+        spare::boxed(Self { hash, job, owner, watch: Watch::new() })
     }
 
     /// The item that stands for this entry in its slot, which owns it from now on.

@@ -24,14 +24,12 @@ struct Stripe {
     drawn: AtomicU64,
     /// How many of those went to no mark, as their publication was outrun.
     discarded: Counter,
-    /// How often a mark's value was replaced.
-    replaced: Counter,
 }
 
 impl Stripe {
     crate::sync::const_unless_loom! {
         const fn new() -> Self {
-            Self { drawn: AtomicU64::new(0), discarded: Counter::new(), replaced: Counter::new() }
+            Self { drawn: AtomicU64::new(0), discarded: Counter::new() }
         }
     }
 }
@@ -68,18 +66,6 @@ impl Generations {
             let drawn = stripe.drawn.load(Ordering::Relaxed); // E6
             sum.wrapping_add(drawn.saturating_sub(discarded))
         })
-    }
-
-    /// True once in `turns` draws of a stripe, `turns` being a power of two.
-    #[inline]
-    pub(super) fn is_turn(generation: Generation, turns: u64) -> bool {
-        generation.get().wrapping_shr(STRIPE_BITS) & turns.wrapping_sub(1) == 0
-    }
-
-    /// Counts a replacement, which draws no generation, and is true once in `turns` of a stripe.
-    #[inline]
-    pub(super) fn is_turn_of_replacements(&self, hash: u64, turns: u64) -> bool {
-        self.stripe(hash).replaced.increment().wrapping_add(1) & turns.wrapping_sub(1) == 0
     }
 
     #[inline]

@@ -21,32 +21,34 @@ mod bucket;
 mod entry;
 mod generations;
 mod slot;
+mod spare;
+mod table;
 
-use std::borrow::Borrow;
 use std::fmt;
 
-use self::branch::{Branch, deeper};
+use self::branch::Branch;
 use self::bucket::{Bucket, Item, position};
 use self::generations::Generations;
 use self::slot::{Slot, Word};
+use self::table::{Leaf, Root};
 use crate::owner::{Generation, Owner};
 use crate::reclaim::{self, EpochGuard};
 use crate::sync::MODEL;
 
 pub(crate) use self::entry::Entry;
+pub(crate) use self::table::Table;
 
 // The shape of the map. A model has the same code in a shape of few states.
 
-/// Chosen so that up to a few hundred owned jobs nearly every other job's slot is empty: 32 KiB, of which an
-/// idle `static` touches none.
-const ROOT_BITS: u32 = if MODEL { 1 } else { 12 };
-const ROOT_SLOTS: usize = 1 << ROOT_BITS;
+/// The root has room for so many jobs unless another number is given.
+const DEFAULT_CAPACITY: usize = 256;
+/// Powers of two. With fewer than the least, jobs would share slots sooner: 32 KiB.
+const ROOT_SLOTS_MIN: usize = if MODEL { 2 } else { 1 << 12 };
+const ROOT_SLOTS_MAX: usize = if MODEL { 2 } else { 1 << 24 };
 const BRANCH_BITS: u32 = if MODEL { 1 } else { 6 };
 const BRANCH_SLOTS: usize = 1 << BRANCH_BITS;
 /// The most entries in a bucket before its slot grows into a branch.
 const BUCKET_MAX: usize = if MODEL { 2 } else { 8 };
-/// One mark, and one replacement, in this many also collects garbage, so that readers find little to collect.
-const WRITES_BETWEEN_FLUSHES: u64 = 64;
 /// How often a cut reads all slots again before it settles for one that is not atomic.
 const CUT_ATTEMPTS: usize = 8;
 
@@ -54,16 +56,8 @@ const CUT_ATTEMPTS: usize = 8;
 pub(crate) struct JobMap<K, V> {
     /// Every entry reachable from here was published by [`JobMap::insert`], so its types are `Send + Sync + 'static`
     /// even where a method does not say so.
-    root: [Slot<K, V>; ROOT_SLOTS],
+    root: Root<K, V>,
     generations: Generations,
-}
-
-/// A slot that held no branch when it was last looked at.
-struct Leaf<'m, K, V> {
-    slot: &'m Slot<K, V>,
-    word: Word,
-    /// How many bits of the hash were used to get here.
-    shift: u32,
 }
 
 /// How an insertion went through.
@@ -106,26 +100,26 @@ pub(crate) struct Cut<'g, K, V> {
 impl<K, V> JobMap<K, V> {
     crate::sync::const_unless_loom! {
         pub(crate) const fn new() -> Self {
-            Self { root: crate::sync::array_of!(Slot::vacant(); ROOT_SLOTS), generations: Generations::new() }
+            Self::with_capacity(DEFAULT_CAPACITY)
         }
     }
 
-    /// Whether the slot's word alone says that no job of this hash is marked. Needs no guard.
-    ///
-    /// Linearizes at the load of the slot.
-    #[inline]
-    pub(crate) fn rules_out(&self, hash: u64) -> bool {
-        self.leaf(hash).word.rules_out(hash)
+    crate::sync::const_unless_loom! {
+        /// With room for so many jobs. Allocates nothing yet.
+        pub(crate) const fn with_capacity(jobs: usize) -> Self {
+            Self { root: Root::with_capacity(jobs), generations: Generations::new() }
+        }
     }
 
-    /// The entry of `job`. Linearizes at the load of the slot.
+    /// The slots, unless no job was ever marked.
     #[inline]
-    pub(crate) fn find<'g, Q>(&'g self, hash: u64, job: &Q, guard: &'g EpochGuard) -> Option<&'g Entry<K, V>>
-    where
-        K: Borrow<Q>,
-        Q: Eq + ?Sized,
-    {
-        self.find_where(hash, guard, |entry| entry.job.borrow() == job)
+    pub(crate) fn table(&self) -> Option<Table<'_, K, V>> {
+        self.root.table()
+    }
+
+    /// The slots. Allocates them if no job was ever marked.
+    pub(crate) fn table_or_made(&self) -> Table<'_, K, V> {
+        self.root.table_or_made()
     }
 
     /// The entry that `generation` was drawn for. Runs no code of the user's.
@@ -135,19 +129,7 @@ impl<K, V> JobMap<K, V> {
         generation: Generation,
         guard: &'g EpochGuard,
     ) -> Option<&'g Entry<K, V>> {
-        self.find_where(hash, guard, |entry| entry.owner.generation == generation)
-    }
-
-    #[inline]
-    fn find_where<'g>(
-        &'g self,
-        hash: u64,
-        guard: &'g EpochGuard,
-        is_it: impl FnMut(&Entry<K, V>) -> bool,
-    ) -> Option<&'g Entry<K, V>> {
-        let leaf = self.leaf(hash);
-        // SAFETY: the word was just loaded, while `guard` was live.
-        unsafe { leaf.slot.find(leaf.word, hash, guard, is_it) }
+        self.table()?.find_where(hash, guard, |entry| entry.owner.generation == generation)
     }
 
     /// Unlinks the entry of this hash for which `is_it` says yes, and retires it. It can be read for as long
@@ -160,8 +142,9 @@ impl<K, V> JobMap<K, V> {
         guard: &'g EpochGuard,
         mut is_it: impl FnMut(&Entry<K, V>) -> bool,
     ) -> Option<&'g Entry<K, V>> {
+        let table = self.table()?;
         loop {
-            let leaf = self.leaf(hash);
+            let leaf = table.leaf(hash);
             // SAFETY: the word was just loaded, while `guard` was live.
             let items = unsafe { leaf.slot.items(leaf.word, guard) };
             let (place, entry) = position(&items, hash, guard, &mut is_it)?;
@@ -188,98 +171,88 @@ impl<K, V> JobMap<K, V> {
     /// reading to its second, as no word comes back (see [`Word`]), and so all of them at the instant between the
     /// passes (E5). That instant is the linearization point.
     pub(crate) fn cut<'g>(&'g self, guard: &'g EpochGuard) -> Cut<'g, K, V> {
-        let mut seen: Vec<_> = self.walk().collect();
-        let mut atomic = false;
-        for _ in 0..CUT_ATTEMPTS {
-            let again: Vec<_> = self.walk().collect();
-            atomic = again.iter().map(|(_, word)| word).eq(seen.iter().map(|(_, word)| word));
-            seen = again;
-            if atomic {
-                break;
-            }
-        }
+        let Some(table) = self.table() else {
+            return Cut { entries: Vec::new(), atomic: true };
+        };
+        let mut seen = Vec::new();
+        read_all(table, &mut seen);
+        let atomic = (0..CUT_ATTEMPTS).any(|_| read_all(table, &mut seen));
         let mut entries = Vec::new();
-        for (slot, word) in seen {
-            // SAFETY: `walk` loaded the word from this slot while `guard` was live.
-            let items = unsafe { slot.items(word, guard) };
+        for (_, word) in seen {
+            // SAFETY: the word was loaded from a slot of this map while `guard` was live.
+            let items = unsafe { Slot::<K, V>::items_of(word, guard) };
             // SAFETY: the items of a bucket that was loaded while `guard` was live.
             entries.extend(items.iter().map(|item| unsafe { item.entry(guard) }));
         }
         Cut { entries, atomic }
     }
 
-    /// One pass over all slots that are not branches, loading each once; in the same order every time.
-    fn walk(&self) -> impl Iterator<Item = (&Slot<K, V>, Word)> {
-        let mut levels = vec![self.root.iter()];
-        std::iter::from_fn(move || {
-            loop {
-                let Some(slot) = levels.last_mut()?.next() else {
-                    levels.pop();
-                    continue;
-                };
-                let word = slot.load();
-                match slot.branch_of(word) {
-                    Some(branch) => levels.push(branch.slots().iter()),
-                    None => return Some((slot, word)),
-                }
-            }
-        })
+    /// Calls `each` with every entry, slot by slot.
+    fn for_each_entry<'g>(&'g self, guard: &'g EpochGuard, mut each: impl FnMut(&'g Entry<K, V>)) {
+        let Some(table) = self.table() else { return };
+        table.for_each(|slot, word| {
+            // SAFETY: `for_each` loaded the word from this slot while `guard` was live.
+            let items = unsafe { slot.items(word, guard) };
+            // SAFETY: an item of what was loaded while `guard` was live.
+            items.iter().for_each(|item| each(unsafe { item.entry(guard) }));
+        });
     }
 
     /// How many entries there are, counted slot by slot: exact only while nobody writes.
     pub(crate) fn len(&self, guard: &EpochGuard) -> usize {
-        self.walk().fold(0, |sum: usize, (slot, word)| {
-            // SAFETY: `walk` loaded the word from this slot while `guard` was live.
-            let here = unsafe { slot.items(word, guard) }.len();
-            sum.saturating_add(here)
-        })
+        let mut count: usize = 0;
+        self.for_each_entry(guard, |_| count = count.saturating_add(1));
+        count
     }
 
     /// How many entries there are, and when the oldest of them was marked; counted as [`len`](Self::len) is.
     #[cfg(feature = "metrics")]
     pub(crate) fn census(&self, guard: &EpochGuard) -> (usize, Option<std::time::Instant>) {
-        self.walk().fold((0, None), |census, (slot, word)| {
-            // SAFETY: `walk` loaded the word from this slot while `guard` was live.
-            let items = unsafe { slot.items(word, guard) };
-            items.iter().fold(census, |(count, oldest): (usize, Option<_>), item| {
-                // SAFETY: an item of what was loaded while `guard` was live.
-                let marked_at = unsafe { item.entry(guard) }.owner.marked_at;
-                (count.saturating_add(1), Some(oldest.map_or(marked_at, |oldest| marked_at.min(oldest))))
-            })
-        })
+        let (mut count, mut oldest): (usize, Option<std::time::Instant>) = (0, None);
+        self.for_each_entry(guard, |entry| {
+            let marked_at = entry.owner.marked_at;
+            count = count.saturating_add(1);
+            oldest = Some(oldest.map_or(marked_at, |oldest| marked_at.min(oldest)));
+        });
+        (count, oldest)
     }
 
     /// Whether every slot was found empty. Needs no guard.
     pub(crate) fn is_empty(&self) -> bool {
-        self.walk().all(|(_, word)| word.is_empty())
+        let mut empty = true;
+        if let Some(table) = self.table() {
+            table.for_each(|_, word| empty &= word.is_empty());
+        }
+        empty
     }
 
     /// How many insertions went through, ever.
     pub(crate) fn inserted(&self) -> u64 {
         self.generations.published()
     }
+}
 
-    /// Walks from the root to the slot of `hash` and loads it.
-    #[inline]
-    fn leaf(&self, hash: u64) -> Leaf<'_, K, V> {
-        let mut slot = self.root_slot(hash);
-        let mut shift = ROOT_BITS;
-        loop {
-            let word = slot.load();
-            match slot.branch_of(word) {
-                Some(branch) => slot = branch.slot(hash, shift),
-                None => return Leaf { slot, word, shift },
-            }
-            shift = deeper(shift);
+/// Loads all slots, and puts those that were ever used, with their places in the order, where the last reading is. Says
+/// whether it was the same.
+fn read_all<K, V>(table: Table<'_, K, V>, seen: &mut Vec<(usize, Word)>) -> bool {
+    let (mut place, mut used, mut same) = (0_usize, 0_usize, true);
+    table.for_each(|_, word| {
+        place = place.wrapping_add(1);
+        if word == Word::VACANT {
+            return;
         }
-    }
-
-    #[inline]
-    #[expect(clippy::indexing_slicing, reason = "masked to the array's length")]
-    #[expect(clippy::cast_possible_truncation, reason = "masked to the array's length")]
-    fn root_slot(&self, hash: u64) -> &Slot<K, V> {
-        &self.root[hash as usize & ROOT_SLOTS.wrapping_sub(1)]
-    }
+        let now = (place, word);
+        if let Some(before) = seen.get_mut(used) {
+            same &= std::mem::replace(before, now) == now;
+        } else {
+            same = false;
+            seen.push(now);
+        }
+        used = used.wrapping_add(1);
+    });
+    same &= used == seen.len();
+    seen.truncate(used);
+    same
 }
 
 impl<K, V> JobMap<K, V>
@@ -327,7 +300,7 @@ where
         guard: &'g EpochGuard,
     ) -> Attempt<'g, K, V> {
         let hash = entry.hash();
-        let leaf = self.leaf(hash);
+        let leaf = self.table_or_made().leaf(hash);
         // SAFETY: the word was just loaded, while `guard` was live.
         let items = unsafe { leaf.slot.items(leaf.word, guard) };
         let found = position(&items, hash, guard, |other| other.job == entry.job);
@@ -357,9 +330,6 @@ where
         // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
         // all but the one it replaces.
         if unsafe { leaf.publish(new, replaced, guard) } {
-            if Generations::is_turn(generation, WRITES_BETWEEN_FLUSHES) {
-                reclaim::flush(guard);
-            }
             return Attempt::Published(Inserted { generation, displaced: found.is_some() });
         }
         self.generations.discard(hash);
@@ -372,8 +342,9 @@ where
     /// Linearizes at the compare-exchange, or where the mark is gone at the load of the slot.
     pub(crate) fn replace(&self, mut entry: Box<Entry<K, V>>, guard: &EpochGuard) -> bool {
         let (hash, generation) = (entry.hash(), entry.owner.generation);
+        let table = self.table_or_made();
         loop {
-            let leaf = self.leaf(hash);
+            let leaf = table.leaf(hash);
             // SAFETY: the word was just loaded, while `guard` was live.
             let items = unsafe { leaf.slot.items(leaf.word, guard) };
             let found = position(&items, hash, guard, |old| old.owner.generation == generation);
@@ -386,9 +357,6 @@ where
             // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
             // all but the one it replaces.
             if unsafe { leaf.publish(new, items.get(place), guard) } {
-                if self.generations.is_turn_of_replacements(hash, WRITES_BETWEEN_FLUSHES) {
-                    reclaim::flush(guard);
-                }
                 return true;
             }
             // SAFETY: the item came from the box above, and was not published after all.
@@ -418,7 +386,7 @@ impl<K, V> Leaf<'_, K, V> {
             // SAFETY: this thread's compare-exchange unlinked the entry, which no write can bring back: it was in
             // this slot only, and it is not in `new`. It came from a box (`Entry::into_item`), and its types are
             // `Send + Sync + 'static` (`JobMap::root`).
-            unsafe { reclaim::retire(guard, move || drop(Box::from_raw(entry))) };
+            unsafe { reclaim::retire(guard, entry.cast(), spare::free::<Entry<K, V>>) };
         }
         true
     }
@@ -436,14 +404,15 @@ impl<K, V> Drop for JobMap<K, V> {
     fn drop(&mut self) {
         // SAFETY: `&mut self`: no thread reads or writes this map any more, so nothing needs protection (E7).
         let guard = unsafe { crossbeam_epoch::unprotected() };
-        for (slot, word) in self.walk() {
+        let Some(table) = self.table() else { return };
+        table.for_each(|slot, word| {
             // SAFETY: loaded just now; what is reachable is not retired, and nobody retires it any more (E7).
             for item in unsafe { slot.items(word, guard) }.iter() {
                 let entry = item.pointer();
                 // SAFETY: an entry is in one bucket of one slot, and nobody looks into the slot again (E7).
                 reclaim::drop_quietly(|| drop(unsafe { Box::from_raw(entry) }));
             }
-        }
+        });
         // The slots' own drops free the buckets and the branches.
     }
 }

@@ -104,7 +104,7 @@ impl Word {
     /// Whether it says by itself that no job of this hash is here.
     #[inline]
     pub(super) fn rules_out(self, hash: u64) -> bool {
-        !self.may_be(hash) && matches!(self.kind(), EMPTY | LONE)
+        !self.may_be(hash) && self.kind().wrapping_add(1) & 0b10 == 0
     }
 
     /// Whether it is of a lone entry that may have this hash.
@@ -154,6 +154,12 @@ impl<K, V> Slot<K, V> {
         }
     }
 
+    /// So many vacant slots.
+    pub(super) fn vacant_slots(number: usize) -> Box<[Self]> {
+        // The compiler makes this one write of zeros.
+        (0..number).map(|_| Self::vacant()).collect()
+    }
+
     pub(super) fn holding(word: Word) -> Self {
         Self { word: AtomicUsize::new(word.0), _entries: PhantomData, _invariant: PhantomData }
     }
@@ -179,8 +185,19 @@ impl<K, V> Slot<K, V> {
     /// # Safety
     ///
     /// `word`, not a branch's, was loaded from this slot while `guard` was live and has not been repinned since.
+    #[inline]
     #[expect(clippy::unused_self, reason = "what is in the slot does not outlive it")]
-    pub(super) unsafe fn items<'g>(&'g self, word: Word, _guard: &'g EpochGuard) -> Items<'g, K, V> {
+    pub(super) unsafe fn items<'g>(&'g self, word: Word, guard: &'g EpochGuard) -> Items<'g, K, V> {
+        // SAFETY: the caller's promise, handed on.
+        unsafe { Self::items_of(word, guard) }
+    }
+
+    /// [`items`](Self::items) of a word whose slot is not at hand.
+    ///
+    /// # Safety
+    ///
+    /// As of `items`, and the slot that the word was loaded from outlives the result.
+    pub(super) unsafe fn items_of(word: Word, _guard: &EpochGuard) -> Items<'_, K, V> {
         debug_assert!(!word.is_branch(), "branches are walked");
         match word.kind() {
             LONE => {
@@ -240,7 +257,7 @@ impl<K, V> Slot<K, V> {
         if word.kind() == BUCKET {
             // SAFETY: of kind BUCKET; unlinked by the caller's compare-exchange, and for good, as no word comes
             // back (E3). A bucket owns nothing, so any thread may free it.
-            unsafe { reclaim::retire(guard, move || Self::discard(word)) };
+            unsafe { reclaim::retire(guard, word.pointer::<()>(), Bucket::<K, V>::free) };
         }
     }
 

@@ -192,7 +192,8 @@ where
         let hash = registry.hash(&job);
         let guard = reclaim::pin();
         // A refusal allocates nothing.
-        if let Some(other) = registry.map.find(hash, &job, &guard) {
+        let other = registry.map.table().and_then(|table| table.find(hash, &job, &guard));
+        if let Some(other) = other {
             if Some(other.owner.generation) != displaceable {
                 return Err(Occupied { owner: other.owner.clone(), value });
             }

@@ -161,6 +161,24 @@ impl<K, V> Registry<K, V> {
             Self::with_hasher(DefaultHashBuilder::new())
         }
     }
+
+    crate::sync::const_unless_loom! {
+        /// An empty registry with room for so many owned jobs at once, for which every operation is fastest. It may hold any number: beyond
+        /// that, operations get slower step by step; far below it, memory is wasted, and time by those that look at
+        /// all of it ([`snapshot`](Self::snapshot), [`len`](Self::len)).
+        ///
+        /// Allocates nothing; can be a `static`. The first mark allocates 8 to 128 bytes per job of the capacity.
+        /// [`new`](Self::new) has room for 256.
+        ///
+        /// ```
+        /// static FINALIZING: livemark::Registry<u64, &str> = livemark::Registry::with_capacity(100_000);
+        /// assert!(FINALIZING.is_empty());
+        /// ```
+        #[must_use]
+        pub const fn with_capacity(owned: usize) -> Self {
+            Self::with_capacity_and_hasher(owned, DefaultHashBuilder::new())
+        }
+    }
 }
 
 impl<K, V, S> Registry<K, V, S> {
@@ -176,7 +194,29 @@ impl<K, V, S> Registry<K, V, S> {
         /// ```
         #[must_use]
         pub const fn with_hasher(hasher: S) -> Self {
-            Self { map: JobMap::new(), hasher, displaced: Counter::new(), stale_clears: Counter::new() }
+            Self::of(JobMap::new(), hasher)
+        }
+    }
+
+    crate::sync::const_unless_loom! {
+        /// [`with_capacity`](Registry::with_capacity) and [`with_hasher`](Self::with_hasher) together.
+        ///
+        /// ```
+        /// use std::hash::RandomState;
+        ///
+        /// let registry: livemark::Registry<String, &str, _> =
+        ///     livemark::Registry::with_capacity_and_hasher(10_000, RandomState::new());
+        /// assert!(registry.is_empty());
+        /// ```
+        #[must_use]
+        pub const fn with_capacity_and_hasher(owned: usize, hasher: S) -> Self {
+            Self::of(JobMap::with_capacity(owned), hasher)
+        }
+    }
+
+    crate::sync::const_unless_loom! {
+        const fn of(map: JobMap<K, V>, hasher: S) -> Self {
+            Self { map, hasher, displaced: Counter::new(), stale_clears: Counter::new() }
         }
     }
 
@@ -406,7 +446,8 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.hash(job);
-        !self.map.rules_out(hash) && self.map.find(hash, job, &reclaim::pin()).is_some()
+        let Some(table) = self.map.table() else { return false };
+        !table.rules_out(hash) && table.find(hash, job, &reclaim::pin()).is_some()
     }
 
     /// Who owns `job`: a copy of the owner's generation, time and context.
@@ -426,7 +467,7 @@ where
     {
         let hash = self.hash(job);
         let guard = reclaim::pin();
-        self.map.find(hash, job, &guard).map(|entry| entry.owner.clone())
+        self.map.table()?.find(hash, job, &guard).map(|entry| entry.owner.clone())
     }
 
     /// A reading session for a hot loop: pinned once, and so cheaper by the look-up.

@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, Hash};
 use super::Registry;
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
+use crate::map::Table;
 use crate::owner::Owner;
 use crate::reclaim::{self, EpochGuard};
 
@@ -58,6 +59,7 @@ use crate::reclaim::{self, EpochGuard};
 /// ```
 pub struct Reader<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     registry: &'r Registry<K, V, S>,
+    table: Table<'r, K, V>,
     guard: EpochGuard,
     /// How many flushes there had been when this was last pinned.
     flushes: u64,
@@ -69,9 +71,11 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
+        // Here, where nobody counts nanoseconds yet: it may be that nobody writes any more.
+        reclaim::free_due();
         // Before the pin: a flush that comes between them lets it repin once too often.
         let flushes = reclaim::flushes();
-        Self { registry, guard: reclaim::pin(), flushes }
+        Self { registry, table: registry.map.table_or_made(), guard: reclaim::pin(), flushes }
     }
 
     /// Whether `job` has a live owner, as [`Registry::is_active`].
@@ -104,7 +108,7 @@ where
         if reclaim::flushes() != self.flushes || crate::sync::MODEL {
             self.repin();
         }
-        self.registry.map.find(hash, job, &self.guard).map(|entry| &entry.owner)
+        self.table.find(hash, job, &self.guard).map(|entry| &entry.owner)
     }
 
     /// Lets the collector pass now.

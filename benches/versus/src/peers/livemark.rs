@@ -20,8 +20,8 @@ impl Subject for Livemark {
 
     type Session<'s> = LivemarkSession<'s>;
 
-    fn new(_: usize) -> Self {
-        Self(Box::default())
+    fn new(room: usize) -> Self {
+        Self(Box::new(Registry::with_capacity(room)))
     }
 
     fn session(&self) -> LivemarkSession<'_> {

@@ -6,21 +6,43 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub(crate) use batch::free_due;
 pub(crate) use crossbeam_epoch::Guard as EpochGuard;
 pub(crate) use participant::pin;
 
 use crate::sync::{Counter, Ordering, fence, turn};
 
-/// Runs `free` once every thread that is pinned now has unpinned or repinned.
+/// Calls `free` with `pointer` once every thread that is pinned now has unpinned or repinned.
+///
+/// Never on a look-up's time: what is retired waits in batches, and writers free those that are due.
 ///
 /// # Safety
 ///
-/// What `free` frees was unlinked: no thread that pins from now on can reach it. It is freed by nobody else, and may
-/// be freed on another thread and at any later time, as if `free` were `Send + 'static`.
+/// What `pointer` points to was unlinked: no thread that pins from now on can reach it. It is freed by nobody else, and may
+/// be freed on another thread and at any later time, as if it were `Send + 'static`. `free` may be called with `pointer` once,
+/// and does not panic.
 #[inline]
-pub(crate) unsafe fn retire(guard: &EpochGuard, free: impl FnOnce()) {
-    // SAFETY: the caller's promise, handed on.
-    unsafe { guard.defer_unchecked(|| drop_quietly(free)) };
+pub(crate) unsafe fn retire(guard: &EpochGuard, pointer: *mut (), free: unsafe fn(*mut ())) {
+    let retired = Retired { pointer, free };
+    if crate::sync::MODEL {
+        // SAFETY: the caller's promise, handed on.
+        return unsafe { guard.defer_unchecked(move || retired.free()) };
+    }
+    batch::wait(guard, retired);
+}
+
+/// What is to be freed, and how: see [`retire`].
+struct Retired {
+    pointer: *mut (),
+    free: unsafe fn(*mut ()),
+}
+
+impl Retired {
+    /// To be called when no thread is pinned any more that was when it was retired.
+    fn free(self) {
+        // SAFETY: by the promise of `retire`'s caller, and as `self` is gone after this.
+        unsafe { (self.free)(self.pointer) };
+    }
 }
 
 /// Lets the epoch pass, as if the thread unpinned and pinned again: what was loaded under `guard` may be freed.
@@ -32,17 +54,7 @@ pub(crate) fn repin(guard: &mut EpochGuard) {
     fence(Ordering::SeqCst); // E3
 }
 
-/// Hands the thread's garbage over and frees some of what is due.
-#[cold]
-pub(crate) fn flush(guard: &EpochGuard) {
-    // A model decides by itself when to collect: see `Participant::flush`.
-    if !crate::sync::MODEL {
-        guard.flush();
-        FLUSHES.0.increment();
-    }
-}
-
-/// How many flushes there were: who stays pinned repins when there was another, and need not count its own look-ups.
+/// How many batches were handed over: who stays pinned repins when there was another, and need not count its own look-ups.
 static FLUSHES: Alone<Counter> = Alone(Counter::new());
 
 /// On cache lines of its own: every look-up of a reader loads it, and only flushes write it.
@@ -67,6 +79,15 @@ pub(crate) fn drop_quietly(destroy: impl FnOnce()) {
         // A payload's own destructor may panic as well.
         std::mem::forget(payload);
     }
+}
+
+#[cfg(not(all(crossbeam_loom, feature = "loom")))]
+mod batch;
+#[cfg(all(crossbeam_loom, feature = "loom"))]
+mod batch {
+    /// A model retires one by one, so that it explores when each is freed.
+    pub(super) fn wait(_: &super::EpochGuard, _: super::Retired) {}
+    pub(crate) fn free_due() {}
 }
 
 #[cfg(not(all(crossbeam_loom, feature = "loom")))]

@@ -1,0 +1,90 @@
+//! Memory of freed entries, kept by each thread that marks for its next marks.
+//!
+//! Entries are freed by the dozen, when an epoch has passed, and often by another thread than the one that allocated them:
+//! both is what allocators are slow at. An entry's memory is put to another use only after it could have been given back
+//! to the allocator, so nothing depends on this for its correctness.
+
+use std::alloc::{Layout, dealloc};
+use std::cell::RefCell;
+
+use crate::reclaim;
+use crate::sync::MODEL;
+
+/// How many blocks a thread keeps at most: somewhat more than one flush frees.
+const MOST: usize = 128;
+
+std::thread_local! {
+    static SPARE: RefCell<Spare> = const { RefCell::new(Spare { layout: None, blocks: Vec::new() }) };
+}
+
+/// Blocks of one layout, that of the thread's first mark: few programs have registries of several types.
+struct Spare {
+    layout: Option<Layout>,
+    /// Allocated with `layout`, and nobody else's.
+    blocks: Vec<*mut u8>,
+}
+
+/// As [`Box::new`], in a spare block if the thread has one.
+#[inline]
+pub(super) fn boxed<T>(value: T) -> Box<T> {
+    let Some(block) = take(Layout::new::<T>()) else { return Box::new(value) };
+    let block = block.cast::<T>();
+    // SAFETY: `take` gave an allocation of this layout, which nobody else has.
+    unsafe { block.write(value) };
+    // SAFETY: allocated as a box of this layout is, and it holds a value now.
+    unsafe { Box::from_raw(block) }
+}
+
+/// Drops what is in a box, quietly, and keeps its block if the thread marks and has few.
+///
+/// # Safety
+///
+/// `boxed` came from a `Box<T>`, and nobody else has it.
+pub(super) unsafe fn free<T>(boxed: *mut ()) {
+    let (boxed, layout) = (boxed.cast::<T>(), Layout::new::<T>());
+    // SAFETY: the caller's alone, and used no more.
+    reclaim::drop_quietly(|| unsafe { boxed.drop_in_place() });
+    if !keep(layout, boxed.cast()) {
+        // SAFETY: it came from a box of this layout, whose value is gone.
+        unsafe { dealloc(boxed.cast(), layout) };
+    }
+}
+
+#[inline]
+fn take(layout: Layout) -> Option<*mut u8> {
+    let take = |spare: &RefCell<Spare>| {
+        let mut spare = spare.try_borrow_mut().ok()?;
+        if spare.layout == Some(layout) {
+            return spare.blocks.pop();
+        }
+        if spare.layout.is_none() && !MODEL && layout.size() != 0 {
+            spare.layout = Some(layout);
+            spare.blocks.reserve_exact(MOST);
+        }
+        None
+    };
+    SPARE.try_with(take).ok().flatten()
+}
+
+#[inline]
+fn keep(layout: Layout, block: *mut u8) -> bool {
+    let keep = |spare: &RefCell<Spare>| {
+        let Ok(mut spare) = spare.try_borrow_mut() else { return false };
+        let keeps = spare.layout == Some(layout) && spare.blocks.len() < MOST;
+        if keeps {
+            spare.blocks.push(block);
+        }
+        keeps
+    };
+    SPARE.try_with(keep).unwrap_or(false)
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        let Some(layout) = self.layout else { return };
+        for block in self.blocks.drain(..) {
+            // SAFETY: an allocation of this layout, and nobody else's.
+            unsafe { dealloc(block, layout) };
+        }
+    }
+}

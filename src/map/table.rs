@@ -1,0 +1,214 @@
+//! The root of the map: [`Root`], which makes its slots at the first mark, and [`Table`], a look at them.
+
+use std::borrow::Borrow;
+use std::marker::PhantomData;
+use std::ptr;
+
+use super::branch::deeper;
+use super::entry::Entry;
+use super::slot::{Slot, Word};
+use super::{ROOT_SLOTS_MAX, ROOT_SLOTS_MIN};
+use crate::reclaim::EpochGuard;
+use crate::sync::{AtomicPtr, Ordering};
+
+/// Where the slots are, once there are any.
+pub(super) struct Root<K, V> {
+    /// Null until the first mark or reader; then the same for ever.
+    slots: AtomicPtr<Slot<K, V>>,
+    /// How many slots there are or will be, a power of two, less one.
+    mask: usize,
+    /// They are owned, and `Send` and `Sync` as they are.
+    _slots: PhantomData<Box<[Slot<K, V>]>>,
+}
+
+/// The slots of the root.
+pub(crate) struct Table<'m, K, V> {
+    /// Two to some power.
+    slots: &'m [Slot<K, V>],
+}
+
+/// A slot that held no branch when it was last looked at.
+pub(super) struct Leaf<'m, K, V> {
+    pub(super) slot: &'m Slot<K, V>,
+    pub(super) word: Word,
+    /// How many bits of the hash were used to get here.
+    pub(super) shift: u32,
+}
+
+impl<K, V> Clone for Table<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Table<'_, K, V> {}
+
+impl<K, V> Root<K, V> {
+    crate::sync::const_unless_loom! {
+        /// With room for so many jobs, nearly all of them alone in their slots. Allocates nothing yet.
+        pub(super) const fn with_capacity(jobs: usize) -> Self {
+            let slots = slots_for(jobs);
+            let slots = if slots >= ROOT_SLOTS_MAX {
+                ROOT_SLOTS_MAX
+            } else if slots <= ROOT_SLOTS_MIN {
+                ROOT_SLOTS_MIN
+            } else {
+                slots.next_power_of_two()
+            };
+            Self { slots: AtomicPtr::new(ptr::null_mut()), mask: slots.wrapping_sub(1), _slots: PhantomData }
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.mask.wrapping_add(1)
+    }
+
+    /// The slots, if they have been made.
+    #[inline]
+    pub(super) fn table(&self) -> Option<Table<'_, K, V>> {
+        // E8: whoever sees the pointer sees the slots. SeqCst, E5: before the slots are made no job is marked, in the one order
+        // of all slots.
+        self.table_at(self.slots.load(Ordering::SeqCst))
+    }
+
+    /// The slots, made now if they have not been.
+    #[inline]
+    pub(super) fn table_or_made(&self) -> Table<'_, K, V> {
+        self.table().unwrap_or_else(|| self.make())
+    }
+
+    #[cold]
+    fn make(&self) -> Table<'_, K, V> {
+        let made = Box::into_raw(Slot::<K, V>::vacant_slots(self.len())).cast::<Slot<K, V>>();
+        // E8 and E5, as in `table`.
+        let seen = self.slots.compare_exchange(ptr::null_mut(), made, Ordering::SeqCst, Ordering::SeqCst).err();
+        if seen.is_some() {
+            // SAFETY: made above with this length, and nobody else has it: another thread's came first.
+            drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(made, self.len())) });
+        }
+        let slots = seen.unwrap_or(made);
+        // SAFETY: `slots` is what the pointer is and stays: this thread's boxed slice or, by E8, another's.
+        Table { slots: unsafe { std::slice::from_raw_parts(slots, self.len()) } }
+    }
+
+    #[inline]
+    fn table_at(&self, slots: *const Slot<K, V>) -> Option<Table<'_, K, V>> {
+        // SAFETY: not null, it came from `make`'s boxed slice of this length, seen whole by E8. It is freed by `drop`
+        // only, which has `&mut self`.
+        (!slots.is_null()).then(|| Table { slots: unsafe { std::slice::from_raw_parts(slots, self.len()) } })
+    }
+}
+
+/// How many slots are best for so many jobs, before rounding up. Sixteen for each leave nearly every job alone in its slot; of larger
+/// numbers fewer, as then the size of caches matters more, and memory.
+const fn slots_for(jobs: usize) -> usize {
+    match jobs {
+        0..=4_096 => jobs.saturating_mul(16),
+        4_097..=16_384 => 65_536,
+        16_385..=65_536 => jobs.saturating_mul(4),
+        65_537..=131_072 => 262_144,
+        _ => jobs.saturating_mul(2),
+    }
+}
+
+impl<K, V> Drop for Root<K, V> {
+    fn drop(&mut self) {
+        let slots = self.slots.load(Ordering::SeqCst);
+        if !slots.is_null() {
+            // SAFETY: from `make`'s boxed slice of this length; `&mut self`: nobody looks at it any more (E7).
+            drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(slots, self.len())) });
+        }
+    }
+}
+
+impl<'m, K, V> Table<'m, K, V> {
+    /// Whether the slot's word alone says that no job of this hash is marked. Needs no guard.
+    ///
+    /// Linearizes at the load of the slot.
+    #[inline]
+    pub(crate) fn rules_out(self, hash: u64) -> bool {
+        let word = self.slot(hash).load();
+        word.rules_out(hash) || (word.is_branch() && self.leaf(hash).word.rules_out(hash))
+    }
+
+    /// The entry of `job`. Linearizes at the load of the slot.
+    #[inline]
+    pub(crate) fn find<'g, Q>(self, hash: u64, job: &Q, guard: &'g EpochGuard) -> Option<&'g Entry<K, V>>
+    where
+        'm: 'g,
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.find_where(hash, guard, |entry| entry.job.borrow() == job)
+    }
+
+    /// The entry of this hash for which `is_it` says yes. Linearizes at the load of the slot.
+    #[inline]
+    pub(super) fn find_where<'g>(
+        self,
+        hash: u64,
+        guard: &'g EpochGuard,
+        is_it: impl FnMut(&Entry<K, V>) -> bool,
+    ) -> Option<&'g Entry<K, V>>
+    where
+        'm: 'g,
+    {
+        let slot = self.slot(hash);
+        let word = slot.load();
+        if word.may_be(hash) {
+            // SAFETY: the word was just loaded from this slot, while `guard` was live.
+            return unsafe { slot.find(word, hash, guard, is_it) };
+        }
+        if word.rules_out(hash) {
+            return None;
+        }
+        let Leaf { slot, word, .. } = self.leaf(hash);
+        // SAFETY: the word was just loaded from this slot, while `guard` was live.
+        unsafe { slot.find(word, hash, guard, is_it) }
+    }
+
+    #[inline]
+    fn slot(self, hash: u64) -> &'m Slot<K, V> {
+        let place = place(hash, self.slots.len());
+        // SAFETY: `place` is masked to the number of slots, which is a power of two and so not zero.
+        unsafe { self.slots.get_unchecked(place) }
+    }
+
+    /// One pass over all slots that are not branches, loading each once; in the same order every time.
+    pub(super) fn for_each(self, mut each: impl FnMut(&'m Slot<K, V>, Word)) {
+        walk(self.slots, &mut each);
+    }
+
+    /// Walks from the root to the slot of `hash` and loads it.
+    #[inline]
+    pub(super) fn leaf(self, hash: u64) -> Leaf<'m, K, V> {
+        let mut slot = self.slot(hash);
+        let mut shift = self.slots.len().trailing_zeros();
+        loop {
+            let word = slot.load();
+            match slot.branch_of(word) {
+                Some(branch) => slot = branch.slot(hash, shift),
+                None => return Leaf { slot, word, shift },
+            }
+            shift = deeper(shift);
+        }
+    }
+}
+
+/// As deep as there are branches: a hash has bits for eleven levels of them at most.
+fn walk<'m, K, V>(slots: &'m [Slot<K, V>], each: &mut impl FnMut(&'m Slot<K, V>, Word)) {
+    for slot in slots {
+        let word = slot.load();
+        match slot.branch_of(word) {
+            Some(branch) => walk(branch.slots(), each),
+            None => each(slot, word),
+        }
+    }
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "masked to the number of slots")]
+fn place(hash: u64, slots: usize) -> usize {
+    hash as usize & slots.wrapping_sub(1)
+}
