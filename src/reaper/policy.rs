@@ -98,6 +98,16 @@ impl Policy {
         self.stages.iter().find(|(name, _)| **name == *stage).map_or(&self.undeclared, |(_, limits)| limits)
     }
 
+    /// The least of each limit over all stages: who is within these is within those of any stage.
+    pub(super) fn soonest(&self) -> Limits {
+        self.stages.iter().fold(self.undeclared, |soonest, (_, limits)| Limits {
+            finalize_grace: soonest.finalize_grace.min(limits.finalize_grace),
+            lost_grace: soonest.lost_grace.min(limits.lost_grace),
+            hard_deadline: soonest.hard_deadline.into_iter().chain(limits.hard_deadline).min(),
+            ..soonest
+        })
+    }
+
     /// Each boot grace that some stage has, once.
     pub(super) fn boot_graces(&self) -> Vec<Duration> {
         let limits = self.stages.iter().map(|(_, limits)| limits).chain([&self.undeclared]);

@@ -20,6 +20,8 @@ use crate::trace;
 pub struct Sweep<'a, 'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     reaper: &'a Reaper<'r, K, V, S>,
     policy: Arc<Policy>,
+    /// Of all stages: most jobs are within these, and their stages need not be looked up.
+    soonest: Limits,
     /// Made when the first job asks for an owner.
     reader: Option<Reader<'r, K, V, S>>,
     /// Since when the reaper looks regularly.
@@ -61,7 +63,8 @@ where
     pub(super) fn new(reaper: &'a Reaper<'r, K, V, S>, policy: Arc<Policy>) -> Self {
         // Noted without a boot grace as well: one that is put in force later need not begin anew.
         let looks = reaper.attendance.look(&policy.boot_graces());
-        Self { reaper, policy, reader: None, looks }
+        let soonest = policy.soonest();
+        Self { reaper, policy, soonest, reader: None, looks }
     }
 
     /// Says what to do with one job. "Past" a limit means longer than it.
@@ -109,33 +112,23 @@ where
     /// ```
     #[inline]
     pub fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V, S> {
-        let limits = self.policy.limits(job.stage);
-        let due = Due::of(job, limits);
-        let past_deadline = limits.hard_deadline.is_some_and(|deadline| past(job.running_for, deadline));
-        if due.is_none() && !past_deadline {
-            return Verdict::Healthy;
-        }
-        let limits = *limits;
-        self.judge_due(job, due, past_deadline, &limits)
+        let within = Due::of(job, &self.soonest).is_none() && !past_deadline(job, &self.soonest);
+        if within { Verdict::Healthy } else { self.judge_by_stage(job) }
     }
 
-    /// For jobs that are past some limit: few.
+    /// For jobs that are past the limits of some stage: few.
     #[cold]
-    fn judge_due(
-        &mut self,
-        job: &RunningJob<'_, K>,
-        due: Option<Due>,
-        past_deadline: bool,
-        limits: &Limits,
-    ) -> Verdict<'r, K, V, S> {
+    fn judge_by_stage(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V, S> {
+        let limits = *self.policy.limits(job.stage);
+        let limits = &limits;
         let mut deferral = None;
-        if let Some(due) = due {
+        if let Some(due) = Due::of(job, limits) {
             match self.claim_unless_deferred(job, limits) {
                 Ok(claim) => return self.act(due, job, claim),
                 Err(deferred) => deferral = Some(deferred),
             }
         }
-        if past_deadline {
+        if past_deadline(job, limits) {
             let claims = limits.marks && matches!(self.policy.mode(), Mode::Honor | Mode::DeferAll);
             let claim = claims.then(|| self.reaper.registry.mark(job.id.clone(), (self.reaper.claim)(job)));
             return self.act(Due::Reap(Cause::Backstop), job, claim);
@@ -248,6 +241,12 @@ where
 #[inline]
 pub(super) fn past(age: Duration, limit: Duration) -> bool {
     age > limit
+}
+
+/// Tier 3.
+#[inline]
+fn past_deadline<K>(job: &RunningJob<'_, K>, limits: &Limits) -> bool {
+    limits.hard_deadline.is_some_and(|deadline| past(job.running_for, deadline))
 }
 
 /// What a job's ages call for, if its mark does not forbid it.

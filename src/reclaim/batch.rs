@@ -17,7 +17,7 @@ use crate::sync::{AtomicPtr, Ordering};
 /// So much is handed over at once.
 const FULL: usize = 64;
 /// A writer with a full batch frees so many that are due, if there are: more than it hands over, so that they get fewer.
-const FREED_FOR_ONE: usize = 2;
+const FREED_FOR_ONE: usize = 4;
 
 struct Batch {
     retired: Vec<Retired>,

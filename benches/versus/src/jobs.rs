@@ -1,6 +1,8 @@
 //! The jobs: the same for all subjects.
 
-use livemark::Finalizer;
+use std::sync::OnceLock;
+
+use livemark::{Finalizer, RunningJob};
 
 /// What a batch asks about, and a sweep.
 pub const BATCH: usize = 1_024;
@@ -18,6 +20,8 @@ pub struct Jobs {
     pub mixed: Vec<u64>,
     /// How many of each batch of `mixed` are owned.
     pub owned_of_mixed: usize,
+    /// For a reaper's pass, made when there is one.
+    pub running: OnceLock<Vec<RunningJob<'static>>>,
 }
 
 impl Jobs {
@@ -35,12 +39,14 @@ impl Jobs {
             }
             random.shuffle(batch);
         }
-        Self { owned, hits, misses, mixed, owned_of_mixed: BATCH / 2 }
+        Self { owned, hits, misses, mixed, owned_of_mixed: BATCH / 2, running: OnceLock::new() }
     }
 }
 
+pub const STAGE: &str = "gates";
+
 pub fn finalizer() -> Finalizer {
-    Finalizer::new(Some(1), "gates")
+    Finalizer::new(Some(1), STAGE)
 }
 
 /// Xorshift: the same jobs in every run, and none of them twice in one sequence.
@@ -61,7 +67,7 @@ impl Random {
         self.0
     }
 
-    fn shuffle(&mut self, jobs: &mut [u64]) {
+    pub fn shuffle<T>(&mut self, jobs: &mut [T]) {
         for place in (1..jobs.len()).rev() {
             jobs.swap(place, self.next() as usize % (place + 1));
         }

@@ -5,6 +5,7 @@
 //! cargo run --release -p versus -- --quick            # in less than a minute: some sizes, few rounds
 //! cargo run --release -p versus -- --only writes --owned 64 --rounds 21 --out some.csv
 //! cargo run --release -p versus -- --plot some.csv look-ups.svg growth.svg
+//! cargo run --release -p versus -- --instructions     # with valgrind: instructions per operation, 64 owned jobs
 //! ```
 //!
 //! Medians of rounds, ratios to livemark and to an unsynchronised map, and the spread. The same hasher family, the same
@@ -23,6 +24,7 @@
 //! - Times with eight threads contain those of the clock, which the header gives.
 
 mod heap;
+mod instructions;
 mod jobs;
 mod measure;
 mod peers;
@@ -49,19 +51,32 @@ use crate::workloads::Group;
 static HEAP: heap::Counting = heap::Counting;
 
 const USAGE: &str =
-    "usage: versus [--quick] [--rounds N] [--only GROUP]... [--owned N]... [--out CSV] | --plot CSV LOOK-UPS.svg GROWTH.svg
-groups: memory, reads, beside, writes, stamped, snapshot, tail";
+    "usage: versus [--quick] [--rounds N] [--only GROUP]... [--owned N]... [--out CSV] | --plot CSV LOOK-UPS.svg GROWTH.svg | --instructions
+groups: memory, reads, beside, writes, stamped, snapshot, tail, judge";
 
 const OWNED: [usize; 5] = [8, 64, 1_024, 65_536, 1_000_000];
 const QUICK_OWNED: [usize; 3] = [64, 1_024, 65_536];
 const ROUNDS: usize = 31;
 const QUICK_ROUNDS: usize = 3;
+/// Of the jobs that a reaper's pass is measured with: the hundredth part of a million.
+const OWNED_IN_A_PASS: usize = 10_000;
 /// So many owned jobs take seconds to mark and copy: a fourth of the rounds.
 const MANY: usize = 500_000;
 
 enum Command {
     Measure(Plan),
-    Plot { csv: PathBuf, look_ups: PathBuf, growth: PathBuf },
+    Plot {
+        csv: PathBuf,
+        look_ups: PathBuf,
+        growth: PathBuf,
+    },
+    Instructions,
+    /// One subject, one operation, so many times: what `Instructions` runs.
+    Repeat {
+        subject: String,
+        operation: String,
+        times: usize,
+    },
     Help,
 }
 
@@ -77,6 +92,8 @@ fn main() -> ExitCode {
     let done = match command(lexopt::Parser::from_env()) {
         Ok(Command::Measure(plan)) => measure(&plan),
         Ok(Command::Plot { csv, look_ups, growth }) => plot(&csv, &look_ups, &growth),
+        Ok(Command::Instructions) => instructions::print(),
+        Ok(Command::Repeat { subject, operation, times }) => instructions::repeat(&subject, &operation, times),
         Ok(Command::Help) => {
             println!("{USAGE}");
             Ok(())
@@ -108,6 +125,11 @@ fn command(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
             Arg::Long("plot") => {
                 let [csv, look_ups, growth] = [arguments.value()?, arguments.value()?, arguments.value()?];
                 plot = Some([csv, look_ups, growth].map(PathBuf::from));
+            }
+            Arg::Long("instructions") => return Ok(Command::Instructions),
+            Arg::Long("repeat") => {
+                let [subject, operation] = [arguments.value()?.string()?, arguments.value()?.string()?];
+                return Ok(Command::Repeat { subject, operation, times: arguments.value()?.parse()? });
             }
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             _ => return Err(argument.unexpected()),
@@ -146,15 +168,19 @@ fn measure(plan: &Plan) -> Result<(), Box<dyn Error>> {
     for (name, value) in &record.header {
         println!("{name}: {value}");
     }
-    for owned in &plan.owned {
+    let mut measure = |group: Group, jobs: &Arc<Jobs>| {
+        let rounds = if jobs.owned.len() < MANY { plan.rounds } else { plan.rounds.div_ceil(4) };
+        let rows = measure::measure(group, jobs, rounds);
+        measure::print(group.title(), &rows);
+        record.rows.extend(rows);
+    };
+    let (passes, groups): (Vec<Group>, Vec<Group>) =
+        plan.groups.iter().copied().partition(|group| *group == Group::Judge);
+    for owned in plan.owned.iter().filter(|_| !groups.is_empty()) {
         let jobs = Arc::new(Jobs::new(*owned));
-        let rounds = if *owned < MANY { plan.rounds } else { plan.rounds.div_ceil(4) };
-        for group in &plan.groups {
-            let rows = measure::measure(*group, &jobs, rounds);
-            measure::print(group.title(), &rows);
-            record.rows.extend(rows);
-        }
+        groups.iter().for_each(|group| measure(*group, &jobs));
     }
+    passes.iter().for_each(|group| measure(*group, &Arc::new(Jobs::new(OWNED_IN_A_PASS))));
     fs::write(&path, record.to_csv()).map_err(at(shown))?;
     println!("\nwritten to {}", shown.display());
     Ok(())

@@ -4,9 +4,9 @@ use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use livemark::Finalizer;
+use livemark::{Finalizer, RunningJob};
 
 /// A way to build the registry.
 pub trait Subject: Send + Sync + Sized + 'static {
@@ -52,6 +52,9 @@ impl Batch {
     }
 }
 
+/// A reaper leaves a finished job alone for so long.
+pub const GRACE: Duration = Duration::from_secs(300);
+
 /// What a thread does. The answers are used, so that none of the work can be left out.
 pub trait Session {
     /// One look-up, by itself.
@@ -59,6 +62,14 @@ pub trait Session {
 
     /// How many of `jobs` are owned, in the batched form.
     fn count_active(&mut self, jobs: &[u64]) -> usize;
+
+    /// How many of the running jobs are past their grace and owned: a reaper's pass, in the batched form.
+    ///
+    /// A peer's reaper need not know stages, modes, deadlines, lost workers, nor count what it does.
+    fn deferred(&mut self, running: &[RunningJob<'static>]) -> usize {
+        let past: Vec<u64> = running.iter().filter(|job| job.finished_for > Some(GRACE)).map(|job| job.id).collect();
+        self.count_active(&past)
+    }
 
     /// Runs `act` in the middle of a batch.
     fn during_batch<R>(&mut self, job: u64, act: impl FnOnce() -> R) -> R;

@@ -2,16 +2,19 @@
 
 use std::hint::black_box;
 use std::mem;
+use std::time::Duration;
 
-use livemark::{Finalizer, MarkGuard, Registry};
+use livemark::{Finalizer, MarkGuard, Policy, Reaper, Registry, RunningJob, Verdict};
 
-use crate::subject::{Batch, Session, Subject, count};
+use crate::jobs::STAGE;
+use crate::subject::{Batch, GRACE, Session, Subject, count};
 
 pub struct Livemark(Box<Registry>);
 
 pub struct LivemarkSession<'s> {
     registry: &'s Registry,
     guards: Vec<MarkGuard<'s>>,
+    reaper: Reaper<'s>,
 }
 
 impl Subject for Livemark {
@@ -25,7 +28,10 @@ impl Subject for Livemark {
     }
 
     fn session(&self) -> LivemarkSession<'_> {
-        LivemarkSession { registry: &self.0, guards: Vec::new() }
+        let policy =
+            Policy::builder().finalize_grace(GRACE).hard_deadline(Duration::from_secs(3_600)).marking_stage(STAGE);
+        let reaper = Reaper::new(&self.0, policy.build().expect("the deadline is after the grace"));
+        LivemarkSession { registry: &self.0, guards: Vec::new(), reaper }
     }
 
     fn fill(&self, jobs: &[u64], finalizer: &Finalizer) {
@@ -45,6 +51,11 @@ impl Session for LivemarkSession<'_> {
     fn count_active(&mut self, jobs: &[u64]) -> usize {
         let mut reader = self.registry.reader();
         count(jobs, |job| reader.is_active(job))
+    }
+
+    fn deferred(&mut self, running: &[RunningJob<'static>]) -> usize {
+        let mut sweep = self.reaper.sweep();
+        running.iter().filter(|job| matches!(sweep.judge(job), Verdict::Defer(_))).count()
     }
 
     fn during_batch<R>(&mut self, job: u64, act: impl FnOnce() -> R) -> R {

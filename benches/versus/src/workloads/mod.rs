@@ -1,6 +1,7 @@
 //! What is asked of each subject, by groups that have their subjects built anew: no group's leavings are in another's way.
 
 mod beside;
+mod judge;
 mod memory;
 mod reads;
 mod tail;
@@ -30,11 +31,13 @@ pub enum Group {
     Snapshot,
     /// How long the slowest look-ups take.
     Tail,
+    /// A reaper's pass over many jobs, few of them owned: of one size only.
+    Judge,
 }
 
 impl Group {
-    pub const ALL: [Self; 7] =
-        [Self::Memory, Self::Reads, Self::Beside, Self::Writes, Self::Stamped, Self::Snapshot, Self::Tail];
+    pub const ALL: [Self; 8] =
+        [Self::Memory, Self::Reads, Self::Beside, Self::Writes, Self::Stamped, Self::Snapshot, Self::Tail, Self::Judge];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -44,6 +47,7 @@ impl Group {
             Self::Stamped => "stamped",
             Self::Snapshot => "snapshot",
             Self::Tail => "tail",
+            Self::Judge => "judge",
             Self::Memory => "memory",
         }
     }
@@ -56,6 +60,7 @@ impl Group {
             Self::Stamped => "mark+clear, the peers' with clock and generation: ns",
             Self::Snapshot => "snapshot, sorted by job: us",
             Self::Tail => "one look-up of 8 threads that also mark and clear: ns",
+            Self::Judge => "a pass over 100 times as many running jobs, the owned ones past their grace: ns per job",
             Self::Memory => "memory: bytes, and allocations per operation",
         }
     }
@@ -65,6 +70,9 @@ impl Group {
         if self == Self::Memory { 1 } else { rounds }
     }
 }
+
+/// What [`Measured::repeat`] does.
+pub const OPERATIONS: [&str; 5] = ["hit", "miss", "hit in batch", "miss in batch", "mark+clear"];
 
 /// One figure, or why there is none.
 pub struct Sample {
@@ -94,6 +102,9 @@ pub trait Measured: Send {
 
     /// What is to be said with its figures.
     fn note(&self) -> &'static str;
+
+    /// Does an operation so many times, one of [`OPERATIONS`]: the same work in every process.
+    fn repeat(&mut self, operation: &str, times: usize);
 
     /// A round of the group: what is to be measured in it, or why it is not.
     fn round(&mut self, group: Group) -> Result<Vec<Sample>, &'static str>;
@@ -145,6 +156,8 @@ impl<S: Subject> Measured for Unbuilt<S> {
         S::BATCH.note()
     }
 
+    fn repeat(&mut self, _: &str, _: usize) {}
+
     fn round(&mut self, _: Group) -> Result<Vec<Sample>, &'static str> {
         Ok(memory::round::<S>(&self.0))
     }
@@ -175,6 +188,24 @@ impl<S: Subject> Measured for Bed<S> {
         S::BATCH.note()
     }
 
+    fn repeat(&mut self, operation: &str, times: usize) {
+        let (mut session, finalizer) = (self.subject.session(), finalizer());
+        let mut hits = self.jobs.hits.chunks_exact(BATCH).cycle();
+        let mut misses = self.jobs.misses.chunks_exact(BATCH).cycle();
+        for _ in 0..times.div_ceil(BATCH) {
+            let [hits, misses] = [&mut hits, &mut misses].map(|draws| draws.next().unwrap_or_default());
+            let done = match operation {
+                "hit" => hits.iter().filter(|job| session.is_active(**job)).count() == BATCH,
+                "miss" => !misses.iter().any(|job| session.is_active(*job)),
+                "hit in batch" => session.count_active(hits) == BATCH,
+                "miss in batch" => session.count_active(misses) == 0,
+                "mark+clear" => misses.iter().all(|job| session.mark_and_clear(*job, &finalizer)),
+                _ => false,
+            };
+            assert!(done, "{} of {}", operation, S::NAME);
+        }
+    }
+
     fn round(&mut self, group: Group) -> Result<Vec<Sample>, &'static str> {
         if !S::SHARED && matches!(group, Group::Beside | Group::Tail) {
             return Err(ONE_THREAD);
@@ -189,6 +220,7 @@ impl<S: Subject> Measured for Bed<S> {
             Group::Stamped => writes::stamped(self),
             Group::Snapshot => whole::snapshot(self),
             Group::Tail => tail::round(self),
+            Group::Judge => judge::round(self),
             Group::Memory => return Err("measured while it is built"),
         })
     }

@@ -1,0 +1,44 @@
+//! A reaper's pass.
+
+use std::time::Duration;
+
+use livemark::RunningJob;
+
+use super::{Bed, Sample, time};
+use crate::jobs::{Jobs, Random};
+use crate::subject::{Session, Subject};
+
+/// Some passes over a million jobs.
+const BUDGET: Duration = Duration::from_millis(20);
+/// Of so many running jobs one is owned.
+const ONE_IN: usize = 100;
+
+pub fn round<S: Subject>(bed: &mut Bed<S>) -> Vec<Sample> {
+    let running = bed.jobs.running.get_or_init(|| running(&bed.jobs));
+    let (mut session, owned) = (bed.subject.session(), bed.jobs.owned.len());
+    let pass = time(BUDGET, |times| {
+        for _ in 0..times {
+            assert_eq!(session.deferred(running), owned, "{}", S::NAME);
+        }
+    });
+    vec![Sample::new("pass", pass / running.len() as f64)]
+}
+
+/// The owned jobs, past their grace, among others that still run.
+fn running(jobs: &Jobs) -> Vec<RunningJob<'static>> {
+    let mut others = Random::new(u64::MAX / 4);
+    let mut owned = jobs.owned.iter();
+    let running = (0..jobs.owned.len() * ONE_IN).map(|place| {
+        let finalizing = if place % ONE_IN == 0 { owned.next() } else { None };
+        RunningJob {
+            id: finalizing.copied().unwrap_or_else(|| others.next()),
+            stage: crate::jobs::STAGE,
+            running_for: Duration::from_secs(600),
+            finished_for: finalizing.map(|_| Duration::from_secs(400)),
+            lost_for: None,
+        }
+    });
+    let mut running: Vec<_> = running.collect();
+    others.shuffle(&mut running);
+    running
+}
