@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
-use livemark::Registry;
-use support::wait_until;
+use livemark::{Reaper, Registry};
+use support::{policy, wait_until};
 
 /// Where values were dropped.
 static DROPPED_ON: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
@@ -32,7 +32,7 @@ fn dropped() -> usize {
 
 // Seen to fail, on the first count, with batches that are freed by whoever finds that their epoch has passed.
 #[test]
-fn look_ups_free_nothing_and_a_new_reader_what_is_due() {
+fn look_ups_free_nothing_and_a_sweep_what_is_due() {
     let registry = Registry::new();
     let _owned = registry.mark(7_u64, Traced);
     let done = AtomicBool::new(false);
@@ -53,16 +53,17 @@ fn look_ups_free_nothing_and_a_new_reader_what_is_due() {
         assert_eq!(dropped_on(thread::current().id()), dropped(), "the writer's, all of them");
     });
 
-    // Nobody writes any more. Of what was handed over, pins let the epoch pass; a new reader frees.
-    let reading = thread::scope(|scope| {
-        let read = || {
-            wait_until("a new reader frees", || {
+    // Nobody writes any more. Look-ups let the epoch of what was handed over pass; a sweep frees.
+    let sweeping = thread::scope(|scope| {
+        let sweep = || {
+            let reaper = Reaper::with_claim(&registry, policy(), |_| Traced);
+            wait_until("a sweep frees", || {
                 assert!((0..1_000).all(|_| registry.is_active(&7)));
-                assert!(registry.reader().is_active(&7));
+                drop(reaper.sweep());
                 dropped_on(thread::current().id()) > 0
             });
         };
-        scope.spawn(read).join()
+        scope.spawn(sweep).join()
     });
-    reading.expect("it freed something");
+    sweeping.expect("it freed something");
 }

@@ -163,6 +163,20 @@ impl<'m, K, V> Table<'m, K, V> {
         if word.rules_out(hash) {
             return None;
         }
+        self.find_among_others(hash, guard, is_it)
+    }
+
+    /// Where several jobs share the slot. Not inlined, so that the rest is, wherever it is.
+    #[inline(never)]
+    fn find_among_others<'g>(
+        self,
+        hash: u64,
+        guard: &'g EpochGuard,
+        is_it: impl FnMut(&Entry<K, V>) -> bool,
+    ) -> Option<&'g Entry<K, V>>
+    where
+        'm: 'g,
+    {
         let Leaf { slot, word, .. } = self.leaf(hash);
         // SAFETY: the word was just loaded from this slot, while `guard` was live.
         unsafe { slot.find(word, hash, guard, is_it) }

@@ -15,7 +15,7 @@ pub use self::snapshot::Snapshot;
 
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
-use crate::map::JobMap;
+use crate::map::{JobMap, Table};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
 use crate::sync::Counter;
@@ -447,7 +447,17 @@ where
     {
         let hash = self.hash(job);
         let Some(table) = self.map.table() else { return false };
-        !table.rules_out(hash) && table.find(hash, job, &reclaim::pin()).is_some()
+        !table.rules_out(hash) && Self::finds(table, hash, job)
+    }
+
+    /// Not inlined, so that the look-ups which the slot's word answers are, wherever they are.
+    #[inline(never)]
+    fn finds<Q>(table: Table<'_, K, V>, hash: u64, job: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        table.find(hash, job, &reclaim::pin()).is_some()
     }
 
     /// Who owns `job`: a copy of the owner's generation, time and context.

@@ -71,8 +71,6 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
-        // Here, where nobody counts nanoseconds yet: it may be that nobody writes any more.
-        reclaim::free_due();
         // Before the pin: a flush that comes between them lets it repin once too often.
         let flushes = reclaim::flushes();
         Self { registry, table: registry.map.table_or_made(), guard: reclaim::pin(), flushes }

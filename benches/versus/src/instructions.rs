@@ -19,7 +19,7 @@ pub fn print() -> Result<(), Box<dyn Error>> {
     print!("{:20}", "");
     OPERATIONS.iter().for_each(|operation| print!(" {operation:>14}"));
     println!();
-    for subject in subjects(Group::Reads, &Arc::new(Jobs::new(OWNED))) {
+    for subject in subjects(Group::Reads, &Arc::new(Jobs::new(OWNED, 0))) {
         print!("{:20}", subject.name());
         for operation in OPERATIONS {
             let [few, more] = [FEW, MORE].map(|times| count(subject.name(), operation, times));
@@ -48,7 +48,7 @@ fn count(subject: &str, operation: &str, times: usize) -> Result<i64, Box<dyn Er
 
 /// Does an operation of a subject so many times.
 pub fn repeat(subject: &str, operation: &str, times: usize) -> Result<(), Box<dyn Error>> {
-    let mut subjects = subjects(Group::Reads, &Arc::new(Jobs::new(OWNED)));
+    let mut subjects = subjects(Group::Reads, &Arc::new(Jobs::new(OWNED, 0)));
     let subject = subjects.iter_mut().find(|each| each.name() == subject).ok_or("no subject is called so")?;
     subject.repeat(operation, times);
     Ok(())

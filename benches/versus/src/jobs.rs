@@ -25,8 +25,9 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    pub fn new(owned: usize) -> Self {
-        let mut random = Random::new(0);
+    /// Those of one build of the subjects: each has others.
+    pub fn new(owned: usize, build: usize) -> Self {
+        let mut random = Random::new(u64::MAX / 8 + build as u64);
         let owned: Vec<u64> = (0..owned).map(|_| random.next()).collect();
         let draws = owned.len().next_multiple_of(BATCH).max(DRAWS);
         let mut hits: Vec<u64> = owned.iter().cycle().take(draws).copied().collect();

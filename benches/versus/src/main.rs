@@ -39,11 +39,9 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use lexopt::{Arg, ValueExt};
 
-use crate::jobs::Jobs;
 use crate::record::Record;
 use crate::workloads::Group;
 
@@ -168,19 +166,18 @@ fn measure(plan: &Plan) -> Result<(), Box<dyn Error>> {
     for (name, value) in &record.header {
         println!("{name}: {value}");
     }
-    let mut measure = |group: Group, jobs: &Arc<Jobs>| {
-        let rounds = if jobs.owned.len() < MANY { plan.rounds } else { plan.rounds.div_ceil(4) };
-        let rows = measure::measure(group, jobs, rounds);
+    let mut measure = |group: Group, owned: usize| {
+        let rounds = if owned < MANY { plan.rounds } else { plan.rounds.div_ceil(4) };
+        let rows = measure::measure(group, owned, rounds);
         measure::print(group.title(), &rows);
         record.rows.extend(rows);
     };
     let (passes, groups): (Vec<Group>, Vec<Group>) =
         plan.groups.iter().copied().partition(|group| *group == Group::Judge);
-    for owned in plan.owned.iter().filter(|_| !groups.is_empty()) {
-        let jobs = Arc::new(Jobs::new(*owned));
-        groups.iter().for_each(|group| measure(*group, &jobs));
+    for owned in &plan.owned {
+        groups.iter().for_each(|group| measure(*group, *owned));
     }
-    passes.iter().for_each(|group| measure(*group, &Arc::new(Jobs::new(OWNED_IN_A_PASS))));
+    passes.iter().for_each(|group| measure(*group, OWNED_IN_A_PASS));
     fs::write(&path, record.to_csv()).map_err(at(shown))?;
     println!("\nwritten to {}", shown.display());
     Ok(())
@@ -202,10 +199,7 @@ fn at<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::{Command, OWNED, Plan, QUICK_OWNED, QUICK_ROUNDS, ROUNDS, command};
-    use crate::jobs::Jobs;
     use crate::measure::{LIMIT, OURS, measure};
     use crate::plot;
     use crate::record::{Record, circumstances};
@@ -217,8 +211,10 @@ mod tests {
     fn what_is_measured_is_read_back_and_drawn() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let groups = [Group::Reads, Group::Beside, Group::Writes];
-        let rows = [64, 1_024].map(|owned| Arc::new(Jobs::new(owned)));
-        let rows = rows.iter().flat_map(|jobs| groups.into_iter().flat_map(|group| measure(group, jobs, 1))).collect();
+        let rows = [64, 1_024]
+            .into_iter()
+            .flat_map(|owned| groups.into_iter().flat_map(move |group| measure(group, owned, 1)));
+        let rows = rows.collect();
         let record = Record { header: circumstances(root, 1), rows };
         let read = Record::from_csv(&record.to_csv()).unwrap();
         assert_eq!(read.to_csv(), record.to_csv());
@@ -240,9 +236,8 @@ mod tests {
 
     #[test]
     fn every_group_gives_a_figure_or_says_why_not() {
-        let jobs = Arc::new(Jobs::new(8));
         for group in Group::ALL {
-            let rows = measure(group, &jobs, 1);
+            let rows = measure(group, 8, 1);
             assert!(!rows.is_empty() && rows.len() % SUBJECTS == 0, "{group:?}");
             assert!(rows.iter().all(|row| row.figure.is_some() || !row.note.is_empty()), "{group:?}");
             assert!(rows.iter().all(|row| row.subject != LIMIT || row.to_limit.is_none_or(|times| times == 1.0)));

@@ -12,8 +12,8 @@ use crate::workloads::{Group, Measured, Sample, subjects};
 pub const OURS: &str = "livemark";
 pub const LIMIT: &str = "unsynchronised map";
 
-/// After so many rounds all subjects are built anew: where their memory lies, and the seeds of their hashers, make some
-/// faster or slower for as long as they live.
+/// After so many rounds all subjects are built anew, with other jobs: where their memory lies, the seeds of their hashers, and which
+/// jobs share a place, make some faster or slower for as long as they live.
 const ROUNDS_OF_ONE_BUILD: usize = 8;
 
 /// What a subject gave, round by round.
@@ -31,10 +31,11 @@ struct Taken {
 /// # Panics
 ///
 /// If a subject gives a wrong answer.
-pub fn measure(group: Group, jobs: &Arc<Jobs>, rounds: usize) -> Vec<Row> {
+pub fn measure(group: Group, owned: usize, rounds: usize) -> Vec<Row> {
     let rounds: Vec<usize> = (0..group.rounds(rounds)).collect();
     let mut taken: Vec<Taken> = Vec::new();
-    for rounds in rounds.chunks(ROUNDS_OF_ONE_BUILD) {
+    for (build, rounds) in rounds.chunks(ROUNDS_OF_ONE_BUILD).enumerate() {
+        let jobs = &Arc::new(Jobs::new(owned, build));
         // Here, as some ask how many cores there are for them: a thread that stays on one core is told of one.
         let mut subjects = subjects(group, jobs);
         if taken.is_empty() {
@@ -57,7 +58,7 @@ pub fn measure(group: Group, jobs: &Arc<Jobs>, rounds: usize) -> Vec<Row> {
             });
         });
     }
-    rows(group, jobs.owned.len(), &taken)
+    rows(group, owned, &taken)
 }
 
 impl Taken {
