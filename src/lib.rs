@@ -41,7 +41,7 @@
 //! - Only stages that the policy **declares as marking** ([`PolicyBuilder::marking_stage`]) are protected: for any other, a missing
 //!   mark says nothing, and the registry is never asked.
 //! - A leaked guard holds its job until the **hard deadline**; without one, for ever.
-//! - An empty registry takes 33 KiB: it is meant to be one per process, not one per job.
+//! - A registry takes 64 KiB or more from its first mark on: it is meant to be one per process, not one per job.
 //!
 //! See [`guide`] for how to embed it in a scheduler ([`guide::embedding`]), what each operation promises ([`guide::consistency`]), why the orderings are right
 //! ([`guide::orderings`]), what it costs ([`guide::performance`]) and what it cannot do ([`guide::limitations`]).

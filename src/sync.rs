@@ -183,7 +183,7 @@ pub(crate) use imp::*;
 
 /// A statistic: counts events and orders nothing (edge E6 of the orderings page).
 ///
-/// Always `std`'s atomic: no answer depends on a counter (some say when to flush or to repin, which a model decides
+/// Always `std`'s atomic: no answer depends on a counter (one says when to repin, which a model decides
 /// by itself), so a model gains nothing from exploring them and would pay with a multiple of its states.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(std::sync::atomic::AtomicU64);

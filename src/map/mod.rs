@@ -1,7 +1,7 @@
 //! The copy-on-write job map: the only place, with `reclaim`, that handles pointers.
 //!
 //! ```text
-//! JobMap ── root: 4,096 slots, chosen by the low bits of the hash
+//! JobMap ── root: 8,192 slots or more, chosen by the low bits of the hash
 //!             │
 //!             ├─ empty
 //!             ├─ lone ────► Entry { hash, job, owner }         some bits of the hash are in the word
@@ -41,9 +41,9 @@ pub(crate) use self::table::Table;
 // The shape of the map. A model has the same code in a shape of few states.
 
 /// The root has room for so many jobs unless another number is given.
-const DEFAULT_CAPACITY: usize = 256;
-/// Powers of two. With fewer than the least, jobs would share slots sooner: 32 KiB.
-const ROOT_SLOTS_MIN: usize = if MODEL { 2 } else { 1 << 12 };
+const DEFAULT_CAPACITY: usize = 512;
+/// Powers of two. With fewer than the least, jobs would share slots sooner: 64 KiB.
+const ROOT_SLOTS_MIN: usize = if MODEL { 2 } else { 1 << 13 };
 const ROOT_SLOTS_MAX: usize = if MODEL { 2 } else { 1 << 24 };
 const BRANCH_BITS: u32 = if MODEL { 1 } else { 6 };
 const BRANCH_SLOTS: usize = 1 << BRANCH_BITS;

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use crate::reclaim;
 use crate::sync::MODEL;
 
-/// How many blocks a thread keeps at most: somewhat more than one flush frees.
+/// How many blocks a thread keeps at most: twice as many as a batch has.
 const MOST: usize = 128;
 
 std::thread_local! {

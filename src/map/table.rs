@@ -140,7 +140,7 @@ impl<'m, K, V> Table<'m, K, V> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.find_where(hash, guard, |entry| entry.job.borrow() == job)
+        self.find_where(hash, guard, move |entry| entry.job.borrow() == job)
     }
 
     /// The entry of this hash for which `is_it` says yes. Linearizes at the load of the slot.

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::ptr;
 use std::sync::Mutex;
 
-use super::{EpochGuard, FLUSHES, Retired, pin};
+use super::{BATCHES, EpochGuard, Retired, pin};
 use crate::sync::{AtomicPtr, Ordering};
 
 /// So much is handed over at once.
@@ -83,7 +83,7 @@ fn hand_over(batch: Box<Batch>, guard: &EpochGuard) {
     // from there frees that as `retire`'s callers allowed: later, on any thread.
     unsafe { guard.defer_unchecked(move || push(batch)) };
     guard.flush();
-    FLUSHES.0.increment();
+    BATCHES.0.increment();
 }
 
 /// Frees some of what is due.
@@ -111,7 +111,7 @@ fn push(batch: *mut Batch) {
         // SAFETY: the caller's alone until the exchange succeeds.
         unsafe { (*batch).next = head };
         // E9, release half: whoever takes the stack sees the batch, and those below it.
-        match DUE.compare_exchange_weak(head, batch, Ordering::Release, Ordering::Relaxed) {
+        match DUE.compare_exchange(head, batch, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => return,
             Err(other) => head = other,
         }

@@ -55,15 +55,15 @@ pub(crate) fn repin(guard: &mut EpochGuard) {
 }
 
 /// How many batches were handed over: who stays pinned repins when there was another, and need not count its own look-ups.
-static FLUSHES: Alone<Counter> = Alone(Counter::new());
+static BATCHES: Alone<Counter> = Alone(Counter::new());
 
 /// On cache lines of its own: every look-up of a reader loads it, and only flushes write it.
 #[repr(align(128))]
 struct Alone<T>(T);
 
 #[inline]
-pub(crate) fn flushes() -> u64 {
-    FLUSHES.0.get()
+pub(crate) fn batches() -> u64 {
+    BATCHES.0.get()
 }
 
 /// Runs destructors of users' values, which may panic.

@@ -38,9 +38,8 @@ use crate::trace;
 /// # Progress
 ///
 /// Nobody waits for anybody: a [`Reader`]'s look-ups are wait-free but for the depth of the map, everything else is
-/// lock-free. What pins the thread (all but most [`is_active`](Self::is_active) of jobs that are not marked, and a reader's look-ups) also
-/// collects garbage on every 128th pin, and so may run destructors of values that were cleared before. A thread's first
-/// use of any registry registers it with the collector (one allocation).
+/// lock-free. Look-ups free nothing: what was cleared is freed, and its destructors are run, by later marks, clears and replacements, and by
+/// a reaper's sweep when it begins. A thread's first use of any registry registers it with the collector (one allocation).
 ///
 /// # Panics
 ///
@@ -168,7 +167,7 @@ impl<K, V> Registry<K, V> {
         /// all of it ([`snapshot`](Self::snapshot), [`len`](Self::len)).
         ///
         /// Allocates nothing; can be a `static`. The first mark allocates 8 to 128 bytes per job of the capacity.
-        /// [`new`](Self::new) has room for 256.
+        /// [`new`](Self::new) has room for 512.
         ///
         /// ```
         /// static FINALIZING: livemark::Registry<u64, &str> = livemark::Registry::with_capacity(100_000);

@@ -219,7 +219,7 @@ mod tests {
         let read = Record::from_csv(&record.to_csv()).unwrap();
         assert_eq!(read.to_csv(), record.to_csv());
         assert_eq!(read.subjects().len(), SUBJECTS);
-        assert_eq!(read.sizes(), [64, 1_024]);
+        assert_eq!(read.sizes("hit"), [64, 1_024]);
 
         let chart = plot::look_ups(&read).unwrap();
         assert!(chart.contains(read.value("rustc")));

@@ -197,7 +197,7 @@ pub fn growth(record: &Record) -> Result<String, String> {
     const GAP: f64 = 50.0;
     const SIZE: (f64, f64) = (LEFT + 3.0 * PANEL + 2.0 * GAP + 24.0, BOTTOM + 100.0);
 
-    let sizes = record.sizes();
+    let sizes = record.sizes(PANELS[0].1);
     if sizes.len() < 2 {
         return Err("growth is to be shown of two numbers of owned jobs at least".to_owned());
     }

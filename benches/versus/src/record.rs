@@ -120,8 +120,9 @@ impl Record {
     }
 
     /// The numbers of owned jobs.
-    pub fn sizes(&self) -> Vec<u64> {
-        let mut sizes: Vec<u64> = self.rows.iter().map(|row| row.owned).collect();
+    pub fn sizes(&self, workload: &str) -> Vec<u64> {
+        let mut sizes: Vec<u64> =
+            self.rows.iter().filter(|row| row.workload == workload).map(|row| row.owned).collect();
         sizes.sort_unstable();
         sizes.dedup();
         sizes
