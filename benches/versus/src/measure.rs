@@ -14,7 +14,7 @@ pub const LIMIT: &str = "unsynchronised map";
 
 /// After so many rounds all subjects are built anew, with other jobs: where their memory lies, the seeds of their hashers, and which
 /// jobs share a place, make some faster or slower for as long as they live.
-const ROUNDS_OF_ONE_BUILD: usize = 8;
+const ROUNDS_OF_ONE_BUILD: usize = 4;
 
 /// What a subject gave, round by round.
 struct Taken {
