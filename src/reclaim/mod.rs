@@ -57,7 +57,7 @@ pub(crate) fn repin(guard: &mut EpochGuard) {
 /// How many batches were handed over: who stays pinned repins when there was another, and need not count its own look-ups.
 static BATCHES: Alone<Counter> = Alone(Counter::new());
 
-/// On cache lines of its own: every look-up of a reader loads it, and only flushes write it.
+/// On cache lines of its own: every look-up of a reader loads it, and it is written once in 64 writes.
 #[repr(align(128))]
 struct Alone<T>(T);
 
@@ -68,8 +68,8 @@ pub(crate) fn batches() -> u64 {
 
 /// Runs destructors of users' values, which may panic.
 ///
-/// They run wherever an epoch happens to end, in the middle of a call that has nothing to do with them: such a
-/// panic has been reported by the panic hook, and goes no further.
+/// They run in the middle of writes that have nothing to do with them: such a panic has been reported by the panic hook, and
+/// goes no further.
 pub(crate) fn drop_quietly(destroy: impl FnOnce()) {
     if crate::sync::MODEL {
         // The model checker reports what it finds by panicking.

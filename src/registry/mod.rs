@@ -166,7 +166,8 @@ impl<K, V> Registry<K, V> {
         /// that, operations get slower step by step; far below it, memory is wasted, and time by those that look at
         /// all of it ([`snapshot`](Self::snapshot), [`len`](Self::len)).
         ///
-        /// Allocates nothing; can be a `static`. The first mark allocates 8 to 128 bytes per job of the capacity.
+        /// Allocates nothing; can be a `static`. The first mark allocates 16 to 256 bytes per job of the capacity, 64 KiB at
+        /// least.
         /// [`new`](Self::new) has room for 512.
         ///
         /// ```
