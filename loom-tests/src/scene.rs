@@ -43,7 +43,8 @@ impl Scene {
     }
 
     /// With a registry that has no slots yet.
-    pub(crate) fn untouched(threads: usize) -> Self {
+    #[must_use]
+    pub fn untouched(threads: usize) -> Self {
         let collector = Collector::new();
         let participant = |_| Participant::new(&collector);
         Self {
@@ -107,7 +108,7 @@ impl Scene {
     }
 
     /// Runs the main thread of the model, then drops everything.
-    pub(crate) fn play<T>(mut self, run: impl FnOnce(&mut Self) -> T) -> T {
+    pub fn play<T>(mut self, run: impl FnOnce(&mut Self) -> T) -> T {
         let main = Rc::clone(&self.main);
         main.enter(|| run(&mut self))
     }

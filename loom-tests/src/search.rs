@@ -78,23 +78,6 @@ pub fn model<O>(
     explore(name, search, expected, move || Scene::new(threads).play(&execution));
 }
 
-/// [`model`], of a registry that was not used before: its slots are made in the race.
-///
-/// # Panics
-///
-/// As [`explore`].
-pub fn model_of_first_use<O>(
-    name: &str,
-    threads: usize,
-    search: Search,
-    expected: impl IntoIterator<Item = O>,
-    execution: impl Fn(&mut Scene) -> O + Send + Sync + 'static,
-) where
-    O: Ord + Debug + Send + 'static,
-{
-    explore(name, search, expected, move || Scene::untouched(threads).play(&execution));
-}
-
 fn described(search: Search) -> String {
     match search {
         Search::Exhaustive => "every order".to_owned(),

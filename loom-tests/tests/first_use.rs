@@ -1,18 +1,20 @@
 //! Two parties and a registry whose slots are not made yet.
 
-use loom_tests::{Search, mark, model_of_first_use, owner};
+use loom_tests::{Scene, Search, explore, mark, owner};
 
 /// E8. Each makes the slots, one of them for nothing: both marks are in the same ones.
 ///
 /// Seen to fail with a thread that keeps the slots it made though others came first.
 #[test]
 fn two_first_marks() {
-    model_of_first_use("first mark | first mark", 1, Search::Exhaustive, [()], |scene| {
-        let other = scene.spawn(|jobs, _| mark(jobs, 1, 'a'));
-        let guard = mark(scene.jobs(), 3, 'b');
-        let other = scene.join(other);
-        assert_eq!([owner(scene.jobs(), 1), owner(scene.jobs(), 3)], [Some('a'), Some('b')]);
-        assert!(guard.clear() && other.clear());
+    explore("first mark | first mark", Search::Exhaustive, [()], || {
+        Scene::untouched(1).play(|scene| {
+            let other = scene.spawn(|jobs, _| mark(jobs, 1, 'a'));
+            let guard = mark(scene.jobs(), 3, 'b');
+            let other = scene.join(other);
+            assert_eq!([owner(scene.jobs(), 1), owner(scene.jobs(), 3)], [Some('a'), Some('b')]);
+            assert!(guard.clear() && other.clear());
+        })
     });
 }
 
@@ -21,11 +23,13 @@ fn two_first_marks() {
 /// Seen to fail with slots that are not published.
 #[test]
 fn first_mark_against_owner() {
-    model_of_first_use("first mark | owner", 1, Search::Exhaustive, [None, Some('a')], |scene| {
-        let monitor = scene.spawn(|jobs, _| mark(jobs, 1, 'a'));
-        let seen = owner(scene.jobs(), 1);
-        drop(scene.join(monitor));
-        seen
+    explore("first mark | owner", Search::Exhaustive, [None, Some('a')], || {
+        Scene::untouched(1).play(|scene| {
+            let monitor = scene.spawn(|jobs, _| mark(jobs, 1, 'a'));
+            let seen = owner(scene.jobs(), 1);
+            drop(scene.join(monitor));
+            seen
+        })
     });
 }
 
@@ -34,14 +38,16 @@ fn first_mark_against_owner() {
 /// Seen to fail with a thread that keeps the slots it made though others came first.
 #[test]
 fn first_mark_against_a_reader() {
-    model_of_first_use("first mark | first reader", 1, Search::Exhaustive, [[false, true], [true, true]], |scene| {
-        let monitor = scene.spawn(|jobs, _| mark(jobs, 1, 'a'));
-        let mut reader = scene.jobs().reader();
-        let before = reader.is_active(&1);
-        let guard = scene.join(monitor);
-        let after = reader.is_active(&1);
-        drop(reader);
-        drop(guard);
-        [before, after]
+    explore("first mark | first reader", Search::Exhaustive, [[false, true], [true, true]], || {
+        Scene::untouched(1).play(|scene| {
+            let monitor = scene.spawn(|jobs, _| mark(jobs, 1, 'a'));
+            let mut reader = scene.jobs().reader();
+            let before = reader.is_active(&1);
+            let guard = scene.join(monitor);
+            let after = reader.is_active(&1);
+            drop(reader);
+            drop(guard);
+            [before, after]
+        })
     });
 }

@@ -40,9 +40,7 @@ pub(crate) use self::table::Table;
 
 // The shape of the map. A model has the same code in a shape of few states.
 
-/// The root has room for so many jobs unless another number is given.
-const DEFAULT_CAPACITY: usize = 512;
-/// Powers of two. With fewer than the least, jobs would share slots sooner: 64 KiB.
+/// Powers of two. The least take 64 KiB; with fewer, jobs would share slots sooner.
 const ROOT_SLOTS_MIN: usize = if MODEL { 2 } else { 1 << 13 };
 const ROOT_SLOTS_MAX: usize = if MODEL { 2 } else { 1 << 24 };
 const BRANCH_BITS: u32 = if MODEL { 1 } else { 6 };
@@ -98,12 +96,6 @@ pub(crate) struct Cut<'g, K, V> {
 }
 
 impl<K, V> JobMap<K, V> {
-    crate::sync::const_unless_loom! {
-        pub(crate) const fn new() -> Self {
-            Self::with_capacity(DEFAULT_CAPACITY)
-        }
-    }
-
     crate::sync::const_unless_loom! {
         /// With room for so many jobs. Allocates nothing yet.
         pub(crate) const fn with_capacity(jobs: usize) -> Self {

@@ -104,6 +104,7 @@ impl Word {
     /// Whether it says by itself that no job of this hash is here.
     #[inline]
     pub(super) fn rules_out(self, hash: u64) -> bool {
+        // EMPTY or LONE, in one comparison.
         !self.may_be(hash) && self.kind().wrapping_add(1) & 0b10 == 0
     }
 

@@ -13,6 +13,7 @@ use crate::sync::MODEL;
 /// How many blocks a thread keeps at most: twice as many as a batch has.
 const MOST: usize = 128;
 
+// Of `std` also under loom, where it stays empty: in a model each entry has memory of its own.
 std::thread_local! {
     static SPARE: RefCell<Spare> = const { RefCell::new(Spare { layout: None, blocks: Vec::new() }) };
 }

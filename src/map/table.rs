@@ -59,17 +59,15 @@ impl<K, V> Root<K, V> {
         }
     }
 
-    #[inline]
-    fn len(&self) -> usize {
-        self.mask.wrapping_add(1)
-    }
-
     /// The slots, if they have been made.
     #[inline]
     pub(super) fn table(&self) -> Option<Table<'_, K, V>> {
         // E8: whoever sees the pointer sees the slots. SeqCst, E5: before the slots are made no job is marked, in the one order
         // of all slots.
-        self.table_at(self.slots.load(Ordering::SeqCst))
+        let slots = self.slots.load(Ordering::SeqCst);
+        // SAFETY: not null at this load, it came from `make`'s boxed slice of this length, seen whole by E8. It is freed by
+        // `drop` only, which has `&mut self`; so no guard is needed.
+        (!slots.is_null()).then(|| Table { slots: unsafe { &*self.all(slots) } })
     }
 
     /// The slots, made now if they have not been.
@@ -80,23 +78,24 @@ impl<K, V> Root<K, V> {
 
     #[cold]
     fn make(&self) -> Table<'_, K, V> {
-        let made = Box::into_raw(Slot::<K, V>::vacant_slots(self.len())).cast::<Slot<K, V>>();
+        let made = Box::into_raw(Slot::<K, V>::vacant_slots(self.mask.wrapping_add(1)));
         // E8 and E5, as in `table`.
-        let seen = self.slots.compare_exchange(ptr::null_mut(), made, Ordering::SeqCst, Ordering::SeqCst).err();
-        if seen.is_some() {
-            // SAFETY: made above with this length, and nobody else has it: another thread's came first.
-            drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(made, self.len())) });
+        match self.slots.compare_exchange(ptr::null_mut(), made.cast(), Ordering::SeqCst, Ordering::SeqCst) {
+            // SAFETY: freed by `drop` only, which has `&mut self`.
+            Ok(_) => Table { slots: unsafe { &*made } },
+            Err(others) => {
+                // SAFETY: made above, and nobody else has it: another thread's came first.
+                drop(unsafe { Box::from_raw(made) });
+                // SAFETY: that thread published them by the same exchange, seen whole by E8; freed by `drop` only.
+                Table { slots: unsafe { &*self.all(others) } }
+            }
         }
-        let slots = seen.unwrap_or(made);
-        // SAFETY: `slots` is what the pointer is and stays: this thread's boxed slice or, by E8, another's.
-        Table { slots: unsafe { std::slice::from_raw_parts(slots, self.len()) } }
     }
 
+    /// All slots, of which `first` is the first one.
     #[inline]
-    fn table_at(&self, slots: *const Slot<K, V>) -> Option<Table<'_, K, V>> {
-        // SAFETY: not null, it came from `make`'s boxed slice of this length, seen whole by E8. It is freed by `drop`
-        // only, which has `&mut self`.
-        (!slots.is_null()).then(|| Table { slots: unsafe { std::slice::from_raw_parts(slots, self.len()) } })
+    fn all(&self, first: *mut Slot<K, V>) -> *mut [Slot<K, V>] {
+        ptr::slice_from_raw_parts_mut(first, self.mask.wrapping_add(1))
     }
 }
 
@@ -114,10 +113,10 @@ const fn slots_for(jobs: usize) -> usize {
 
 impl<K, V> Drop for Root<K, V> {
     fn drop(&mut self) {
-        let slots = self.slots.load(Ordering::SeqCst);
+        let slots = self.slots.load(Ordering::SeqCst); // E7
         if !slots.is_null() {
             // SAFETY: from `make`'s boxed slice of this length; `&mut self`: nobody looks at it any more (E7).
-            drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(slots, self.len())) });
+            drop(unsafe { Box::from_raw(self.all(slots)) });
         }
     }
 }
@@ -210,7 +209,7 @@ impl<'m, K, V> Table<'m, K, V> {
     }
 }
 
-/// As deep as there are branches: a hash has bits for eleven levels of them at most.
+/// As deep as there are branches: a hash has bits for nine levels of them at most.
 fn walk<'m, K, V>(slots: &'m [Slot<K, V>], each: &mut impl FnMut(&'m Slot<K, V>, Word)) {
     for slot in slots {
         let word = slot.load();

@@ -122,15 +122,14 @@ where
     #[cold]
     fn judge_by_stage(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V, S> {
         let limits = *self.policy.limits(job.stage);
-        let limits = &limits;
         let mut deferral = None;
-        if let Some(due) = Due::of(job, limits) {
-            match self.claim_unless_deferred(job, limits) {
+        if let Some(due) = Due::of(job, &limits) {
+            match self.claim_unless_deferred(job, &limits) {
                 Ok(claim) => return self.act(due, job, claim),
                 Err(deferred) => deferral = Some(deferred),
             }
         }
-        if past_deadline(job, limits) {
+        if past_deadline(job, &limits) {
             let claims = limits.marks && matches!(self.policy.mode(), Mode::Honor | Mode::DeferAll);
             let claim = claims.then(|| self.reaper.registry.mark(job.id.clone(), (self.reaper.claim)(job)));
             return self.act(Due::Reap(Cause::Backstop), job, claim);

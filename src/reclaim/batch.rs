@@ -21,7 +21,7 @@ const FREED_FOR_ONE: usize = 4;
 
 struct Batch {
     retired: Vec<Retired>,
-    /// In a stack: the one below, which this one owns.
+    /// In a stack: the one below.
     next: *mut Batch,
 }
 
@@ -79,8 +79,9 @@ pub(super) fn wait(guard: &EpochGuard, retired: Retired) {
 #[cold]
 fn hand_over(batch: Box<Batch>, guard: &EpochGuard) {
     let batch = Box::into_raw(batch);
-    // SAFETY: the batch is this closure's alone. It holds what was retired before, and is put on the stack only; whoever takes it
-    // from there frees that as `retire`'s callers allowed: later, on any thread.
+    // SAFETY: the batch is this closure's alone. It holds what was retired under `guard` or earlier ones of this thread, so after
+    // whoever could have loaded it was pinned (E3). The closure puts it on the stack only; whoever takes it from there frees it
+    // as `retire`'s callers allowed: later, on any thread.
     unsafe { guard.defer_unchecked(move || push(batch)) };
     guard.flush();
     BATCHES.0.increment();

@@ -167,8 +167,7 @@ impl<K, V> Registry<K, V> {
         /// all of it ([`snapshot`](Self::snapshot), [`len`](Self::len)).
         ///
         /// Allocates nothing; can be a `static`. The first mark allocates 16 to 256 bytes per job of the capacity, 64 KiB at
-        /// least.
-        /// [`new`](Self::new) has room for 512.
+        /// least: what [`new`](Self::new) has, enough for 512 jobs.
         ///
         /// ```
         /// static FINALIZING: livemark::Registry<u64, &str> = livemark::Registry::with_capacity(100_000);
@@ -194,7 +193,7 @@ impl<K, V, S> Registry<K, V, S> {
         /// ```
         #[must_use]
         pub const fn with_hasher(hasher: S) -> Self {
-            Self::of(JobMap::new(), hasher)
+            Self::with_capacity_and_hasher(0, hasher)
         }
     }
 
@@ -210,12 +209,7 @@ impl<K, V, S> Registry<K, V, S> {
         /// ```
         #[must_use]
         pub const fn with_capacity_and_hasher(owned: usize, hasher: S) -> Self {
-            Self::of(JobMap::with_capacity(owned), hasher)
-        }
-    }
-
-    crate::sync::const_unless_loom! {
-        const fn of(map: JobMap<K, V>, hasher: S) -> Self {
+            let map = JobMap::with_capacity(owned);
             Self { map, hasher, displaced: Counter::new(), stale_clears: Counter::new() }
         }
     }
