@@ -54,7 +54,8 @@
 //!   builder's checks, and written.
 //! - `metrics`: counts verdicts and shows owners through the `metrics` crate, whose recorder is yours: counters
 //!   `finalizer_defers_total`, `reaper_sweeps_total`, `reaper_redrives_total`, `reaper_reaps_total` (by `cause`),
-//!   `reaper_claim_conflicts_total`, `reaper_failures_total`; and at each sweep the gauges `finalizer_owned` and `finalizer_oldest_owner_age_seconds`.
+//!   `reaper_claim_conflicts_total`, `reaper_failures_total`; and at each sweep the gauges `finalizer_owned`, `finalizer_oldest_owner_age_seconds` and
+//!   `livemark_unreclaimed` (see [`reclaim_stats`]).
 //!
 //! All are additive, and none costs `is_active` anything.
 
@@ -91,6 +92,7 @@ pub use crate::reaper::{
     Cause, DeferReason, Deferral, Explanation, Failure, Mode, Policy, PolicyBuilder, PolicyError, Reaper, ReaperStats,
     RunningJob, Scheduler, StageRules, Sweep, UnknownMode, Verdict,
 };
+pub use crate::reclaim::{ReclaimStats, reclaim_stats};
 pub use crate::registry::{
     Guard, Handle, MarkGuard, Occupied, OwnedMarkGuard, Reader, Registry, RegistryStats, Snapshot,
 };
@@ -119,5 +121,6 @@ mod readme {}
 #[doc(hidden)]
 pub mod model {
     pub use crate::reclaim::participant::Participant;
+    pub use crate::reclaim::stack::{Node, Stack};
     pub use crate::sync::turnstile::AtomicUsize;
 }

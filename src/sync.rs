@@ -6,7 +6,8 @@
 
 #[cfg(not(all(crossbeam_loom, feature = "loom")))]
 mod imp {
-    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+    pub(crate) use std::sync::Mutex;
+    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicPtr as OncePtr, AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use std::thread_local;
 
     /// Where a model may switch threads; see `turnstile`.
@@ -19,7 +20,7 @@ mod imp {
 
     impl Watch {
         #[inline]
-        pub(crate) fn new() -> Self {
+        pub(crate) const fn new() -> Self {
             Self
         }
 
@@ -49,10 +50,11 @@ mod imp {
 
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 mod imp {
+    pub(crate) use loom::sync::Mutex;
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
     pub(crate) use loom::thread_local;
 
-    pub(crate) use super::turnstile::{AtomicPtr, AtomicUsize, turn};
+    pub(crate) use super::turnstile::{AtomicPtr, AtomicUsize, OncePtr, turn};
 
     /// A read that may come before the allocation was made or after it was freed fails the model; so does a leak.
     #[derive(Debug)]
@@ -148,8 +150,7 @@ pub(crate) mod turnstile {
         }
     }
 
-    /// An atomic that is null until it is set once and for all: behind the turnstile while it is null. Later loads see one value
-    /// only, and would multiply the executions for nothing.
+    /// The pointer at the top of a stack, behind the turnstile as slots are.
     #[derive(Debug)]
     pub(crate) struct AtomicPtr<T>(loom::sync::atomic::AtomicPtr<T>);
 
@@ -159,12 +160,38 @@ pub(crate) mod turnstile {
         }
 
         pub(crate) fn load(&self, order: Ordering) -> *mut T {
-            let seen = self.0.load(order);
-            if !seen.is_null() {
-                return seen;
-            }
             turn();
             self.0.load(order)
+        }
+
+        pub(crate) fn swap(&self, new: *mut T, order: Ordering) -> *mut T {
+            self.0.swap(new, order)
+        }
+
+        pub(crate) fn compare_exchange(
+            &self,
+            current: *mut T,
+            new: *mut T,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<*mut T, *mut T> {
+            self.0.compare_exchange(current, new, success, failure)
+        }
+    }
+
+    /// A pointer that is null until it is set once and for all: behind the turnstile while it is null. Later loads see one value
+    /// only, and would multiply the executions for nothing.
+    #[derive(Debug)]
+    pub(crate) struct OncePtr<T>(AtomicPtr<T>);
+
+    impl<T> OncePtr<T> {
+        pub(crate) fn new(pointer: *mut T) -> Self {
+            Self(AtomicPtr::new(pointer))
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> *mut T {
+            let seen = self.0.0.load(order);
+            if seen.is_null() { self.0.load(order) } else { seen }
         }
 
         pub(crate) fn compare_exchange(
@@ -194,9 +221,13 @@ impl Counter {
     }
 
     #[inline]
-    /// Counts one more; what it was before.
-    pub(crate) fn increment(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) // E6
+    pub(crate) fn increment(&self) {
+        self.add(1);
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed); // E6
     }
 
     #[inline]

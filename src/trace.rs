@@ -109,6 +109,8 @@ pub(crate) fn owners<K, V, S>(registry: &Registry<K, V, S>) {
         metrics::gauge!("finalizer_owned").set(owned as f64);
         let age = oldest.map_or(0.0, |marked_at| marked_at.elapsed().as_secs_f64());
         metrics::gauge!("finalizer_oldest_owner_age_seconds").set(age);
+        #[expect(clippy::cast_precision_loss, reason = "as above")]
+        metrics::gauge!("livemark_unreclaimed").set(crate::reclaim::reclaim_stats().unreclaimed() as f64);
     }
     #[cfg(not(feature = "metrics"))]
     let _ = registry;

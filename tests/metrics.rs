@@ -129,7 +129,7 @@ fn a_sweep_shows_how_many_are_owned_and_for_how_long() {
     let sweep = || seen(|| drop(reaper.sweep()));
     let empty = sweep();
     assert_eq!((empty.owned(), empty.oldest()), (0.0, 0.0));
-    assert_eq!(empty.gauges.len(), 2);
+    assert_eq!(empty.gauges.len(), 3);
 
     let mut guards = vec![registry.mark(500, monitor())];
     thread::sleep(Duration::from_millis(2));

@@ -158,6 +158,16 @@ impl<K, V> Bucket<K, V> {
         unsafe { dealloc(bucket.cast(), Self::layout((*bucket).len)) };
     }
 
+    /// In bytes.
+    ///
+    /// # Safety
+    ///
+    /// As of [`items`](Self::items).
+    pub(super) unsafe fn size(bucket: *const Self) -> usize {
+        // SAFETY: live by the caller's promise.
+        Self::layout(unsafe { (*bucket).len }).size()
+    }
+
     /// Where the items begin. To be read it needs the provenance of the whole allocation.
     #[inline]
     fn first(bucket: *const Self) -> *const Item<K, V> {

@@ -378,7 +378,7 @@ impl<K, V> Leaf<'_, K, V> {
             // SAFETY: this thread's compare-exchange unlinked the entry, which no write can bring back: it was in
             // this slot only, and it is not in `new`. It came from a box (`Entry::into_item`), and its types are
             // `Send + Sync + 'static` (`JobMap::root`).
-            unsafe { reclaim::retire(guard, entry.cast(), spare::free::<Entry<K, V>>) };
+            unsafe { reclaim::retire(guard, entry.cast(), size_of::<Entry<K, V>>(), spare::free::<Entry<K, V>>) };
         }
         true
     }

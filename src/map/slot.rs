@@ -8,7 +8,7 @@ use super::bucket::{Bucket, Item, Items, position};
 use super::entry::{ENTRY_ALIGN, Entry};
 use crate::owner::Generation;
 use crate::reclaim::{self, EpochGuard};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, Watch};
 
 /// What a slot holds, as loaded: a tagged pointer, or the reason why there is none.
 ///
@@ -141,6 +141,8 @@ type Invariant<T> = fn(T) -> T;
 /// Dropping a slot frees the bucket or branch in it, not the entries (`JobMap` frees those).
 pub(super) struct Slot<K, V> {
     word: AtomicUsize,
+    /// A model's atomics are there for all threads from the start; this shows it slots that are looked at before they are seen whole.
+    watch: Watch,
     /// `Send` and `Sync` as the entries are.
     _entries: PhantomData<(K, V)>,
     /// Invariant in both: entries go in and come out through a shared reference, so a map of `for<'a> fn(&'a str)` that
@@ -151,7 +153,7 @@ pub(super) struct Slot<K, V> {
 impl<K, V> Slot<K, V> {
     crate::sync::const_unless_loom! {
         pub(super) const fn vacant() -> Self {
-            Self { word: AtomicUsize::new(EMPTY), _entries: PhantomData, _invariant: PhantomData }
+            Self::holding(Word::VACANT)
         }
     }
 
@@ -161,13 +163,16 @@ impl<K, V> Slot<K, V> {
         (0..number).map(|_| Self::vacant()).collect()
     }
 
-    pub(super) fn holding(word: Word) -> Self {
-        Self { word: AtomicUsize::new(word.0), _entries: PhantomData, _invariant: PhantomData }
+    crate::sync::const_unless_loom! {
+        pub(super) const fn holding(word: Word) -> Self {
+            Self { word: AtomicUsize::new(word.0), watch: Watch::new(), _entries: PhantomData, _invariant: PhantomData }
+        }
     }
 
     /// The newest word. It may be *compared* by anyone; looking into it needs a guard that was live at this load.
     #[inline]
     pub(super) fn load(&self) -> Word {
+        self.watch.read();
         // Acquire half, E1: whoever sees a pointer sees what it points to; E2: a generation drawn after this load is
         // greater than those seen by it. SeqCst, E5: all slots in one order.
         Word(self.word.load(Ordering::SeqCst))
@@ -256,9 +261,11 @@ impl<K, V> Slot<K, V> {
     #[inline]
     pub(super) unsafe fn retire_bucket(word: Word, guard: &EpochGuard) {
         if word.kind() == BUCKET {
+            // SAFETY: of kind BUCKET, and not yet retired.
+            let size = unsafe { Bucket::<K, V>::size(word.pointer()) };
             // SAFETY: of kind BUCKET; unlinked by the caller's compare-exchange, and for good, as no word comes
             // back (E3). A bucket owns nothing, so any thread may free it.
-            unsafe { reclaim::retire(guard, word.pointer::<()>(), Bucket::<K, V>::free) };
+            unsafe { reclaim::retire(guard, word.pointer::<()>(), size, Bucket::<K, V>::free) };
         }
     }
 

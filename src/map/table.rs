@@ -9,12 +9,12 @@ use super::entry::Entry;
 use super::slot::{Slot, Word};
 use super::{ROOT_SLOTS_MAX, ROOT_SLOTS_MIN};
 use crate::reclaim::EpochGuard;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{OncePtr, Ordering};
 
 /// Where the slots are, once there are any.
 pub(super) struct Root<K, V> {
     /// Null until the first mark or reader; then the same for ever.
-    slots: AtomicPtr<Slot<K, V>>,
+    slots: OncePtr<Slot<K, V>>,
     /// How many slots there are or will be, a power of two, less one.
     mask: usize,
     /// They are owned, and `Send` and `Sync` as they are.
@@ -55,7 +55,7 @@ impl<K, V> Root<K, V> {
             } else {
                 slots.next_power_of_two()
             };
-            Self { slots: AtomicPtr::new(ptr::null_mut()), mask: slots.wrapping_sub(1), _slots: PhantomData }
+            Self { slots: OncePtr::new(ptr::null_mut()), mask: slots.wrapping_sub(1), _slots: PhantomData }
         }
     }
 

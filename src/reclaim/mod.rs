@@ -14,7 +14,8 @@ use crate::sync::{Counter, Ordering, fence, turn};
 
 /// Calls `free` with `pointer` once every thread that is pinned now has unpinned or repinned.
 ///
-/// Never on a look-up's time: what is retired waits in batches, and writers free those that are due.
+/// Never on a look-up's time: what is retired waits in batches, and writers free those that are due. `size` is how many bytes it
+/// has itself: of large things a batch has fewer.
 ///
 /// # Safety
 ///
@@ -22,13 +23,13 @@ use crate::sync::{Counter, Ordering, fence, turn};
 /// be freed on another thread and at any later time, as if it were `Send + 'static`. `free` may be called with `pointer` once,
 /// and does not panic.
 #[inline]
-pub(crate) unsafe fn retire(guard: &EpochGuard, pointer: *mut (), free: unsafe fn(*mut ())) {
+pub(crate) unsafe fn retire(guard: &EpochGuard, pointer: *mut (), size: usize, free: unsafe fn(*mut ())) {
     let retired = Retired { pointer, free };
     if crate::sync::MODEL {
         // SAFETY: the caller's promise, handed on.
         return unsafe { guard.defer_unchecked(move || retired.free()) };
     }
-    batch::wait(guard, retired);
+    batch::wait(guard, retired, size);
 }
 
 /// What is to be freed, and how: see [`retire`].
@@ -54,16 +55,59 @@ pub(crate) fn repin(guard: &mut EpochGuard) {
     fence(Ordering::SeqCst); // E3
 }
 
-/// How many batches were handed over: who stays pinned repins when there was another, and need not count its own look-ups.
-static BATCHES: Alone<Counter> = Alone(Counter::new());
+/// How much was handed over to crossbeam-epoch: who stays pinned repins when it was more, and need not count its own look-ups.
+static RETIRED: Alone<Counter> = Alone(Counter::new());
+/// How much of it was freed.
+static RECLAIMED: Alone<Counter> = Alone(Counter::new());
 
-/// On cache lines of its own: every look-up of a reader loads it, and it is written once in 64 writes.
+/// On cache lines of its own: every look-up of a reader loads a counter, and it is written once in 64 writes.
 #[repr(align(128))]
 struct Alone<T>(T);
 
+/// A number that changes when there is more to free.
 #[inline]
-pub(crate) fn batches() -> u64 {
-    BATCHES.0.get()
+pub(crate) fn retired() -> u64 {
+    RETIRED.0.get()
+}
+
+/// What was retired and what of it was freed, in all registries of the process: see [`reclaim_stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ReclaimStats {
+    /// Entries that were cleared, displaced or replaced, and arrays that changed, since the process started. A thread counts its own
+    /// when it has 64 of them or 64 KiB, or ends.
+    pub retired: u64,
+    /// Those that were freed.
+    pub reclaimed: u64,
+}
+
+impl ReclaimStats {
+    /// How many wait to be freed.
+    ///
+    /// ```
+    /// assert_eq!(livemark::ReclaimStats { retired: 128, reclaimed: 64 }.unreclaimed(), 64);
+    /// ```
+    #[must_use]
+    pub fn unreclaimed(&self) -> u64 {
+        self.retired.saturating_sub(self.reclaimed)
+    }
+}
+
+/// How much memory waits to be freed, in all registries of the process.
+///
+/// [`unreclaimed`](ReclaimStats::unreclaimed) goes up and down between nothing and some hundreds for each thread that marks. If it
+/// only grows, a [`Reader`](crate::Reader) or a [`Sweep`](crate::Sweep) is kept and not used: nothing is freed
+/// that was cleared after its last look-up. Two relaxed loads; the two numbers are not of one instant.
+///
+/// ```
+/// let stats = livemark::reclaim_stats();
+/// println!("{} cleared marks wait to be freed", stats.unreclaimed());
+/// ```
+#[must_use]
+pub fn reclaim_stats() -> ReclaimStats {
+    // First what was freed, so that it is not more than what was retired.
+    let reclaimed = RECLAIMED.0.get();
+    ReclaimStats { retired: RETIRED.0.get(), reclaimed }
 }
 
 /// Runs destructors of users' values, which may panic.
@@ -81,12 +125,18 @@ pub(crate) fn drop_quietly(destroy: impl FnOnce()) {
     }
 }
 
+#[cfg_attr(
+    not(all(crossbeam_loom, feature = "loom")),
+    expect(unreachable_pub, reason = "the models have it from `livemark::model`")
+)]
+pub(crate) mod stack;
+
 #[cfg(not(all(crossbeam_loom, feature = "loom")))]
 mod batch;
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 mod batch {
     /// A model retires one by one, so that it explores when each is freed.
-    pub(super) fn wait(_: &super::EpochGuard, _: super::Retired) {}
+    pub(super) fn wait(_: &super::EpochGuard, _: super::Retired, _: usize) {}
     pub(crate) fn free_due() {}
 }
 

@@ -61,8 +61,8 @@ pub struct Reader<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     registry: &'r Registry<K, V, S>,
     table: Table<'r, K, V>,
     guard: EpochGuard,
-    /// How many batches had been handed over when this was last pinned.
-    batches: u64,
+    /// How much had been retired when this was last pinned.
+    retired: u64,
 }
 
 impl<'r, K, V, S> Reader<'r, K, V, S>
@@ -71,9 +71,9 @@ where
     S: BuildHasher,
 {
     pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
-        // Before the pin: a batch that comes between them lets it repin once too often.
-        let batches = reclaim::batches();
-        Self { registry, table: registry.map.table_or_made(), guard: reclaim::pin(), batches }
+        // Before the pin: what is handed over between them lets it repin once too often.
+        let retired = reclaim::retired();
+        Self { registry, table: registry.map.table_or_made(), guard: reclaim::pin(), retired }
     }
 
     /// Whether `job` has a live owner, as [`Registry::is_active`].
@@ -103,7 +103,7 @@ where
         let hash = self.registry.hash(job);
         // Before the load: what is loaded below stays while this pin stands, which `&mut self` keeps it.
         // A model always repins.
-        if reclaim::batches() != self.batches || crate::sync::MODEL {
+        if reclaim::retired() != self.retired || crate::sync::MODEL {
             self.repin();
         }
         self.table.find(hash, job, &self.guard).map(|entry| &entry.owner)
@@ -112,7 +112,7 @@ where
     /// Lets the collector pass now.
     #[cold]
     pub(crate) fn repin(&mut self) {
-        self.batches = reclaim::batches();
+        self.retired = reclaim::retired();
         reclaim::repin(&mut self.guard);
     }
 }

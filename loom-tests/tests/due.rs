@@ -1,0 +1,91 @@
+//! The stack of what is due: filled by those whose pins let an epoch pass, emptied by writers.
+
+use std::sync::Arc;
+
+use livemark::model::{Node, Stack};
+use loom::thread;
+use loom_tests::{Probe, Search, explore};
+
+fn stack_of(names: &[char]) -> Arc<Stack<Probe>> {
+    let stack = Arc::new(Stack::new());
+    names.iter().for_each(|name| push(&stack, *name));
+    stack
+}
+
+fn push(stack: &Stack<Probe>, name: char) {
+    stack.push(Node::new(Probe::new(name)));
+}
+
+/// The name of what was popped, which is read, dropped and freed.
+fn pop(stack: &Stack<Probe>) -> Option<char> {
+    stack.pop().map(|node| node.value.read())
+}
+
+/// All that are left, once every thread is done.
+fn rest(stack: &Stack<Probe>) -> String {
+    let mut rest: Vec<char> = std::iter::from_fn(|| pop(stack)).collect();
+    rest.sort_unstable();
+    rest.into_iter().collect()
+}
+
+/// E9. What is popped was seen whole, and is popped once.
+///
+/// Seen to fail with a push that does not release, and with a pop that does not acquire.
+#[test]
+fn push_against_pop() {
+    let expected = [(None, "a".to_owned()), (Some('a'), String::new())];
+    explore("push | pop", Search::Exhaustive, expected, || {
+        let stack = stack_of(&[]);
+        let pusher = thread::spawn({
+            let stack = Arc::clone(&stack);
+            move || push(&stack, 'a')
+        });
+        let popped = pop(&stack);
+        pusher.join().expect("it has pushed");
+        (popped, rest(&stack))
+    });
+}
+
+/// E9. None is lost where two push at once.
+///
+/// Seen to fail with a push that stores where it should exchange.
+#[test]
+fn push_against_push() {
+    explore("push | push | pop", Search::Exhaustive, [None, Some('a'), Some('b')], || {
+        let stack = stack_of(&[]);
+        let pushers = ['a', 'b'].map(|name| {
+            let stack = Arc::clone(&stack);
+            thread::spawn(move || push(&stack, name))
+        });
+        let popped = pop(&stack);
+        for pusher in pushers {
+            pusher.join().expect("it has pushed");
+        }
+        let all: String = popped.into_iter().chain(rest(&stack).chars()).collect();
+        assert!(["ab", "ba"].contains(&&*all), "pushed a and b, popped {all}");
+        popped
+    });
+}
+
+/// E9. Two that pop, beside one that pushes, get each node once: also where one of them goes away empty-handed, as the other holds the lock.
+///
+/// Seen to fail with a pop that takes one node by a compare-exchange.
+#[test]
+fn pop_against_pop() {
+    explore("pop | pop, push", Search::Exhaustive, [1, 2], || {
+        let stack = stack_of(&['a', 'b']);
+        let other = thread::spawn({
+            let stack = Arc::clone(&stack);
+            move || {
+                let popped = pop(&stack);
+                push(&stack, 'c');
+                popped
+            }
+        });
+        let popped = [pop(&stack), other.join().expect("it has popped")];
+        let mut all: Vec<char> = popped.into_iter().flatten().chain(rest(&stack).chars()).collect();
+        all.sort_unstable();
+        assert_eq!(all, ['a', 'b', 'c']);
+        popped.into_iter().flatten().count()
+    });
+}
