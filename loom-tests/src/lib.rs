@@ -14,4 +14,4 @@ mod search;
 
 pub use probe::{ById, IdHasher, Job, Name, Probe};
 pub use scene::{Jobs, Mark, Racer, Scene, mark, owner, reclaim, try_mark};
-pub use search::{Search, explore, model};
+pub use search::{Search, explore, model, model_that_frees};

@@ -36,8 +36,8 @@ pub struct Racer<T>(JoinHandle<(Participant, T)>);
 
 impl Scene {
     /// With a registry whose slots are made: by a reader, so that the models do not explore that again and again.
-    pub(crate) fn new(threads: usize) -> Self {
-        let scene = Self::untouched(threads);
+    pub(crate) fn new(threads: usize, pins_turn: bool) -> Self {
+        let scene = Self::registered(threads, pins_turn);
         scene.main.enter(|| drop(scene.jobs().reader()));
         scene
     }
@@ -45,8 +45,12 @@ impl Scene {
     /// With a registry that has no slots yet.
     #[must_use]
     pub fn untouched(threads: usize) -> Self {
+        Self::registered(threads, false)
+    }
+
+    fn registered(threads: usize, pins_turn: bool) -> Self {
         let collector = Collector::new();
-        let participant = |_| Participant::new(&collector);
+        let participant = |_| Participant::new(&collector, pins_turn);
         Self {
             registry: Some(Arc::new(Jobs::with_hasher(ById::default()))),
             main: Rc::new(participant(0)),

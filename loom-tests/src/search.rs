@@ -75,7 +75,24 @@ pub fn model<O>(
 ) where
     O: Ord + Debug + Send + 'static,
 {
-    explore(name, search, expected, move || Scene::new(threads).play(&execution));
+    explore(name, search, expected, move || Scene::new(threads, false).play(&execution));
+}
+
+/// [`model`], of threads that free what another might still read: every order of the pins is explored as well.
+///
+/// # Panics
+///
+/// As [`explore`].
+pub fn model_that_frees<O>(
+    name: &str,
+    threads: usize,
+    search: Search,
+    expected: impl IntoIterator<Item = O>,
+    execution: impl Fn(&mut Scene) -> O + Send + Sync + 'static,
+) where
+    O: Ord + Debug + Send + 'static,
+{
+    explore(name, search, expected, move || Scene::new(threads, true).play(&execution));
 }
 
 fn described(search: Search) -> String {

@@ -1,6 +1,6 @@
 //! What generations are for: late releases, and their order.
 
-use loom_tests::{Search, mark, model, owner, reclaim};
+use loom_tests::{Search, mark, model, model_that_frees, owner, reclaim};
 
 /// The late release of a displaced owner leaves the new owner's mark alone, whichever comes first; E3: while it
 /// decides by an entry, that is not freed.
@@ -9,7 +9,7 @@ use loom_tests::{Search, mark, model, owner, reclaim};
 /// only; and with one that first looks without a pin.
 #[test]
 fn late_release_against_mark() {
-    model("release | mark, reclaim", 1, Search::Exhaustive, [false, true], |scene| {
+    model_that_frees("release | mark, reclaim", 1, Search::Exhaustive, [false, true], |scene| {
         let old = mark(scene.jobs(), 1, 'a');
         let late = scene.spawn(|_, _| old.clear());
         let new = mark(scene.jobs(), 1, 'b');
@@ -45,7 +45,7 @@ fn late_clear_generation_against_mark_and_owner() {
 /// Seen to fail with entries freed at once.
 #[test]
 fn is_current_against_mark() {
-    model("is_current | mark, reclaim", 1, Search::Exhaustive, [false, true], |scene| {
+    model_that_frees("is_current | mark, reclaim", 1, Search::Exhaustive, [false, true], |scene| {
         let old = mark(scene.jobs(), 1, 'a');
         let reaper = scene.spawn(|jobs, me| {
             let new = mark(jobs, 1, 'b');
@@ -122,5 +122,19 @@ fn order_of_generations_beside_a_neighbour() {
             assert!(other.generation() > number, "generations do not grow in the order of the marks");
         }
         (cleared, after && cleared)
+    });
+}
+
+/// E2. Jobs of different slots share the counter: each mark has a generation of its own, and a job's grow.
+///
+/// Seen to fail with a draw by a load and a store.
+#[test]
+fn draws_for_two_jobs() {
+    model("mark A | mark B, mark B", 1, Search::Exhaustive, [()], |scene| {
+        let other = scene.spawn(|jobs, _| [mark(jobs, 2, 'a'), mark(jobs, 2, 'b')]);
+        let mine = mark(scene.jobs(), 1, 'c');
+        let [first, second] = scene.join(other);
+        assert!(first.generation() < second.generation(), "a job's generations grow");
+        assert!(![first.generation(), second.generation()].contains(&mine.generation()), "each is drawn once");
     });
 }

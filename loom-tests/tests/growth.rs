@@ -2,7 +2,7 @@
 //!
 //! Jobs 1, 3, 5 and 7 share a slot of the root; its branch parts 1 and 5 from 3 and 7.
 
-use loom_tests::{Mark, Scene, Search, mark, model, owner};
+use loom_tests::{Mark, Scene, Search, mark, model, model_that_frees, owner};
 
 /// A slot with a full bucket.
 fn full(scene: &Scene) -> (Mark, Mark) {
@@ -47,7 +47,7 @@ fn growth_against_clear() {
 /// Seen to fail with a branch published relaxed, and with the load relaxed.
 #[test]
 fn growth_against_owner() {
-    model("growth, flush | owner", 1, Search::Exhaustive, [()], |scene| {
+    model_that_frees("growth, flush | owner", 1, Search::Exhaustive, [()], |scene| {
         let _full = full(scene);
         let monitor = scene.spawn(|jobs, me| {
             let guard = mark(jobs, 5, 'c');
@@ -69,7 +69,8 @@ fn growth_against_is_active() {
         let monitor = scene.spawn(|jobs, _| mark(jobs, 5, 'c'));
         let active = scene.jobs().is_active(&5);
         assert!(!scene.jobs().is_active(&7), "nobody marks this job");
-        drop(scene.join(monitor));
+        let guard = scene.join(monitor);
+        assert!(scene.jobs().is_active(&5) && guard.clear());
         active
     });
 }

@@ -19,7 +19,7 @@ fn race<T: 'static>(
     main: impl FnOnce(&Slot, &Participant) -> T,
 ) -> (T, Option<Name>) {
     let collector = Collector::new();
-    let [me, other] = [(); 2].map(|()| Participant::new(&collector));
+    let [me, other] = [(); 2].map(|()| Participant::new(&collector, false));
     let slot = Arc::new(Slot::new(mistake));
     before(&slot, &me);
     let thread = loom::thread::spawn({

@@ -3,14 +3,14 @@
 use crossbeam_epoch::Collector;
 use livemark::Registry;
 use livemark::model::Participant;
-use loom_tests::{ById, Probe, Search, explore, mark, model, owner, reclaim};
+use loom_tests::{ById, Probe, Search, explore, mark, model, model_that_frees, owner, reclaim};
 
 /// E3. A value is read while the mark is cleared and everything that may be freed is freed.
 ///
 /// Seen to fail with an `owner` that does not pin.
 #[test]
 fn owner_against_clear_and_reclamation() {
-    model("clear, reclaim | owner", 1, Search::Exhaustive, [None, Some('a')], |scene| {
+    model_that_frees("clear, reclaim | owner", 1, Search::Exhaustive, [None, Some('a')], |scene| {
         let guard = mark(scene.jobs(), 1, 'a');
         let monitor = scene.spawn(|_, me| {
             assert!(guard.clear());
@@ -19,6 +19,41 @@ fn owner_against_clear_and_reclamation() {
         let seen = owner(scene.jobs(), 1);
         scene.join(monitor);
         seen
+    });
+}
+
+/// E3. A job id is compared while the mark is cleared and everything that may be freed is freed.
+///
+/// Seen to fail with an `is_active` that does not pin.
+#[test]
+fn is_active_against_clear_and_reclamation() {
+    model_that_frees("clear, reclaim | is_active", 1, Search::Exhaustive, [false, true], |scene| {
+        let guard = mark(scene.jobs(), 1, 'a');
+        let monitor = scene.spawn(|_, me| {
+            assert!(guard.clear());
+            reclaim(me);
+        });
+        let active = scene.jobs().is_active(&1);
+        scene.join(monitor);
+        active
+    });
+}
+
+/// E3. A snapshot copies while the mark is cleared and everything that may be freed is freed.
+///
+/// Seen to fail with a snapshot that does not pin.
+#[test]
+fn snapshot_against_clear_and_reclamation() {
+    model("clear, reclaim | snapshot", 1, Search::Exhaustive, [0, 1], |scene| {
+        let guard = mark(scene.jobs(), 1, 'a');
+        let monitor = scene.spawn(|_, me| {
+            assert!(guard.clear());
+            reclaim(me);
+        });
+        let snapshot = scene.jobs().snapshot();
+        assert!(snapshot.is_atomic() && snapshot.iter().all(|(_, owner)| owner.value.read() == 'a'));
+        scene.join(monitor);
+        snapshot.len()
     });
 }
 
@@ -56,7 +91,7 @@ fn reader_over_rounds_of_reclamation() {
 /// Seen to fail with buckets freed at once, and with an `owner` that does not pin.
 #[test]
 fn reader_of_a_bucket_against_reclamation() {
-    model("clear, reclaim | owner, one bucket", 1, Search::Exhaustive, [None, Some('n')], |scene| {
+    model_that_frees("clear, reclaim | owner, one bucket", 1, Search::Exhaustive, [None, Some('n')], |scene| {
         let (_stays, goes) = (mark(scene.jobs(), 1, 'a'), mark(scene.jobs(), 3, 'n'));
         let monitor = scene.spawn(|_, me| {
             assert!(goes.clear());
@@ -73,7 +108,7 @@ fn reader_of_a_bucket_against_reclamation() {
 /// Seen to fail with entries freed at once, and with a release that ignores the generation.
 #[test]
 fn writer_against_reclamation() {
-    model("clear, reclaim | mark", 1, Search::Exhaustive, [false, true], |scene| {
+    model_that_frees("clear, reclaim | mark", 1, Search::Exhaustive, [false, true], |scene| {
         let old = mark(scene.jobs(), 1, 'a');
         let monitor = scene.spawn(|_, me| {
             let cleared = old.clear();
@@ -93,7 +128,7 @@ fn writer_against_reclamation() {
 /// without a pin.
 #[test]
 fn two_reclaiming_threads() {
-    model("mark, clear, reclaim | replace, reclaim", 1, Search::Preemptions(2), [()], |scene| {
+    model_that_frees("mark, clear, reclaim | replace, reclaim", 1, Search::Preemptions(2), [()], |scene| {
         let guard = mark(scene.jobs(), 1, 'a');
         let other = scene.spawn(|jobs, me| {
             assert!(mark(jobs, 3, 'n').clear());
@@ -116,7 +151,7 @@ fn drop_of_the_registry() {
         // Ids without a probe: a forgotten guard would leak its own.
         let registry = std::sync::Arc::new(Registry::<u64, Probe, ById>::with_hasher(ById::default()));
         let collector = Collector::new();
-        let [main, racer] = [(); 2].map(|()| Participant::new(&collector));
+        let [main, racer] = [(); 2].map(|()| Participant::new(&collector, true));
         main.enter(|| {
             std::mem::forget([1, 3, 2].map(|job| registry.mark(job, Probe::new('a'))));
             let other = loom::thread::spawn({

@@ -1,13 +1,13 @@
 //! `replace`: the hand-over of a mark's context.
 
-use loom_tests::{Probe, Search, mark, model, owner};
+use loom_tests::{Probe, Search, mark, model, model_that_frees, owner};
 
 /// E1, E3. Old or new, and never an unmarked job between them.
 ///
 /// Seen to fail with the compare-exchange relaxed, and with entries freed at once.
 #[test]
 fn replace_against_owner() {
-    model("replace, flush | owner", 1, Search::Exhaustive, ['a', 'b'], |scene| {
+    model_that_frees("replace, flush | owner", 1, Search::Exhaustive, ['a', 'b'], |scene| {
         let guard = mark(scene.jobs(), 1, 'a');
         let monitor = scene.spawn(|_, me| {
             assert!(guard.replace(Probe::new('b')), "the mark is still this one");

@@ -177,14 +177,18 @@ pub(crate) mod participant {
     use crate::sync::turn;
 
     crate::sync::thread_local! {
-        static CURRENT: Cell<Option<*const LocalHandle>> = Cell::new(None);
+        static CURRENT: Cell<Option<*const Participant>> = Cell::new(None);
     }
 
     /// A thread's place in the model's own collector, made before the thread is spawned and moved into it.
     ///
     /// Registering inside the threads would multiply the states by a thousand.
     #[derive(Debug)]
-    pub struct Participant(LocalHandle);
+    pub struct Participant {
+        handle: LocalHandle,
+        /// Whether its pins pass the turnstile, as slots' loads do.
+        turns: bool,
+    }
 
     // SAFETY: a participant is moved to a thread before that thread first pins with it and is never shared;
     // no guard of it is alive while it moves (`new` drops the one it makes).
@@ -192,15 +196,18 @@ pub(crate) mod participant {
 
     impl Participant {
         /// Registers with `collector` and pins once: a first pin runs a collection, which belongs here.
-        pub fn new(collector: &Collector) -> Self {
+        ///
+        /// With `turns`, loom explores every order of its pins and of others' flushes. Where nothing is freed that finds nothing, in
+        /// several times as many executions.
+        pub fn new(collector: &Collector, turns: bool) -> Self {
             let handle = collector.register();
             drop(handle.pin());
-            Self(handle)
+            Self { handle, turns }
         }
 
         /// Runs `thread` with this participant behind every `pin()` of the crate.
         pub fn enter<R>(&self, thread: impl FnOnce() -> R) -> R {
-            CURRENT.with(|current| current.set(Some(&self.0)));
+            CURRENT.with(|current| current.set(Some(self)));
             let result = thread();
             CURRENT.with(|current| current.set(None));
             result
@@ -208,20 +215,23 @@ pub(crate) mod participant {
 
         /// A guard of this participant: what the crate's own `pin()` gives inside [`enter`](Self::enter).
         pub fn pin(&self) -> EpochGuard {
-            self.0.pin()
+            if self.turns {
+                turn();
+            }
+            self.handle.pin()
         }
 
         /// Seals the thread's garbage and collects what is due: three rounds free all that nobody can see.
         pub fn flush(&self) {
             turn();
-            self.pin().flush();
+            self.handle.pin().flush();
         }
     }
 
     #[expect(clippy::expect_used, reason = "a model whose thread has no participant must fail")]
     pub(crate) fn pin() -> EpochGuard {
-        let handle = CURRENT.with(Cell::get).expect("a model's thread runs inside Participant::enter");
+        let participant = CURRENT.with(Cell::get).expect("a model's thread runs inside Participant::enter");
         // SAFETY: `enter` keeps the participant borrowed while it is the current one.
-        unsafe { (*handle).pin() }
+        unsafe { (*participant).pin() }
     }
 }

@@ -43,7 +43,7 @@ fn reclaims_within(patience: Duration, done: impl Fn() -> bool) -> bool {
 }
 
 /// Spins until `done`: for the other side of a race, which is about to act.
-pub(crate) fn wait_until(awaited: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait_until(awaited: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {awaited}");
