@@ -394,14 +394,12 @@ fn a_value_may_use_the_registry_in_its_drop() {
         fn drop(&mut self) {
             assert!(!REGISTRY.is_active(&7));
             let mut reader = REGISTRY.reader();
-            if let Ok(guard) = REGISTRY.try_mark(8, Arc::new(Entangled(Arc::clone(&self.0)))) {
+            // Another value each time would entangle for ever.
+            if self.0.fetch_add(1, Ordering::SeqCst) < 20 {
+                let next = Arc::new(Entangled(Arc::clone(&self.0)));
+                let Ok(guard) = REGISTRY.try_mark(8, next) else { panic!("job 8 is free") };
                 assert!(reader.is_active(&8) && guard.is_current());
-                // A new value would entangle for ever.
-                if self.0.load(Ordering::SeqCst) > 20 {
-                    std::mem::forget(guard);
-                }
             }
-            self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
     let drops = Arc::new(AtomicUsize::new(0));
