@@ -102,12 +102,12 @@ impl TryFrom<String> for Check {
 
     fn try_from(text: String) -> Result<Self, String> {
         let words: Vec<&str> = text.split(' ').collect();
-        let (suite, file, test) = match words[..] {
-            ["loom", file, test] => (Suite::Loom, file, test),
-            ["test", file, test] => (Suite::Tests, file, test),
+        let (suite, file, name) = match words[..] {
+            ["loom", file, name] => (Suite::Loom, file, name),
+            ["test", file, name] => (Suite::Tests, file, name),
             _ => return Err(format!("not `loom FILE TEST` or `test FILE TEST`: {text}")),
         };
-        Ok(Self { suite, of: Some((file.to_owned(), test.to_owned())) })
+        Ok(Self { suite, of: Some((file.to_owned(), name.to_owned())) })
     }
 }
 

@@ -70,7 +70,12 @@ fn run() -> Result<bool, Box<dyn Error>> {
     }
     // A test that fails anyway kills nothing; nor does one that is not there.
     let checks: BTreeSet<&Check> = chosen.iter().filter_map(|mutant| mutant.killed_by.as_ref()).collect();
-    println!("{} mutants of {} in the catalog; {} tests pass without them:", chosen.len(), catalog.mutants.len(), checks.len());
+    println!(
+        "{} mutants of {} in the catalog; {} tests pass without them:",
+        chosen.len(),
+        catalog.mutants.len(),
+        checks.len()
+    );
     let failed = in_parallel(&mut trees, checks.into_iter().collect(), |tree, check| match tree.run(check) {
         Outcome::Passed => None,
         outcome => Some(format!("{check}: {outcome}")),
@@ -136,7 +141,9 @@ fn report(verdicts: &[Verdict<'_>], started: Instant) -> bool {
         let (killed, survived) = (of(Fate::Killed), of(Fate::Survived));
         println!("{name:<8} {killed:>8} {survived:>9} {:>8} {:>8}", of(Fate::Argued), of(Fate::Broken));
     };
-    by_edge.iter().for_each(|(edge, fates)| line(edge, fates));
+    for (edge, fates) in &by_edge {
+        line(edge, fates);
+    }
     line("all", &total);
     println!("in {} s", started.elapsed().as_secs());
     verdicts.iter().all(|verdict| matches!(verdict.fate, Fate::Killed | Fate::Argued))

@@ -194,7 +194,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let name = entry?.file_name();
         if name != "target" && !from.join(&name).exists() {
             let gone = to.join(&name);
-            if gone.is_dir() { fs::remove_dir_all(gone)? } else { fs::remove_file(gone)? };
+            if gone.is_dir() { fs::remove_dir_all(gone)? } else { fs::remove_file(gone)? }
         }
     }
     Ok(())

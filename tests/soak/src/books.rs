@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use livemark::{RegistryStats, reclaim_stats};
 
-/// What memory may grow by after the warm-up.
-const GROWTH_KIB: u64 = 16 << 10;
+/// What memory may grow by after the first round. A thread that is stopped while it is pinned lets garbage pile up for as long, and the
+/// allocator keeps what that took; what is lost for good shows in the values that are alive.
+const GROWTH_KIB: u64 = 64 << 10;
 /// So many violations are printed.
 const PRINTED: usize = 20;
 

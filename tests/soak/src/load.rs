@@ -43,6 +43,8 @@ pub(crate) struct Soak {
     store: Store,
     next_job: AtomicU64,
     done: AtomicBool,
+    /// No snapshot is taken any more.
+    looked: AtomicBool,
     /// Held for reading by whoever acts.
     gate: RwLock<()>,
 }
@@ -82,6 +84,15 @@ impl Drop for Inside<'_> {
     }
 }
 
+/// Sets its flag also where its thread panics.
+struct SetAtEnd<'s>(&'s AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Soak {
     /// Runs for so long, then checks the books for the last time.
     pub(crate) fn run(&self, time: Duration, seed: u64) {
@@ -90,6 +101,7 @@ impl Soak {
             Context::new(job.id)
         });
         let (closer, arrived) = channel();
+        let twin = self.held(self.registry.mark_owned(TWINS[0], Context::new(TWINS[0])));
         thread::scope(|scope| {
             for number in 0..MONITORS {
                 let (rng, closer) = (Rng::with_seed(seed.wrapping_add(number as u64)), closer.clone());
@@ -101,7 +113,7 @@ impl Soak {
                 scope.spawn(|| self.reap(&reaper));
             }
             scope.spawn(|| self.read());
-            scope.spawn(|| self.hand_over());
+            scope.spawn(move || self.hand_over(twin));
             scope.spawn(|| self.snapshot());
             scope.spawn(|| self.keep_to_itself(Rng::with_seed(seed ^ 7)));
             scope.spawn(|| self.swap_policies(&reaper, Rng::with_seed(seed ^ 9)));
@@ -128,7 +140,19 @@ impl Soak {
         }
     }
 
+    /// Frees what waits to be freed, while nobody is pinned, so that what is left is what is lost.
+    fn drain() {
+        let scratch: Registry<u64, ()> = Registry::new();
+        for _ in 0..10_000 {
+            (0..64 * 4).for_each(|_| drop(scratch.mark(0, ())));
+            if reclaim_stats().unreclaimed() < 1_000 {
+                return;
+            }
+        }
+    }
+
     fn audit(&self) {
+        Self::drain();
         self.books.audit(Quiet {
             registry: self.registry.stats(),
             marked: self.registry.len() as u64,
@@ -154,8 +178,12 @@ impl Soak {
         let mut hung: Vec<Held<'s>> = Vec::new();
         let mut slow: Vec<(Instant, Held<'s>)> = Vec::new();
         while let Some(_acting) = self.goes_on() {
-            hung.retain(|held| held.is_current());
             let counts = &self.books.counts;
+            hung.retain(|held| {
+                let current = held.is_current();
+                counts.displaced.add(u64::from(!current));
+                current
+            });
             let before = slow.len() + hung.len();
             for (_, held) in slow.extract_if_due() {
                 self.commit(&held);
@@ -186,7 +214,11 @@ impl Soak {
                 continue;
             };
             let held = self.held(guard);
-            self.store.enter(job, held.generation().get(), &self.books);
+            if !self.store.enter(job, held.generation().get(), &self.books) {
+                // This thread was held up for so long that the backstop came first.
+                counts.outdated.one();
+                continue;
+            }
             self.store.finish(job);
             self.look_at(&held);
             match choice {
@@ -239,6 +271,10 @@ impl Soak {
                 }
                 _ => self.commit(&held),
             }
+        }
+        // They die with their monitor, a moment before the reapers stop.
+        for held in hung.iter().chain(slow.iter().map(|(_, held)| held)) {
+            self.store.leave(*held.job(), held.generation().get());
         }
     }
 
@@ -312,10 +348,8 @@ impl Soak {
             _ => return,
         };
         let generation = claim.generation().get();
-        if end == End::Redriven {
-            self.store.enter(job, generation, &self.books);
-        }
-        if !self.store.end(job, generation, end, &self.books) {
+        let listed = end != End::Redriven || self.store.enter(job, generation, &self.books);
+        if !listed || !self.store.end(job, generation, end, &self.books) {
             counts.outdated.one();
         }
         drop(claim);
@@ -337,19 +371,21 @@ impl Soak {
     }
 
     /// Goes from one of two jobs to the other, and never has neither.
-    fn hand_over(&self) {
-        let Some(acting) = self.goes_on() else { return };
-        let mut here = self.held(self.registry.mark_owned(TWINS[0], Context::new(TWINS[0])));
-        drop(acting);
+    fn hand_over<'s>(&'s self, mut here: Held<'s>) {
         while let Some(_acting) = self.goes_on() {
             for _ in 0..100 {
                 let other = if *here.job() == TWINS[0] { TWINS[1] } else { TWINS[0] };
                 here = self.held(self.registry.mark_owned(other, Context::new(other)));
             }
         }
+        // It goes when nobody looks any more.
+        while !self.looked.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
     }
 
     fn snapshot(&self) {
+        let _end = SetAtEnd(&self.looked);
         while let Some(_acting) = self.goes_on() {
             let snapshot = self.registry.snapshot();
             let jobs: Vec<u64> = snapshot.iter().map(|(job, _)| *job).collect();

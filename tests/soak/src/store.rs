@@ -58,18 +58,19 @@ impl Store {
         }
     }
 
-    /// A finalizer with a mark of this generation begins. That another one is at work is the incident.
-    pub(crate) fn enter(&self, job: u64, generation: u64, books: &Books) {
-        if let Some(row) = self.shard(job).get_mut(&job) {
-            if let Some(other) = row.inside {
-                books.violated(format!("job {job}: finalized by {generation} while {other} is at work"));
-            }
-            if generation <= row.fence {
-                books.violated(format!("job {job}: generation {generation} after {}", row.fence));
-            }
-            row.fence = row.fence.max(generation);
-            row.inside = Some(generation);
+    /// A finalizer with a mark of this generation begins, unless the job is final. That another one is at work is the incident.
+    pub(crate) fn enter(&self, job: u64, generation: u64, books: &Books) -> bool {
+        let mut shard = self.shard(job);
+        let Some(row) = shard.get_mut(&job) else { return false };
+        if let Some(other) = row.inside {
+            books.violated(format!("job {job}: finalized by {generation} while {other} is at work"));
         }
+        if generation <= row.fence {
+            books.violated(format!("job {job}: generation {generation} after {}", row.fence));
+        }
+        row.fence = row.fence.max(generation);
+        row.inside = Some(generation);
+        true
     }
 
     /// It is done, dead, or displaced by the backstop.
