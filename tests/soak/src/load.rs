@@ -135,7 +135,7 @@ impl Soak {
             if said.elapsed() > Duration::from_secs(10) {
                 said = Instant::now();
                 let (jobs, kib) = (self.books.counts.created.get(), self.books.memory().last);
-                println!("after {} s: {jobs} jobs, {kib} KiB", started.elapsed().as_secs());
+                println!("after {} s: {jobs} jobs, {kib} KiB allocated", started.elapsed().as_secs());
             }
         }
     }

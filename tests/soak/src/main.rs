@@ -11,6 +11,8 @@
 //! that should happen never did.
 
 mod books;
+#[expect(unsafe_code, reason = "a global allocator is unsafe to implement")]
+mod heap;
 mod load;
 mod store;
 #[cfg(test)]
