@@ -44,7 +44,8 @@
 //! - A registry takes 64 KiB or more from its first mark on: it is meant to be one per process, not one per job.
 //!
 //! See [`guide`] for how to embed it in a scheduler ([`guide::embedding`]), what each operation promises ([`guide::consistency`]), why the orderings are right
-//! ([`guide::orderings`]), what it costs ([`guide::performance`]) and what it cannot do ([`guide::limitations`]).
+//! ([`guide::orderings`]), what it costs
+//! ([`guide::performance`]), how it is tested ([`guide::testing`]) and what it cannot do ([`guide::limitations`]).
 //!
 //! # Features
 //!
@@ -109,6 +110,8 @@ pub mod guide {
     pub mod orderings {}
     #[doc = include_str!("docs/performance.md")]
     pub mod performance {}
+    #[doc = include_str!("docs/testing.md")]
+    pub mod testing {}
 }
 
 /// The README's examples, tested.

@@ -86,7 +86,8 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn the_page_lists_every_atomic_operation() {
     let (source, page) = (in_the_source(), on_the_page());
-    let only = |these: &BTreeSet<Listed>, those: &BTreeSet<Listed>| these.difference(those).cloned().collect::<Vec<_>>();
+    let only =
+        |these: &BTreeSet<Listed>, those: &BTreeSet<Listed>| these.difference(those).cloned().collect::<Vec<_>>();
     assert_eq!((only(&source, &page), only(&page, &source)), (vec![], vec![]), "only in the source, only on the page");
 }
 

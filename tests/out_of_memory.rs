@@ -96,7 +96,8 @@ fn an_allocation_that_fails_aborts_and_leaves_every_mark_as_it_was() {
     let mut failures = 0;
     for allocation in 0.. {
         let me = env::current_exe().expect("the test knows where it is");
-        let ran = Command::new(me).env(FAILS, allocation.to_string()).args(["--nocapture", "--test-threads=1"]).output();
+        let ran =
+            Command::new(me).env(FAILS, allocation.to_string()).args(["--nocapture", "--test-threads=1"]).output();
         let ran = ran.expect("it can be started");
         let said = String::from_utf8_lossy(&ran.stderr);
         assert!(said.contains("whole") && !said.contains("CORRUPT"), "allocation {allocation}: {said}");

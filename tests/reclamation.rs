@@ -289,5 +289,7 @@ fn a_thread_that_ends_gives_its_blocks_back() {
         thread::scope(|scope| drop(scope.spawn(marks)));
     }
     // Less than the blocks of one thread: 50 ended.
-    reclaim_until("threads that ended keep nothing", || BYTES.load(Ordering::Relaxed).saturating_sub(bytes) < 64 * 4_096);
+    reclaim_until("threads that ended keep nothing", || {
+        BYTES.load(Ordering::Relaxed).saturating_sub(bytes) < 64 * 4_096
+    });
 }
