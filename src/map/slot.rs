@@ -150,6 +150,10 @@ pub(super) struct Slot<K, V> {
     _invariant: PhantomData<Invariant<(K, V)>>,
 }
 
+// SAFETY: the atomic and the entries are; the model's watch is made to be used by several threads, and to find those that should not.
+#[cfg(all(crossbeam_loom, feature = "loom"))]
+unsafe impl<K: Sync, V: Sync> Sync for Slot<K, V> {}
+
 impl<K, V> Slot<K, V> {
     crate::sync::const_unless_loom! {
         pub(super) const fn vacant() -> Self {

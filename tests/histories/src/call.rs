@@ -1,124 +1,113 @@
 //! What threads call, and what they are answered.
 
-use std::sync::Arc;
+use std::fmt;
 
-/// How many jobs a history may touch: the first so many.
-pub(crate) const TOUCHED: usize = 3;
-/// How many jobs a history has, with the neighbours in the slot that nobody touches.
-pub(crate) const JOBS: usize = TOUCHED + 9;
+/// How many jobs a history has.
+pub(crate) const JOBS: usize = 3;
 
 /// A number that tells marks apart: the registry's generation.
 pub(crate) type Generation = u64;
-/// The context of a mark, as a number.
+/// The context of a mark.
 pub(crate) type Value = u64;
-/// Who owns a job.
-pub(crate) type Mark = (Generation, Value);
 /// Who owns each job.
-pub(crate) type Owners = [Option<Mark>; JOBS];
+pub(crate) type Owners = [Option<(Generation, Value)>; JOBS];
 
-/// Which operation a call is of.
+/// A call, of the job of this number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Mark,
-    TryMark,
+pub(crate) enum Call {
+    Mark(usize, Value),
+    TryMark(usize, Value),
     /// `clear` of a guard.
-    Release,
+    Release(usize, Generation),
     /// Drop of a guard, which says nothing.
-    Drop,
-    Replace,
-    IsCurrent,
-    Clear,
-    ClearGeneration,
-    IsActive,
-    Owner,
-    ReaderIsActive,
-    ReaderOwner,
+    Drop(usize, Generation),
+    Replace(usize, Generation, Value),
+    IsCurrent(usize, Generation),
+    Clear(usize),
+    ClearGeneration(usize, Generation),
+    IsActive(usize),
+    Owner(usize),
     Snapshot,
-    /// A snapshot when all threads are done, which has to be of one instant.
-    Last,
-}
-
-impl Kind {
-    pub(crate) const COUNT: usize = Self::Last as usize + 1;
-
-    pub(crate) const ALL: [Self; Self::COUNT] = [
-        Self::Mark,
-        Self::TryMark,
-        Self::Release,
-        Self::Drop,
-        Self::Replace,
-        Self::IsCurrent,
-        Self::Clear,
-        Self::ClearGeneration,
-        Self::IsActive,
-        Self::Owner,
-        Self::ReaderIsActive,
-        Self::ReaderOwner,
-        Self::Snapshot,
-        Self::Last,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Mark => "mark",
-            Self::TryMark => "try_mark",
-            Self::Release => "guard.clear",
-            Self::Drop => "guard dropped",
-            Self::Replace => "guard.replace",
-            Self::IsCurrent => "guard.is_current",
-            Self::Clear => "clear",
-            Self::ClearGeneration => "clear_generation",
-            Self::IsActive => "is_active",
-            Self::Owner => "owner",
-            Self::ReaderIsActive => "reader.is_active",
-            Self::ReaderOwner => "reader.owner",
-            Self::Snapshot => "snapshot",
-            Self::Last => "snapshot, at last",
-        }
-    }
-
-    /// Whether it is about all jobs.
-    pub(crate) fn is_of_all(self) -> bool {
-        matches!(self, Self::Snapshot | Self::Last)
-    }
-
-    /// Whether it only reads.
-    pub(crate) fn is_look(self) -> bool {
-        use Kind::{IsActive, IsCurrent, Last, Owner, ReaderIsActive, ReaderOwner, Snapshot};
-        matches!(self, IsCurrent | IsActive | Owner | ReaderIsActive | ReaderOwner | Snapshot | Last)
-    }
-}
-
-/// A call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Call {
-    pub(crate) kind: Kind,
-    /// The number of the job that it is about; of snapshots it says nothing.
-    pub(crate) job: usize,
-    /// The guard's, or the one that was given; 0 where there is none.
-    pub(crate) generation: Generation,
-    /// The one that was given; 0 where there is none.
-    pub(crate) value: Value,
 }
 
 /// The answer to a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Marked(Generation),
-    /// Who the owner was, and the value given back.
-    Refused(Mark, Value),
+    Refused(Generation, Value),
     Said(bool),
     Nothing,
-    Owner(Option<Mark>),
-    /// The jobs that were marked, in their order. One that is not of the history has the number [`JOBS`].
-    Snapshot(Arc<[(usize, Mark)]>),
+    Owner(Option<(Generation, Value)>),
+    /// Of the jobs of the history; how many others there were.
+    Snapshot(Owners, usize),
     /// A snapshot that was not of one instant, as it said.
     Torn,
 }
 
 impl Call {
+    /// The job it is about; none if about all.
+    pub(crate) fn job(&self) -> Option<usize> {
+        match *self {
+            Self::Mark(job, _)
+            | Self::TryMark(job, _)
+            | Self::Release(job, _)
+            | Self::Drop(job, _)
+            | Self::Replace(job, ..)
+            | Self::IsCurrent(job, _)
+            | Self::Clear(job)
+            | Self::ClearGeneration(job, _)
+            | Self::IsActive(job)
+            | Self::Owner(job) => Some(job),
+            Self::Snapshot => None,
+        }
+    }
+
     /// Whether it left everything as it was, by its answer. (Of a guard's drop that cannot be told.)
     pub(crate) fn changed_nothing(&self, answer: &Answer) -> bool {
-        self.kind.is_look() || matches!(answer, Answer::Refused(..) | Answer::Said(false))
+        match self {
+            Self::IsCurrent(..) | Self::IsActive(_) | Self::Owner(_) | Self::Snapshot => true,
+            Self::Mark(..) | Self::Drop(..) => false,
+            _ => matches!(answer, Answer::Refused(..) | Answer::Said(false)),
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mark(job, value) => write!(f, "mark({job}, {value})"),
+            Self::TryMark(job, value) => write!(f, "try_mark({job}, {value})"),
+            Self::Release(job, generation) => write!(f, "guard {generation} of {job}: clear"),
+            Self::Drop(job, generation) => write!(f, "guard {generation} of {job}: drop"),
+            Self::Replace(job, generation, value) => write!(f, "guard {generation} of {job}: replace({value})"),
+            Self::IsCurrent(job, generation) => write!(f, "guard {generation} of {job}: is_current"),
+            Self::Clear(job) => write!(f, "clear({job})"),
+            Self::ClearGeneration(job, generation) => write!(f, "clear_generation({job}, {generation})"),
+            Self::IsActive(job) => write!(f, "is_active({job})"),
+            Self::Owner(job) => write!(f, "owner({job})"),
+            Self::Snapshot => f.write_str("snapshot"),
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Marked(generation) => write!(f, "generation {generation}"),
+            Self::Refused(generation, value) => write!(f, "refused: generation {generation}, {value}"),
+            Self::Said(said) => write!(f, "{said}"),
+            Self::Nothing => f.write_str("()"),
+            Self::Owner(None) => f.write_str("none"),
+            Self::Owner(Some((generation, value))) => write!(f, "generation {generation}, {value}"),
+            Self::Torn => f.write_str("not atomic"),
+            Self::Snapshot(owners, others) => {
+                for (job, owner) in owners.iter().enumerate() {
+                    if let Some((generation, value)) = owner {
+                        write!(f, "{job}: generation {generation}, {value}; ")?;
+                    }
+                }
+                write!(f, "{others} others")
+            }
+        }
     }
 }

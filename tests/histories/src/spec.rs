@@ -2,7 +2,7 @@
 
 use stateright::semantics::SequentialSpec;
 
-use crate::call::{Answer, Call, Generation, JOBS, Kind, Mark, Owners};
+use crate::call::{Answer, Call, Generation, JOBS, Owners};
 
 /// The registry as a plain array.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,31 +10,24 @@ pub(crate) struct Spec {
     pub(crate) owners: Owners,
     /// The greatest generation that each job ever had.
     pub(crate) greatest: [Generation; JOBS],
+    /// Jobs that nobody touches.
+    pub(crate) others: usize,
 }
 
 impl Spec {
-    pub(crate) const EMPTY: Self = Self { owners: [None; JOBS], greatest: [0; JOBS] };
-
-    /// Says whether the mark may have this generation: greater than all of the job's, and not one that another job is
-    /// known to have had.
-    pub(crate) fn mark(&mut self, job: usize, (generation, value): Mark) -> bool {
-        let grows = generation > self.greatest[job] && !self.greatest.contains(&generation);
+    fn mark(&mut self, job: usize, generation: Generation, value: u64) -> bool {
+        let grows = generation > self.greatest[job];
         self.greatest[job] = generation;
         self.owners[job] = Some((generation, value));
         grows
     }
 
-    fn clear_if(&mut self, job: usize, is_it: bool) -> bool {
-        let clears = is_it && self.owners[job].is_some();
+    fn clear_if(&mut self, job: usize, is_it: impl FnOnce(Generation) -> bool) -> bool {
+        let clears = self.owners[job].is_some_and(|(generation, _)| is_it(generation));
         if clears {
             self.owners[job] = None;
         }
         clears
-    }
-
-    /// The jobs that are marked, in their order.
-    pub(crate) fn owned(&self) -> impl Iterator<Item = (usize, Mark)> {
-        self.owners.iter().enumerate().filter_map(|(job, owner)| owner.map(|mark| (job, mark)))
     }
 }
 
@@ -42,40 +35,45 @@ impl SequentialSpec for Spec {
     type Op = Call;
     type Ret = Answer;
 
-    /// The tester asks for calls in flight only. Histories have none: every call has returned.
+    /// The tester asks for calls in flight only. Histories have none: threads are joined.
     fn invoke(&mut self, call: &Call) -> Answer {
-        unreachable!("{call:?} has not returned")
+        unreachable!("{call} has not returned")
     }
 
     /// Whether the call, now, may be answered so; and does it. What generation a mark gets is not for this to say,
-    /// but that it is greater than those before it. The tester drops a state for which this says no.
+    /// but that it is greater than those before it.
     fn is_valid_step(&mut self, call: &Call, answer: &Answer) -> bool {
-        let Call { kind, job, generation, value } = *call;
-        // A snapshot says nothing of a job.
-        let owner = self.owners.get(job).copied().flatten();
-        let stands = owner.is_some_and(|(current, _)| current == generation);
-        match (kind, answer) {
-            (Kind::Mark, Answer::Marked(generation)) => self.mark(job, (*generation, value)),
-            (Kind::TryMark, Answer::Marked(generation)) => owner.is_none() && self.mark(job, (*generation, value)),
-            (Kind::TryMark, Answer::Refused(other, given_back)) => owner == Some(*other) && *given_back == value,
-            (Kind::Release | Kind::ClearGeneration, Answer::Said(cleared)) => self.clear_if(job, stands) == *cleared,
-            (Kind::Drop, Answer::Nothing) => {
-                self.clear_if(job, stands);
+        match (*call, *answer) {
+            (Call::Mark(job, value), Answer::Marked(generation)) => self.mark(job, generation, value),
+            (Call::TryMark(job, value), Answer::Marked(generation)) => {
+                self.owners[job].is_none() && self.mark(job, generation, value)
+            }
+            (Call::TryMark(job, _), Answer::Refused(generation, value)) => {
+                self.owners[job] == Some((generation, value))
+            }
+            (Call::Release(job, mine) | Call::ClearGeneration(job, mine), Answer::Said(cleared)) => {
+                self.clear_if(job, |generation| generation == mine) == cleared
+            }
+            (Call::Drop(job, mine), Answer::Nothing) => {
+                self.clear_if(job, |generation| generation == mine);
                 true
             }
-            (Kind::Replace, Answer::Said(replaced)) => {
+            (Call::Replace(job, mine, value), Answer::Said(replaced)) => {
+                let stands = self.owners[job].is_some_and(|(generation, _)| generation == mine);
                 if stands {
-                    self.owners[job] = Some((generation, value));
+                    self.owners[job] = Some((mine, value));
                 }
-                stands == *replaced
+                stands == replaced
             }
-            (Kind::IsCurrent, Answer::Said(current)) => stands == *current,
-            (Kind::Clear, Answer::Said(cleared)) => self.clear_if(job, true) == *cleared,
-            (Kind::IsActive | Kind::ReaderIsActive, Answer::Said(active)) => owner.is_some() == *active,
-            (Kind::Owner | Kind::ReaderOwner, Answer::Owner(seen)) => owner == *seen,
-            (Kind::Snapshot | Kind::Last, Answer::Snapshot(owned)) => self.owned().eq(owned.iter().copied()),
-            // It promises each job for itself only, which the other looks check. At last there is nobody to tear it.
-            (Kind::Snapshot, Answer::Torn) => true,
+            (Call::IsCurrent(job, mine), Answer::Said(current)) => {
+                self.owners[job].is_some_and(|(generation, _)| generation == mine) == current
+            }
+            (Call::Clear(job), Answer::Said(cleared)) => self.clear_if(job, |_| true) == cleared,
+            (Call::IsActive(job), Answer::Said(active)) => self.owners[job].is_some() == active,
+            (Call::Owner(job), Answer::Owner(owner)) => self.owners[job] == owner,
+            (Call::Snapshot, Answer::Snapshot(owners, others)) => self.owners == owners && self.others == others,
+            // It promises each job for itself only; that is checked by the other calls.
+            (Call::Snapshot, Answer::Torn) => true,
             _ => false,
         }
     }

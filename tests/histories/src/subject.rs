@@ -2,79 +2,121 @@
 
 use std::sync::Arc;
 
-use livemark::{Generation, Occupied, Owner, OwnedMarkGuard, Reader, Registry};
+use livemark::{OwnedMarkGuard, Reader, Registry};
 
-use crate::hesitate::{AsChosen, Context, Job};
+use crate::call::{Answer, Generation, JOBS, Owners, Value};
+use crate::hesitate::{AsChosen, Job, hesitate};
 
-pub(crate) type Jobs = Registry<Job, Context, AsChosen>;
-pub(crate) type Guard = OwnedMarkGuard<Job, Context, AsChosen>;
-pub(crate) type Look<'r> = Reader<'r, Job, Context, AsChosen>;
+pub(crate) type Jobs = Registry<Job, Value, AsChosen>;
+pub(crate) type Guard = OwnedMarkGuard<Job, Value, AsChosen>;
 
-/// What a snapshot has: whether it is of one instant, and the owners in the order of the jobs' ids.
-pub(crate) type Copied = (bool, Vec<(Job, Owner<Context>)>);
+/// A mistake that users of a registry make, or that one could have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    None,
+    /// `try_mark` looks, and then marks.
+    ClaimInTwoSteps,
+    /// A guard clears its job, whoever has it by then.
+    LateRelease,
+    /// A snapshot looks each job up, and says that it is of one instant.
+    TornSnapshot,
+    /// `replace` clears and marks, which leaves an instant between.
+    ReplaceInTwoSteps,
+    /// `is_active` answers by a look that was taken before the call.
+    StaleLook,
+}
 
-/// Every operation that histories call. Each is the registry's own, unless a planted bug has another.
-pub(crate) trait Subject: Send + Sync {
-    fn registry(&self) -> &Arc<Jobs>;
+/// A registry, and what is wrong with it.
+pub(crate) struct Subject {
+    pub(crate) registry: Arc<Jobs>,
+    pub(crate) bug: Bug,
+}
 
-    fn mark(&self, job: Job, value: Context) -> Guard {
-        self.registry().mark_owned(job, value)
+impl Subject {
+    pub(crate) fn mark(&self, job: &Job, value: Value) -> (Answer, Option<Guard>) {
+        let guard = self.registry.mark_owned(job.clone(), value);
+        (Answer::Marked(guard.generation().get()), Some(guard))
     }
 
-    fn try_mark(&self, job: Job, value: Context) -> Result<Guard, Occupied<Context>> {
-        self.registry().try_mark_owned(job, value)
+    pub(crate) fn try_mark(&self, job: &Job, value: Value) -> (Answer, Option<Guard>) {
+        if self.bug == Bug::ClaimInTwoSteps {
+            if let Some(owner) = self.registry.owner(job) {
+                return (Answer::Refused(owner.generation.get(), owner.value), None);
+            }
+            hesitate();
+            return self.mark(job, value);
+        }
+        match self.registry.try_mark_owned(job.clone(), value) {
+            Ok(guard) => (Answer::Marked(guard.generation().get()), Some(guard)),
+            Err(occupied) => {
+                assert_eq!(occupied.value, value, "a refusal gives the value back");
+                (Answer::Refused(occupied.owner.generation.get(), occupied.owner.value), None)
+            }
+        }
     }
 
-    /// `clear` of the guard.
-    fn release(&self, guard: Guard) -> bool {
-        guard.clear()
+    pub(crate) fn release(&self, guard: Guard) -> Answer {
+        if self.bug == Bug::LateRelease {
+            let cleared = self.registry.clear(guard.job());
+            std::mem::forget(guard);
+            return Answer::Said(cleared);
+        }
+        Answer::Said(guard.clear())
     }
 
-    fn drop_guard(&self, guard: Guard) {
-        drop(guard);
+    pub(crate) fn drop_guard(&self, guard: Guard) -> Answer {
+        if self.bug == Bug::LateRelease {
+            self.release(guard);
+        } else {
+            drop(guard);
+        }
+        Answer::Nothing
     }
 
-    fn replace(&self, guard: &Guard, value: Context) -> bool {
-        guard.replace(value)
+    pub(crate) fn replace(&self, guard: &mut Guard, value: Value) -> Answer {
+        if self.bug == Bug::ReplaceInTwoSteps {
+            if !guard.is_current() {
+                return Answer::Said(false);
+            }
+            let job = guard.job().clone();
+            let replaced = self.registry.clear_generation(&job, guard.generation());
+            hesitate();
+            // With a generation of its own: the instant between is not all that is wrong with it.
+            *guard = self.registry.mark_owned(job, value);
+            return Answer::Said(replaced);
+        }
+        Answer::Said(guard.replace(value))
     }
 
-    fn is_current(&self, guard: &Guard) -> bool {
-        guard.is_current()
+    /// `before`: what a look before the call saw.
+    pub(crate) fn is_active(&self, job: &Job, before: bool) -> Answer {
+        Answer::Said(if self.bug == Bug::StaleLook { before } else { self.registry.is_active(job) })
     }
 
-    fn clear(&self, job: &Job) -> bool {
-        self.registry().clear(job)
+    pub(crate) fn owner(&self, job: &Job) -> Answer {
+        Answer::Owner(self.registry.owner(job).map(|owner| (owner.generation.get(), owner.value)))
     }
 
-    fn clear_generation(&self, job: &Job, generation: Generation) -> bool {
-        self.registry().clear_generation(job, generation)
-    }
-
-    fn is_active(&self, job: &Job) -> bool {
-        self.registry().is_active(job)
-    }
-
-    fn owner(&self, job: &Job) -> Option<Owner<Context>> {
-        self.registry().owner(job)
-    }
-
-    fn reader_is_active(&self, reader: &mut Look<'_>, job: &Job) -> bool {
-        reader.is_active(job)
-    }
-
-    fn reader_owner(&self, reader: &mut Look<'_>, job: &Job) -> Option<Owner<Context>> {
-        reader.owner(job).cloned()
-    }
-
-    fn snapshot(&self) -> Copied {
-        let snapshot = self.registry().snapshot();
-        (snapshot.is_atomic(), snapshot.iter().map(|(job, owner)| (job.copy(), owner.clone())).collect())
+    pub(crate) fn snapshot(&self, jobs: &[Job; JOBS], others: usize) -> Answer {
+        if self.bug == Bug::TornSnapshot {
+            let look = |job| {
+                hesitate();
+                self.registry.owner(job).map(|owner| (owner.generation.get(), owner.value))
+            };
+            return Answer::Snapshot(jobs.each_ref().map(look), others);
+        }
+        let snapshot = self.registry.snapshot();
+        if !snapshot.is_atomic() {
+            return Answer::Torn;
+        }
+        let owners: Owners =
+            jobs.each_ref().map(|job| snapshot.get(job).map(|owner| (owner.generation.get(), owner.value)));
+        let mine = owners.iter().flatten().count();
+        Answer::Snapshot(owners, snapshot.len() - mine)
     }
 }
 
-/// The registry as it is.
-impl Subject for Arc<Jobs> {
-    fn registry(&self) -> &Arc<Jobs> {
-        self
-    }
+/// What a reader says of a job: the same as the registry.
+pub(crate) fn read(reader: &mut Reader<'_, Job, Value, AsChosen>, job: &Job) -> Option<(Generation, Value)> {
+    reader.owner(job).map(|owner| (owner.generation.get(), owner.value))
 }
