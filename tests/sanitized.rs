@@ -38,5 +38,7 @@ fn race() {
             }
         })
     });
-    writers.map(|writer| writer.join().unwrap());
+    for writer in writers {
+        writer.join().unwrap();
+    }
 }
