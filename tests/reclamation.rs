@@ -293,3 +293,20 @@ fn a_thread_that_ends_gives_its_blocks_back() {
         BYTES.load(Ordering::Relaxed).saturating_sub(bytes) < 64 * 4_096
     });
 }
+
+/// A thread for each job, as many programs have: none of them ever has a batch full, and nobody sweeps.
+// Seen to fail with memory that is freed only by threads with a full batch: nothing was, ever.
+#[test]
+fn threads_that_clear_once_and_end_leave_nothing_behind() {
+    let _alone = alone();
+    nothing_left();
+    let registry = Registry::new();
+    let most = |jobs: std::ops::Range<u64>| {
+        let mark_on_a_thread = |job| {
+            thread::scope(|scope| drop(scope.spawn(|| drop(registry.mark(job, job)))));
+            unreclaimed()
+        };
+        jobs.map(mark_on_a_thread).max()
+    };
+    assert!(most(0..2_000) < Some(OF_A_THREAD), "{:?}", reclaim_stats());
+}

@@ -15,8 +15,10 @@ use super::{EpochGuard, RECLAIMED, RETIRED, Retired, pin};
 /// So many are handed over at once, or fewer of so many bytes.
 const FULL: usize = 64;
 const FULL_BYTES: usize = 64 << 10;
-/// A writer with a full batch frees so many that are due, if there are: more than it hands over, so that they get fewer.
+/// A writer frees so many batches that are due for each that it begins: more than it hands over, so that they get fewer.
 const FREED_FOR_ONE: usize = 4;
+/// And a sweep so many, of as few as one thing each.
+const FREED_BY_A_SWEEP: usize = 1_024;
 
 struct Batch {
     retired: Vec<Retired>,
@@ -52,7 +54,7 @@ static DUE: Stack<Batch> = Stack::new();
 unsafe impl Send for Retired {}
 
 crate::sync::thread_local! {
-    static THREAD: Thread = const { Thread { batch: Cell::new(None), is_freeing: Cell::new(false) } };
+    static THREAD: Thread = const { Thread { batch: Cell::new(None), is_freeing: Cell::new(false), owed: Cell::new(0) } };
 }
 
 struct Thread {
@@ -60,22 +62,31 @@ struct Thread {
     batch: Cell<Option<Box<Node<Batch>>>>,
     /// Whether it frees a batch just now: destructors may retire more, and must not free in turn.
     is_freeing: Cell<bool>,
+    /// How many batches it is to free, for those that it began.
+    owed: Cell<usize>,
 }
 
 /// Puts `retired` with what the thread has retired, and hands that over if it is much.
 pub(super) fn wait(guard: &EpochGuard, retired: Retired, size: usize) {
     let mut retired = Some(retired);
     let waits = THREAD.try_with(|thread| {
-        let mut batch = thread.batch.take().unwrap_or_else(Batch::new);
+        let mut batch = thread.batch.take().unwrap_or_else(|| {
+            // Not when it is full: a thread may end before. What is owed is freed below, or by whoever is at it further up the stack.
+            thread.owed.set(thread.owed.get().saturating_add(FREED_FOR_ONE));
+            Batch::new()
+        });
         if let Some(retired) = retired.take() {
             batch.value.put(retired, size);
         }
-        if !batch.value.is_full() {
+        if batch.value.is_full() {
+            hand_over(batch, guard);
+            thread.owed.set(thread.owed.get().saturating_add(FREED_FOR_ONE));
+        } else {
             thread.batch.set(Some(batch));
-            return;
         }
-        hand_over(batch, guard);
-        free_due();
+        if thread.owed.get() > 0 {
+            thread.free_owed();
+        }
     });
     if let (Err(_), Some(retired)) = (waits, retired) {
         // The thread's locals are gone: it ends.
@@ -96,22 +107,35 @@ fn hand_over(batch: Box<Node<Batch>>, guard: &EpochGuard) {
     guard.flush();
 }
 
-/// Frees some of what is due.
+/// Frees what is due: so much that a sweep now and then keeps up with threads that come and go.
 pub(crate) fn free_due() {
     // Without its locals a thread is ending, and others free.
     let _: Result<(), _> = THREAD.try_with(|thread| {
-        if thread.is_freeing.replace(true) {
+        thread.owed.set(thread.owed.get().saturating_add(FREED_BY_A_SWEEP));
+        thread.free_owed();
+    });
+}
+
+impl Thread {
+    /// Frees as many batches as the thread owes, those included that it owes by what their destructors retire.
+    #[cold]
+    fn free_owed(&self) {
+        if self.is_freeing.replace(true) {
             return;
         }
-        for _ in 0..FREED_FOR_ONE {
-            let Some(mut batch) = DUE.pop() else { break };
+        while let Some(owed) = self.owed.get().checked_sub(1) {
+            self.owed.set(owed);
+            let Some(mut batch) = DUE.pop() else {
+                self.owed.set(0);
+                break;
+            };
             batch.value.free();
-            // For what the thread retires next, so that it need not allocate one; unless a destructor made one.
-            let other = thread.batch.take();
-            thread.batch.set(Some(other.unwrap_or(batch)));
+            // For what the thread retires next, so that it need not allocate one; unless it has one.
+            let other = self.batch.take();
+            self.batch.set(Some(other.unwrap_or(batch)));
         }
-        thread.is_freeing.set(false);
-    });
+        self.is_freeing.set(false);
+    }
 }
 
 impl Drop for Thread {
