@@ -44,7 +44,8 @@ use crate::trace;
 /// # Panics
 ///
 /// None of the methods panics by itself. A panic in the `Hash`, `Eq` or `Ord` of a job id, or in the `Clone` of an id or a
-/// value, passes through and leaves the registry as it was; a panic in the `Drop` of what a registry holds is caught.
+/// value, passes through and leaves the registry as it was; a panic in the `Drop` of what a registry holds is caught (two at once, of a job id
+/// and of its value, abort, as two panics in one drop do everywhere).
 /// When memory runs out, the process aborts.
 ///
 /// # Example
