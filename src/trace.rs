@@ -1,17 +1,16 @@
 //! What the crate reports through `tracing` and `metrics`; without the features, nothing.
 //!
-//! The only place that knows whether the features are on. Events are sent after an operation, never between a load
-//! and its compare-exchange. Job ids need not be `Debug`: ids of the usual types are shown, others as the name
-//! of their type.
+//! The only place that knows whether the features are on, and below all that it reports on: it is told in plain words and numbers.
+//! Events are sent after an operation, never between a load and its compare-exchange. Job ids need not be `Debug`: ids
+//! of the usual types are shown, others as the name of their type.
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::finalizer::Finalizer;
-use crate::owner::Generation;
-use crate::reaper::{Cause, DeferReason, Deferral, Explanation, Failure};
-use crate::registry::Registry;
+use crate::owner::{Generation, Owner};
 
 #[cfg(feature = "tracing")]
 macro_rules! event {
@@ -51,16 +50,21 @@ pub(crate) fn stale_clear<K: 'static>(job: &K, generation: Generation) {
     event!(trace, job = %Job(job), generation = generation.get(), "stale clear");
 }
 
-pub(crate) fn deferred<K: 'static, V: 'static>(job: &K, deferral: &Deferral<V>) {
-    if matches!(deferral.reason, DeferReason::Owned | DeferReason::ClaimConflict) {
+/// `to_owner`: whether it is for an owner's sake.
+pub(crate) fn deferred<K: 'static, V: 'static>(
+    job: &K,
+    reason: &'static str,
+    to_owner: bool,
+    owner: Option<&Owner<V>>,
+) {
+    if to_owner {
         count!("finalizer_defers_total");
     }
-    let owner = deferral.owner.as_ref();
     let finalizer = owner.and_then(|owner| (&owner.value as &dyn Any).downcast_ref::<Finalizer>());
     event!(
         info,
         job = %Job(job),
-        reason = deferral.reason.as_str(),
+        reason = reason,
         run_id = finalizer.and_then(|finalizer| finalizer.run_id),
         stage = finalizer.map(|finalizer| &*finalizer.stage),
         generation = owner.map(|owner| owner.generation.get()),
@@ -74,16 +78,30 @@ pub(crate) fn redriven<K: 'static>(job: &K, stage: &str, claim: Option<Generatio
     event!(warn, job = %Job(job), stage = stage, claim = claim.map(Generation::get), "redrive");
 }
 
-pub(crate) fn reaped<K: 'static>(job: &K, stage: &str, cause: Cause, claim: Option<Generation>) {
-    count!("reaper_reaps_total", "cause" => match cause {
-        Cause::WorkerLost => "worker_lost",
-        Cause::Backstop => "backstop",
-    });
-    event!(warn, job = %Job(job), stage = stage, cause = cause.as_str(), claim = claim.map(Generation::get), "reap");
+/// `label`: the cause as the counter's label has it.
+pub(crate) fn reaped<K: 'static>(
+    job: &K,
+    stage: &str,
+    cause: &'static str,
+    label: &'static str,
+    claim: Option<Generation>,
+) {
+    count!("reaper_reaps_total", "cause" => label);
+    event!(warn, job = %Job(job), stage = stage, cause = cause, claim = claim.map(Generation::get), "reap");
 }
 
-pub(crate) fn dry_run<K: 'static>(job: &K, explanation: &Explanation<'_>) {
-    event!(info, job = %Job(job), verdict = %explanation, "dry run");
+pub(crate) fn dry_run<K: 'static>(job: &K, verdict: &dyn fmt::Display) {
+    event!(info, job = %Job(job), verdict = %verdict, "dry run");
+}
+
+/// The reaper's claim is the only mark that was ever made in its registry.
+pub(crate) fn only_mark<K: 'static>(job: &K, stage: &str) {
+    event!(
+        warn,
+        job = %Job(job),
+        stage = stage,
+        "no job was ever marked in the reaper's registry: do the monitors mark in another one?"
+    );
 }
 
 /// An owner made no progress and is, or in a dry run would be, displaced.
@@ -99,11 +117,11 @@ pub(crate) fn sweep_begun() {
     count!("reaper_sweeps_total");
 }
 
-/// Sets the gauges of all that is owned, which takes a walk through the registry.
-pub(crate) fn owners<K, V, S>(registry: &Registry<K, V, S>) {
+/// Sets the gauges of all that is owned; `census`, a walk through the registry, says how many that are and since when the oldest is.
+pub(crate) fn owners(census: impl FnOnce() -> (usize, Option<Instant>)) {
     #[cfg(feature = "metrics")]
     {
-        let (owned, oldest) = registry.census();
+        let (owned, oldest) = census();
         // A gauge is a float: exact up to 2^53 jobs.
         #[expect(clippy::cast_precision_loss, reason = "as above")]
         metrics::gauge!("finalizer_owned").set(owned as f64);
@@ -113,10 +131,10 @@ pub(crate) fn owners<K, V, S>(registry: &Registry<K, V, S>) {
         metrics::gauge!("livemark_unreclaimed").set(crate::reclaim::reclaim_stats().unreclaimed() as f64);
     }
     #[cfg(not(feature = "metrics"))]
-    let _ = registry;
+    let _ = census;
 }
 
-pub(crate) fn failed<E: fmt::Display>(failure: &Failure<E>) {
+pub(crate) fn failed(failure: &dyn fmt::Display) {
     count!("reaper_failures_total");
     event!(error, failure = %failure, "a turn of the reaper's loop failed");
 }

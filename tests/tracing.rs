@@ -348,6 +348,7 @@ fn an_error_that_cannot_be_shown_is_counted_and_costs_no_more() {
 fn redrives_and_reaps_are_warnings() {
     let _alone = alone();
     let registry = Registry::new();
+    drop(registry.mark(1, Finalizer::new(None, "gates"))); // or there would be one more
     let reaper = Reaper::new(&registry, policy());
     for (job, message, cause) in
         [(finished(7), "redrive", None), (lost(7), "reap", Some("worker lost")), (overdue(7), "reap", Some("backstop"))]
@@ -361,6 +362,30 @@ fn redrives_and_reaps_are_warnings() {
         fields.extend(cause.map(|cause| ("cause", cause)));
         acted.assert_is(Level::WARN, message, &fields);
     }
+}
+
+#[test]
+fn a_reaper_whose_registry_nobody_marks_in_is_warned_of_once() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    for job in [finished(7), overdue(8)] {
+        let mut seen = events(|| drop(reaper.sweep().judge(&job)));
+        let is_asked = |event: &Seen| event.message.ends_with("do the monitors mark in another one?");
+        seen.retain(is_asked);
+        match &seen[..] {
+            [warning] if job.id == 7 => {
+                warning.assert_is(Level::WARN, &warning.message, &[("job", "7"), ("stage", MARKING)]);
+            }
+            others => assert!(others.is_empty() && job.id == 8, "of job {}: {others:?}", job.id),
+        }
+    }
+    // Where monitors do mark there is no such question.
+    let registry = Registry::new();
+    drop(registry.mark(1, Finalizer::new(None, "gates")));
+    let reaper = Reaper::new(&registry, policy());
+    let seen = events(|| drop(reaper.sweep().judge(&finished(7))));
+    assert_eq!(seen.len(), 3, "a mark, a redrive and a clear: {seen:?}");
 }
 
 #[test]

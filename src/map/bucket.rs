@@ -47,6 +47,11 @@ impl<K, V> Item<K, V> {
         Self { hash, folds, entry }
     }
 
+    /// The item that stands for `entry` in its slot, which owns it from now on.
+    pub(super) fn owning(entry: Box<Entry<K, V>>) -> Self {
+        Self::new(entry.hash(), entry.into_raw(), 0)
+    }
+
     /// The item of the same entry when it is left alone in its slot again, unless that has been so too often.
     pub(super) fn left_alone(self) -> Option<Self> {
         let folds = self.folds.checked_add(1)?;

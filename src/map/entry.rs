@@ -1,6 +1,5 @@
 //! A marked job in memory: [`Entry`].
 
-use super::bucket::Item;
 use super::spare;
 use crate::owner::Owner;
 use crate::sync::Watch;
@@ -26,10 +25,10 @@ impl<K, V> Entry<K, V> {
         spare::boxed(Self { hash, job, owner, watch: Watch::new() })
     }
 
-    /// The item that stands for this entry in its slot, which owns it from now on.
-    pub(super) fn into_item(mut self: Box<Self>) -> Item<K, V> {
+    /// A pointer to the entry, which is about to be published.
+    pub(super) fn into_raw(mut self: Box<Self>) -> *mut Self {
         self.watch = Watch::new(); // written to until now
-        Item::new(self.hash, Box::into_raw(self), 0)
+        Box::into_raw(self)
     }
 
     /// The entry, where a thread that found it in a slot begins to read it.

@@ -198,7 +198,6 @@ impl<K, V> JobMap<K, V> {
     }
 
     /// How many entries there are, and when the oldest of them was marked; counted as [`len`](Self::len) is.
-    #[cfg(feature = "metrics")]
     pub(crate) fn census(&self, guard: &EpochGuard) -> (usize, Option<std::time::Instant>) {
         let (mut count, mut oldest): (usize, Option<std::time::Instant>) = (0, None);
         self.for_each_entry(guard, |entry| {
@@ -309,7 +308,7 @@ where
 
         let generation = self.generations.draw(hash);
         entry.owner.generation = generation;
-        let item = entry.into_item();
+        let item = Item::owning(entry);
         let new = match found {
             Some((place, _)) => word_replacing(&items, place, item),
             None if items.is_empty() => Word::lone(item),
@@ -344,7 +343,7 @@ where
                 reclaim::drop_quietly(|| drop(entry));
                 return false;
             };
-            let item = entry.into_item();
+            let item = Item::owning(entry);
             let new = word_replacing(&items, place, item);
             // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
             // all but the one it replaces.
@@ -376,7 +375,7 @@ impl<K, V> Leaf<'_, K, V> {
         if let Some(item) = unlinked {
             let entry = item.pointer();
             // SAFETY: this thread's compare-exchange unlinked the entry, which no write can bring back: it was in
-            // this slot only, and it is not in `new`. It came from a box (`Entry::into_item`), and its types are
+            // this slot only, and it is not in `new`. It came from a box (`Item::owning`), and its types are
             // `Send + Sync + 'static` (`JobMap::root`).
             unsafe { reclaim::retire(guard, entry.cast(), size_of::<Entry<K, V>>(), spare::free::<Entry<K, V>>) };
         }

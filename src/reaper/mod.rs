@@ -207,7 +207,7 @@ where
             trace::sweep_begun();
         }
         if policy.mode() != Mode::Ignore {
-            trace::owners(self.registry);
+            trace::owners(|| self.registry.census());
         }
         Sweep::new(self, policy)
     }

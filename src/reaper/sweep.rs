@@ -192,6 +192,10 @@ where
 
     fn act(&self, due: Due, job: &RunningJob<'_, K>, claim: Option<MarkGuard<'r, K, V, S>>) -> Verdict<'r, K, V, S> {
         let generation = claim.as_ref().map(MarkGuard::generation);
+        // A reaper with a registry of its own finds every job unowned. Said once: the next claim is not the only mark.
+        if claim.is_some() && self.reaper.registry.marks() == 1 {
+            trace::only_mark(&job.id, job.stage);
+        }
         let counts = (self.policy.mode() != Mode::DryRun).then_some(&self.reaper.counts);
         match due {
             Due::Redrive => {
@@ -208,7 +212,7 @@ where
                         Cause::Backstop => &counts.reaps_backstop,
                     }
                     .increment();
-                    trace::reaped(&job.id, job.stage, cause, generation);
+                    trace::reaped(&job.id, job.stage, cause.as_str(), cause.label(), generation);
                 }
                 self.told(job, Verdict::Reap(cause, claim))
             }
@@ -218,13 +222,13 @@ where
     fn defer(&self, job: &RunningJob<'_, K>, deferral: Deferral<V>) -> Verdict<'r, K, V, S> {
         if self.policy.mode() != Mode::DryRun {
             let counts = &self.reaper.counts;
-            match deferral.reason {
-                DeferReason::Owned | DeferReason::ClaimConflict => &counts.finalizer_defers,
-                DeferReason::BootGrace => &counts.defers_boot_grace,
-                DeferReason::DeferAll => &counts.defers_defer_all,
-            }
-            .increment();
-            trace::deferred(&job.id, &deferral);
+            let (count, to_owner) = match deferral.reason {
+                DeferReason::Owned | DeferReason::ClaimConflict => (&counts.finalizer_defers, true),
+                DeferReason::BootGrace => (&counts.defers_boot_grace, false),
+                DeferReason::DeferAll => (&counts.defers_defer_all, false),
+            };
+            count.increment();
+            trace::deferred(&job.id, deferral.reason.as_str(), to_owner, deferral.owner.as_ref());
         }
         self.told(job, Verdict::Defer(deferral))
     }

@@ -116,6 +116,14 @@ impl Cause {
             Self::Backstop => "backstop",
         }
     }
+
+    /// As dashboards and settings write it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::WorkerLost => "worker_lost",
+            Self::Backstop => "backstop",
+        }
+    }
 }
 
 impl fmt::Display for DeferReason {

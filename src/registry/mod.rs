@@ -243,17 +243,17 @@ impl<K, V, S> Registry<K, V, S> {
     /// What the registry has counted so far.
     #[must_use]
     pub fn stats(&self) -> RegistryStats {
-        RegistryStats {
-            marks: self.map.inserted(),
-            displaced: self.displaced.get(),
-            stale_clears: self.stale_clears.get(),
-        }
+        RegistryStats { marks: self.marks(), displaced: self.displaced.get(), stale_clears: self.stale_clears.get() }
     }
 
     /// How many jobs are marked, and when the oldest was: counted as [`len`](Self::len) is.
-    #[cfg(feature = "metrics")]
     pub(crate) fn census(&self) -> (usize, Option<std::time::Instant>) {
         self.map.census(&reclaim::pin())
+    }
+
+    /// How many marks were made: see [`RegistryStats::marks`].
+    pub(crate) fn marks(&self) -> u64 {
+        self.map.inserted()
     }
 
     #[inline]
