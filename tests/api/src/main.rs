@@ -2,8 +2,9 @@
 //! all of it is documented and shown in examples.
 //!
 //! ```sh
-//! cargo run -p api              # fails if the API is not the one in public-api.txt, or if an item has no example
-//! cargo run -p api -- --write   # writes public-api.txt
+//! cargo run --manifest-path tests/api/Cargo.toml              # fails if the API is not the one in public-api.txt,
+//!                                                             # or if an item has no example
+//! cargo run --manifest-path tests/api/Cargo.toml -- --write   # writes public-api.txt
 //! ```
 //!
 //! The listing is made from rustdoc's JSON, whose format changes with the compiler: one that writes another format than this reads
@@ -77,7 +78,7 @@ fn run() -> Result<Outcome, Box<dyn Error>> {
     let difference = difference(&fs::read_to_string(&kept)?, &listing);
     if !difference.is_empty() {
         eprintln!("api: the public API is not the one of tests/api/public-api.txt:\n{difference}");
-        eprintln!("api: if that is meant, run `cargo run -p api -- --write` and say so in CHANGELOG.md");
+        eprintln!("api: if that is meant, run this with `-- --write` and say so in CHANGELOG.md");
     }
     Ok(if difference.is_empty() && coverage.is_complete() { Outcome::Holds } else { Outcome::Fails })
 }
