@@ -81,18 +81,40 @@ struct Beats {
 
 impl Pulse {
     /// A pulse whose first beat is now.
+    ///
+    /// ```
+    /// use livemark::{Finalizer, Pulse};
+    ///
+    /// let pulse = Pulse::new();
+    /// let finalizer = Finalizer::new(Some(42), "merge").with_pulse(pulse.clone()); // one pulse, two handles
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(Beats { origin: Instant::now(), last: AtomicU64::new(0) }))
     }
 
     /// Says that the work made progress now. Lock-free.
+    ///
+    /// ```
+    /// # fn test(_file: &str) {}
+    /// let pulse = livemark::Pulse::new();
+    /// for file in ["a", "b"] {
+    ///     test(file);
+    ///     pulse.beat(); // a step that got somewhere: not a timer
+    /// }
+    /// ```
     pub fn beat(&self) {
         // Relaxed, E6: a time stamp that publishes nothing else. `fetch_max`: of two beats the later one counts.
         self.0.last.fetch_max(self.since_origin(), Ordering::Relaxed);
     }
 
     /// How long ago the last beat was; zero if the clock is found to have gone backwards.
+    ///
+    /// ```
+    /// let pulse = livemark::Pulse::new();
+    /// std::thread::sleep(std::time::Duration::from_millis(2));
+    /// assert!(pulse.age().as_millis() >= 2);
+    /// ```
     #[must_use]
     pub fn age(&self) -> Duration {
         let last = self.0.last.load(Ordering::Relaxed); // E6

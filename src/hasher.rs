@@ -23,6 +23,12 @@ pub struct DefaultHashBuilder(());
 
 impl DefaultHashBuilder {
     /// The process's hasher: all of its instances hash alike.
+    ///
+    /// ```
+    /// use livemark::{DefaultHashBuilder, Registry};
+    ///
+    /// static FINALIZING: Registry<String, &str> = Registry::with_hasher(DefaultHashBuilder::new()); // as `Registry::new`
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self(())
@@ -48,6 +54,14 @@ impl fmt::Debug for DefaultHashBuilder {
 }
 
 /// The state of one hash by [`DefaultHashBuilder`].
+///
+/// ```
+/// use std::hash::BuildHasher;
+/// use livemark::DefaultHashBuilder;
+///
+/// let hash = DefaultHashBuilder::new().hash_one("job-7");
+/// assert_eq!(hash, DefaultHashBuilder::new().hash_one("job-7"), "one seed for the whole process");
+/// ```
 #[derive(Clone)]
 pub struct DefaultHasher(FoldHasher<'static>);
 

@@ -60,9 +60,10 @@
 //!
 //! All are additive, and none costs `is_active` anything.
 
-#![warn(missing_docs, missing_debug_implementations, clippy::pedantic)]
+#![warn(missing_debug_implementations, clippy::pedantic)]
 // No public function panics, and pointers stay in the map: exceptions are argued where they stand.
 #![deny(
+    missing_docs,
     unsafe_code,
     clippy::arithmetic_side_effects,
     clippy::expect_used,

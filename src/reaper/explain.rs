@@ -15,6 +15,21 @@ use crate::registry::MarkGuard;
 ///
 /// Made by [`Verdict::explain`]; for logs and people, not to be parsed. Of an owner that was displaced because it made no progress
 /// nothing is left to be told here: an event of its own tells.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use livemark::{Policy, Reaper, Registry, RunningJob};
+/// # let registry: Registry = Registry::new();
+/// # let reaper = Reaper::new(&registry, Policy::builder().hard_deadline(Duration::from_secs(3600)).build()?);
+/// let old = RunningJob { id: 7, stage: "build", running_for: Duration::from_secs(4000), finished_for: None, lost_for: None };
+/// let mut sweep = reaper.sweep();
+/// let why = sweep.judge(&old).explain(&old, sweep.policy()).to_string();
+/// assert_eq!(
+///     why,
+///     "tier 3: reap, backstop, without a claim in a stage that does not mark; running for 4000s, past hard_deadline of 3600s",
+/// );
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Explanation<'a> {
     said: Said<'a>,

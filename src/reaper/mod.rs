@@ -5,8 +5,6 @@ mod explain;
 mod mode;
 mod policy;
 mod run;
-#[cfg(feature = "serde")]
-mod settings;
 mod sweep;
 mod verdict;
 
@@ -82,6 +80,19 @@ type PulseOf<'r, V> = dyn for<'v> Fn(&'v V) -> Option<&'v Pulse> + Send + Sync +
 /// [`Reaper::run`] could not do.
 ///
 /// Each number is exact, but they are read one after the other.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+/// # let registry: Registry = Registry::new();
+/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+/// # let reaper = Reaper::new(&registry, policy);
+/// let stats = reaper.stats();
+/// if stats.redrives > 0 && stats.finalizer_defers_total == 0 {
+///     eprintln!("redrives and never a deferral: is this the registry that the monitors mark in?");
+/// }
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ReaperStats {
@@ -133,6 +144,17 @@ where
     S: BuildHasher,
 {
     /// A reaper over `registry`, whose own claims are marked with no run and the job's stage.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use livemark::{Policy, Reaper, Registry};
+    ///
+    /// static FINALIZING: Registry = Registry::new(); // the one that the monitors mark in
+    ///
+    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// let reaper = Reaper::new(&FINALIZING, policy);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
     pub fn new(registry: &'r Registry<K, Finalizer, S>, policy: Policy) -> Self {
         Self::with_claim(registry, policy, |job| Finalizer::new(None, job.stage))
     }
@@ -200,6 +222,23 @@ where
     /// Begins a pass over the running jobs, under the policy of this moment.
     ///
     /// The sweep is pinned as a [`Reader`](crate::Reader) is: drop it when the pass is done.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy);
+    /// # let running: Vec<RunningJob> = vec![];
+    /// let mut sweep = reaper.sweep();
+    /// for job in &running {
+    ///     let verdict = sweep.judge(job);
+    ///     println!("job {}: {verdict}", job.id);
+    /// }
+    /// drop(sweep); // before the thread sleeps until the next one
+    /// assert_eq!(reaper.stats().sweeps, 1);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
     pub fn sweep(&self) -> Sweep<'_, 'r, K, V, S> {
         let policy = self.policy.load_full();
         if policy.mode() != Mode::DryRun {
@@ -221,6 +260,16 @@ impl<K, V, S> Reaper<'_, K, V, S> {
     }
 
     /// The policy in force.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy.clone());
+    /// assert_eq!(*reaper.policy(), policy);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()
@@ -243,6 +292,21 @@ impl<K, V, S> Reaper<'_, K, V, S> {
     }
 
     /// What the reaper has counted so far.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy);
+    /// # let past = Duration::from_secs(400);
+    /// # let job = RunningJob { id: 7, stage: "merge", running_for: past, finished_for: Some(past), lost_for: None };
+    /// let _monitor = registry.mark(7, Finalizer::new(Some(1), "merge"));
+    /// assert!(matches!(reaper.sweep().judge(&job), Verdict::Defer(_)));
+    /// let stats = reaper.stats();
+    /// assert_eq!((stats.sweeps, stats.finalizer_defers_total, stats.redrives), (1, 1, 0));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
     #[must_use]
     pub fn stats(&self) -> ReaperStats {
         let counts = &self.counts;

@@ -60,6 +60,11 @@ impl fmt::Display for Mode {
 }
 
 /// A text that names no [`Mode`].
+///
+/// ```
+/// let error = "defer".parse::<livemark::Mode>().unwrap_err();
+/// assert_eq!(error.to_string(), "\"defer\" is not a mode: one of honor, ignore, defer_all, dry_run");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownMode(Box<str>);
 

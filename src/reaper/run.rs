@@ -17,6 +17,48 @@ use crate::trace;
 /// A job system's side of [`Reaper::run`]: lists the running jobs, and does what the reaper says.
 ///
 /// A method that returns an error or panics costs its own job's turn in this sweep, no more.
+///
+/// See [`Reaper::run`] for a whole one, [`guide::start`](crate::guide::start) for a program around it, and
+/// [`guide::embedding`](crate::guide::embedding) for one that goes by a job store.
+///
+/// ```
+/// use std::time::Duration;
+/// use livemark::{Cause, Failure, MarkGuard, Policy, RunningJob, Scheduler, Verdict};
+///
+/// struct Row { id: u64, stage: String, secs: u64 }
+///
+/// struct Jobs;
+///
+/// impl<'r> Scheduler<'r> for Jobs {
+///     type Row = Row;
+///     type Error = std::io::Error;
+///
+///     fn running(&mut self) -> Result<Vec<Result<Row, Self::Error>>, Self::Error> {
+///         Ok(vec![]) // SELECT .. WHERE state = 'running'
+///     }
+///
+///     fn describe<'a>(&self, row: &'a Row) -> RunningJob<'a> {
+///         let running_for = Duration::from_secs(row.secs);
+///         RunningJob { id: row.id, stage: &row.stage, running_for, finished_for: None, lost_for: None }
+///     }
+///
+///     fn redrive(&mut self, _row: Row, _claim: Option<MarkGuard<'r>>) -> Result<(), Self::Error> {
+///         Ok(()) // UPDATE .. SET run_id = :new WHERE run_id = :old; then a thread that keeps the claim
+///     }
+///
+///     fn reap(&mut self, _row: Row, _cause: Cause, _claim: Option<MarkGuard<'r>>) -> Result<(), Self::Error> {
+///         Ok(()) // UPDATE .. SET state = 'failed' WHERE run_id = :old
+///     }
+///
+///     fn judged(&mut self, row: &Row, verdict: &Verdict<'r>, policy: &Policy) {
+///         println!("{}", verdict.explain(&self.describe(row), policy));
+///     }
+///
+///     fn failed(&mut self, failure: &Failure<Self::Error>) {
+///         eprintln!("{failure}");
+///     }
+/// }
+/// ```
 pub trait Scheduler<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
     /// A running job as the job store has it.
     type Row;
@@ -62,6 +104,13 @@ pub trait Scheduler<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder>
 }
 
 /// What went wrong in a turn of [`Reaper::run`], which goes on.
+///
+/// ```
+/// use livemark::Failure;
+///
+/// let failure = Failure::Row("no such stage");
+/// assert_eq!(failure.to_string(), "a bad row, left out: no such stage");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure<E> {

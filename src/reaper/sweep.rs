@@ -17,6 +17,19 @@ use crate::trace;
 /// One pass over the running jobs, begun by [`Reaper::sweep`]: one policy and one pinned reader for all of it.
 ///
 /// Not `Send`. The guards in its verdicts are, and outlive it.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+/// # let registry: Registry = Registry::new();
+/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+/// # let reaper = Reaper::new(&registry, policy);
+/// # let running: Vec<RunningJob> = vec![];
+/// let mut sweep = reaper.sweep();
+/// let deferred = running.iter().filter(|job| matches!(sweep.judge(job), Verdict::Defer(_))).count();
+/// # assert_eq!(deferred, 0);
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
 pub struct Sweep<'a, 'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     reaper: &'a Reaper<'r, K, V, S>,
     policy: Arc<Policy>,

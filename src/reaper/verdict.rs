@@ -45,6 +45,26 @@ pub struct RunningJob<'a, K = u64> {
 /// in stages that do not mark, and in [`Mode::DryRun`](super::Mode::DryRun), whose verdicts are not to be acted on.
 ///
 /// Its `Display` says what was decided; [`explain`](Self::explain) says why.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob};
+/// use livemark::Verdict;
+///
+/// # let registry: Registry = Registry::new();
+/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+/// # let reaper = Reaper::new(&registry, policy);
+/// # let past = Duration::from_secs(400);
+/// # let job = RunningJob { id: 7, stage: "merge", running_for: past, finished_for: Some(past), lost_for: None };
+/// # let _monitor = registry.mark(7, Finalizer::new(Some(1), "merge"));
+/// match reaper.sweep().judge(&job) {
+///     Verdict::Healthy => {}
+///     Verdict::Defer(deferral) => println!("left alone: {}", deferral.reason),
+///     Verdict::Redrive(claim) => drop(claim), // to be kept while the job is finalized again
+///     Verdict::Reap(cause, claim) => drop((cause, claim)), // to be kept until the job store has the end
+/// }
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
 #[must_use = "dropping a verdict gives its claim back"]
 pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
     /// Nothing to do.
@@ -64,6 +84,20 @@ pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
 }
 
 /// Why a job is left alone, and for whom.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+/// # let registry: Registry = Registry::new();
+/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+/// # let reaper = Reaper::new(&registry, policy);
+/// # let past = Duration::from_secs(400);
+/// # let job = RunningJob { id: 7, stage: "merge", running_for: past, finished_for: Some(past), lost_for: None };
+/// let _monitor = registry.mark(7, Finalizer::new(Some(42), "merge"));
+/// let Verdict::Defer(deferral) = reaper.sweep().judge(&job) else { unreachable!() };
+/// assert_eq!(deferral.owner.and_then(|owner| owner.value.run_id), Some(42));
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Deferral<V = Finalizer> {
@@ -74,6 +108,12 @@ pub struct Deferral<V = Finalizer> {
 }
 
 /// Why a job is left alone.
+///
+/// ```
+/// use livemark::DeferReason;
+///
+/// assert_eq!(DeferReason::ClaimConflict.to_string(), "claim conflict");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum DeferReason {
@@ -89,6 +129,16 @@ pub enum DeferReason {
 }
 
 /// Why a job is ended.
+///
+/// ```
+/// use livemark::Cause;
+///
+/// let state = |cause| match cause {
+///     Cause::WorkerLost => "failed",
+///     Cause::Backstop => "timed out",
+/// };
+/// assert_eq!((Cause::Backstop.to_string().as_str(), state(Cause::Backstop)), ("backstop", "timed out"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Cause {

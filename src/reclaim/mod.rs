@@ -71,6 +71,11 @@ pub(crate) fn retired() -> u64 {
 }
 
 /// What was retired and what of it was freed, in all registries of the process: see [`reclaim_stats`].
+///
+/// ```
+/// let livemark::ReclaimStats { retired, reclaimed, .. } = livemark::reclaim_stats();
+/// assert!(reclaimed <= retired);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ReclaimStats {

@@ -17,15 +17,52 @@ use crate::trace;
 /// The guard of a mark, borrowing its registry: see [`Guard`].
 ///
 /// `Send` and `Sync`; of a `static` registry also `'static`.
+///
+/// ```
+/// use livemark::{Finalizer, MarkGuard, Registry};
+///
+/// static FINALIZING: Registry = Registry::new();
+///
+/// fn begin(job: u64) -> MarkGuard<'static> {
+///     FINALIZING.mark(job, Finalizer::new(None, "merge"))
+/// }
+/// let guard = begin(7);
+/// std::thread::spawn(move || drop(guard)).join().expect("the thread ends well");
+/// assert!(FINALIZING.is_empty());
+/// ```
 pub type MarkGuard<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<&'r Registry<K, V, S>, K>;
 
 /// The guard of a mark that keeps its registry alive: see [`Guard`].
 ///
 /// `Send + 'static`, so that it lives across `.await` and in spawned tasks: when a task is cancelled, its
 /// future is dropped and with it the mark. Costs an `Arc` clone more than [`MarkGuard`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use livemark::{Finalizer, OwnedMarkGuard, Registry};
+///
+/// struct Run {
+///     _mark: OwnedMarkGuard, // no lifetime: the guard keeps its registry
+/// }
+/// let registry: Arc<Registry> = Arc::default();
+/// let run = Run { _mark: registry.mark_owned(7, Finalizer::new(None, "merge")) };
+/// assert!(registry.is_active(&7));
+/// # drop(run);
+/// ```
 pub type OwnedMarkGuard<K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<Arc<Registry<K, V, S>>, K>;
 
 /// How a guard holds its registry: by reference, or by `Arc`. Sealed.
+///
+/// ```
+/// use livemark::{Guard, Handle};
+///
+/// /// For guards of either form.
+/// fn commit<R: Handle<Job = u64>>(guard: Guard<R, u64>) -> Result<(), &'static str> {
+///     if guard.is_current() { Ok(()) } else { Err("taken over") }
+/// }
+/// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+/// assert!(commit(registry.mark(7, ())).is_ok());
+/// ```
 pub trait Handle: Deref<Target = Registry<Self::Job, Self::Value, Self::Hasher>> + sealed::Sealed {
     /// The registry's job ids.
     type Job: 'static;
@@ -116,6 +153,13 @@ where
     }
 
     /// The fencing token of this mark, for a job store that compares it.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let guard = registry.mark(7, "run 1");
+    /// let update = format!("UPDATE jobs SET fence = {0} WHERE id = 7 AND fence < {0}", guard.generation());
+    /// # drop(update);
+    /// ```
     pub fn generation(&self) -> Generation {
         self.generation
     }

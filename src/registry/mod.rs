@@ -1,8 +1,10 @@
 //! The safe face of the map: [`Registry`], its guards, its reader and its snapshot.
 
 mod guard;
+mod occupied;
 mod reader;
 mod snapshot;
+mod stats;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -10,8 +12,10 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 pub use self::guard::{Guard, Handle, MarkGuard, OwnedMarkGuard};
+pub use self::occupied::Occupied;
 pub use self::reader::Reader;
 pub use self::snapshot::Snapshot;
+pub use self::stats::RegistryStats;
 
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
@@ -98,54 +102,6 @@ pub struct Registry<K = u64, V = Finalizer, S = DefaultHashBuilder> {
     hasher: S,
     displaced: Counter,
     stale_clears: Counter,
-}
-
-/// Why [`Registry::try_mark`] was refused: the job's owner, and the value given back.
-///
-/// ```
-/// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
-/// let _guard = registry.mark(7, "monitor");
-/// let occupied = registry.try_mark(7, "reaper").unwrap_err();
-/// assert_eq!((occupied.owner.value, occupied.value), ("monitor", "reaper"));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Occupied<V> {
-    /// Who held the mark at that instant.
-    pub owner: Owner<V>,
-    /// The value that was to be marked with.
-    pub value: V,
-}
-
-impl<V> fmt::Display for Occupied<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the job is marked already, by generation {}", self.owner.generation)
-    }
-}
-
-impl<V: fmt::Debug> std::error::Error for Occupied<V> {}
-
-/// What a registry has counted since it was made.
-///
-/// Exact while nobody writes. Otherwise the numbers may be of different instants.
-///
-/// ```
-/// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
-/// let first = registry.mark(7, ());
-/// let second = registry.mark(7, ()); // displaces the first
-/// drop(first); // clears nothing: the mark is the second's
-/// let stats = registry.stats();
-/// assert_eq!((stats.marks, stats.displaced, stats.stale_clears), (2, 1, 1));
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct RegistryStats {
-    /// Marks made, by `mark` and `try_mark`. A mark under way counts already, and is taken off again for a moment if
-    /// another write to its slot comes first.
-    pub marks: u64,
-    /// Marks that took a job over from an earlier owner.
-    pub displaced: u64,
-    /// Clears of a generation that had been displaced or cleared before: they changed nothing.
-    pub stale_clears: u64,
 }
 
 impl<K, V> Registry<K, V> {
@@ -241,6 +197,12 @@ impl<K, V, S> Registry<K, V, S> {
     }
 
     /// What the registry has counted so far.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// drop(registry.mark(7, ()));
+    /// assert_eq!(registry.stats().marks, 1);
+    /// ```
     #[must_use]
     pub fn stats(&self) -> RegistryStats {
         RegistryStats { marks: self.marks(), displaced: self.displaced.get(), stale_clears: self.stale_clears.get() }

@@ -77,6 +77,14 @@ where
     }
 
     /// Whether `job` has a live owner, as [`Registry::is_active`].
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// # let _guard = registry.mark(7, ());
+    /// let mut reader = registry.reader();
+    /// let unowned = (0..100).filter(|job| !reader.is_active(job)).count();
+    /// assert_eq!(unowned, 99);
+    /// ```
     #[inline]
     pub fn is_active<Q>(&mut self, job: &Q) -> bool
     where

@@ -31,24 +31,53 @@ impl<K: Ord, V> Snapshot<K, V> {
 
 impl<K, V> Snapshot<K, V> {
     /// The jobs and their owners, in the order of the jobs.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// # let _guards = [registry.mark(8, "run 2"), registry.mark(7, "run 1")];
+    /// let snapshot = registry.snapshot();
+    /// let runs: Vec<_> = snapshot.iter().map(|(job, owner)| (*job, owner.value)).collect();
+    /// assert_eq!(runs, [(7, "run 1"), (8, "run 2")]);
+    /// ```
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &Owner<V>)> + DoubleEndedIterator {
         self.owners.iter().map(|(job, owner)| (job, owner))
     }
 
     /// How many jobs were marked.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let _guard = registry.mark(7, "run 1");
+    /// let snapshot = registry.snapshot();
+    /// assert_eq!((snapshot.len(), registry.len()), (1, 1));
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.owners.len()
     }
 
     /// Whether no job was marked.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let before = registry.snapshot();
+    /// let _guard = registry.mark(7, "run 1");
+    /// assert!(before.is_empty(), "a copy: it stays as it was");
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.owners.is_empty()
     }
 
     /// Who owned `job`.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let guard = registry.mark(7, "run 1");
+    /// let owner = registry.snapshot().get(&7).copied();
+    /// assert_eq!(owner.map(|owner| owner.generation), Some(guard.generation()));
+    /// ```
     #[must_use]
     pub fn get<Q>(&self, job: &Q) -> Option<&Owner<V>>
     where
@@ -65,6 +94,11 @@ impl<K, V> Snapshot<K, V> {
     /// entry is from an instant of its own: a job that was handed from one id to another may then be there
     /// twice, or not at all. A pass takes some microseconds, so registries that are
     /// not marked and cleared all the time nearly always give atomic snapshots.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// assert!(registry.snapshot().is_atomic(), "nobody writes");
+    /// ```
     #[must_use]
     pub fn is_atomic(&self) -> bool {
         self.atomic

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::policy::{Limits, Policy, PolicyBuilder, StageRules};
-use super::{Mode, PolicyError};
+use super::{Limits, Policy, PolicyBuilder, PolicyError, StageRules};
+use crate::reaper::Mode;
 
 /// Durations are numbers of seconds. What is left out is as in [`PolicyBuilder`]; a limit of `null` counts as left out.
 #[derive(serde::Deserialize)]
