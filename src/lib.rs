@@ -43,9 +43,10 @@
 //! - A leaked guard holds its job until the **hard deadline**; without one, for ever.
 //! - A registry takes 64 KiB or more from its first mark on: it is meant to be one per process, not one per job.
 //!
-//! See [`guide`] for how to embed it in a scheduler ([`guide::embedding`]), what each operation promises ([`guide::consistency`]), why the orderings are right
-//! ([`guide::orderings`]), what it costs
-//! ([`guide::performance`]), how it is tested ([`guide::testing`]) and what it cannot do ([`guide::limitations`]).
+//! New here? [`guide::start`] is a whole program. Then: how to embed it in a scheduler ([`guide::embedding`]), coming from a lock and a dict
+//! ([`guide::migrating`]), what newcomers get wrong ([`guide::mistakes`]), what it cannot do ([`guide::limitations`]), what each operation
+//! promises ([`guide::consistency`]), why the orderings are right ([`guide::orderings`]), what it costs ([`guide::performance`]), and how it
+//! is tested ([`guide::testing`]).
 //!
 //! # Features
 //!
@@ -99,12 +100,29 @@ pub use crate::registry::{
     Guard, Handle, MarkGuard, Occupied, OwnedMarkGuard, Reader, Registry, RegistryStats, Snapshot,
 };
 
-/// Pages that go deeper than the reference.
 pub mod guide {
-    #[doc = include_str!("docs/consistency.md")]
-    pub mod consistency {}
+    //! Pages that go before and beyond the reference.
+    //!
+    //! - [`start`]: from `cargo add` to a working reaper, in five minutes
+    //! - [`mistakes`]: what newcomers get wrong, and what tells them
+    //! - [`embedding`]: monitor, job store, reaper, restart, async
+    //! - [`migrating`]: from a Python or Go reaper with a lock and a dict
+    //! - [`consistency`]: what each operation promises
+    //! - [`limitations`]: what it cannot do, and when to use something else
+    //! - [`orderings`]: why each atomic operation's ordering is right
+    //! - [`performance`]: what costs what
+    //! - [`testing`]: what is checked, how, and what is not
+
+    #[doc = include_str!("docs/start.md")]
+    pub mod start {}
+    #[doc = include_str!("docs/mistakes.md")]
+    pub mod mistakes {}
     #[doc = include_str!("docs/embedding.md")]
     pub mod embedding {}
+    #[doc = include_str!("docs/migrating.md")]
+    pub mod migrating {}
+    #[doc = include_str!("docs/consistency.md")]
+    pub mod consistency {}
     #[doc = include_str!("docs/limitations.md")]
     pub mod limitations {}
     #[doc = include_str!("docs/orderings.md")]

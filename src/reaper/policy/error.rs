@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Why a [`Policy`] cannot work. Names the stage, where it is one's own rules, and the settings at odds.
+/// Why a [`Policy`](crate::Policy) cannot work. Names the stage, where it is one's own rules, and the settings at odds.
 ///
 /// ```
 /// use std::time::Duration;
