@@ -61,6 +61,7 @@
 //!
 //! All are additive, and none costs `is_active` anything.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_debug_implementations, clippy::pedantic)]
 // No public function panics, and pointers stay in the map: exceptions are argued where they stand.
 #![deny(
