@@ -50,7 +50,8 @@
 //!
 //! # Features
 //!
-//! - `tracing` (default): marks and clears at `trace`, deferrals at `info`, redrives and reaps at `warn`, with target `livemark`.
+//! - `tracing` (default): marks and clears at `trace`, deferrals at `info`, redrives, reaps and likely mistakes at `warn`, failures of the
+//!   ready-made loop at `error`, with target `livemark`.
 //!   Job ids of integers, strings and `[u8; 16]` are shown, ids of other types by the name of their type.
 //! - `serde`: [`Snapshot`], [`Owner`] and the counts can be written as JSON, say; a [`Policy`] can be read from a settings file, with the
 //!   builder's checks, and written.
