@@ -1,8 +1,8 @@
 //! A lock-free **ownership registry** for job systems, and the **reaper** that trusts it.
 //!
-//! A monitor *marks* a job while it finalizes it (minutes of gates, merges, commits). The mark is *cleared* on return, on
-//! `?`, on panic. A reaper asks *`is_active`* before it re-drives a job that looks dead: a live finalizer is deferred to,
-//! a dead one is re-driven, a stuck one is ended by a hard backstop that ignores the mark.
+//! A monitor *marks* a job while it finalizes it (minutes of gates, merges, commits). The mark is *cleared* on return,
+//! on `?`, on panic. A reaper asks *`is_active`* before it re-drives a job that looks dead: a live finalizer is
+//! deferred to, a dead one is re-driven, a stuck one is ended by a hard backstop that ignores the mark.
 //!
 //! What it does that an `RwLock<HashMap>` with a flag does not: the reaper's look-up never waits for a monitor; a late
 //! release never frees a newer owner; "is it free?" and "then it is mine" are one step; and a panic releases.
@@ -35,30 +35,30 @@
 //!
 //! # Before using
 //!
-//! - The registry is in memory and sees **one process**. After a restart it is empty: re-queue what was running before the
-//!   reaper starts.
+//! - The registry is in memory and sees **one process**. After a restart it is empty: re-queue what was running before
+//!   the reaper starts.
 //! - A deferral is not exactly-once: the job store must still **compare-and-set** the final state.
-//! - Only stages that the policy **declares as marking** ([`PolicyBuilder::marking_stage`]) are protected: for any other, a missing
-//!   mark says nothing, and the registry is never asked.
+//! - Only stages that the policy **declares as marking** ([`PolicyBuilder::marking_stage`]) are protected: for any
+//!   other, a missing mark says nothing, and the registry is never asked.
 //! - A leaked guard holds its job until the **hard deadline**; without one, for ever.
 //! - A registry takes 64 KiB or more from its first mark on: it is meant to be one per process, not one per job.
 //!
-//! New here? [`guide::start`] is a whole program. Then: how to embed it in a scheduler ([`guide::embedding`]), coming from a lock and a dict
-//! ([`guide::migrating`]), what newcomers get wrong ([`guide::mistakes`]), what it cannot do ([`guide::limitations`]), what each operation
-//! promises ([`guide::consistency`]), why the orderings are right ([`guide::orderings`]), what it costs ([`guide::performance`]), and how it
-//! is tested ([`guide::testing`]).
+//! New here? [`guide::start`] is a whole program. Then: how to embed it in a scheduler ([`guide::embedding`]), coming
+//! from a lock and a dict ([`guide::migrating`]), what newcomers get wrong ([`guide::mistakes`]), what it cannot do
+//! ([`guide::limitations`]), what each operation promises ([`guide::consistency`]), why the orderings are right
+//! ([`guide::orderings`]), what it costs ([`guide::performance`]), and how it is tested ([`guide::testing`]).
 //!
 //! # Features
 //!
-//! - `tracing` (default): marks and clears at `trace`, deferrals at `info`, redrives, reaps and likely mistakes at `warn`, failures of the
-//!   ready-made loop at `error`, with target `livemark`.
-//!   Job ids of integers, strings and `[u8; 16]` are shown, ids of other types by the name of their type.
-//! - `serde`: [`Snapshot`], [`Owner`] and the counts can be written as JSON, say; a [`Policy`] can be read from a settings file, with the
-//!   builder's checks, and written.
+//! - `tracing` (default): marks and clears at `trace`, deferrals at `info`, redrives, reaps and likely mistakes at
+//!   `warn`, failures of the ready-made loop at `error`, with target `livemark`. Job ids of integers, strings and `[u8;
+//!   16]` are shown, ids of other types by the name of their type.
+//! - `serde`: [`Snapshot`], [`Owner`] and the counts can be written as JSON, say; a [`Policy`] can be read from a
+//!   settings file, with the builder's checks, and written.
 //! - `metrics`: counts verdicts and shows owners through the `metrics` crate, whose recorder is yours: counters
 //!   `finalizer_defers_total`, `reaper_sweeps_total`, `reaper_redrives_total`, `reaper_reaps_total` (by `cause`),
-//!   `reaper_claim_conflicts_total`, `reaper_failures_total`; and at each sweep the gauges `finalizer_owned`, `finalizer_oldest_owner_age_seconds` and
-//!   `livemark_unreclaimed` (see [`reclaim_stats`]).
+//!   `reaper_claim_conflicts_total`, `reaper_failures_total`; and at each sweep the gauges `finalizer_owned`,
+//!   `finalizer_oldest_owner_age_seconds` and `livemark_unreclaimed` (see [`reclaim_stats`]).
 //!
 //! All are additive, and none costs `is_active` anything.
 

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 /// remembers the greatest generation it has seen can refuse a displaced owner's writes (Kleppmann, "How to do
 /// distributed locking", 2016, calls this a fencing token).
 ///
-/// Generations of *different* jobs say nothing about which was marked first, and a job's own do not go up by one: several
-/// jobs share a counter. They start again in a new
-/// process: a job store that keeps them must forget them when it re-queues what was running before.
+/// Generations of *different* jobs say nothing about which was marked first, and a job's own do not go up by one:
+/// several jobs share a counter. They start again in a new process: a job store that keeps them must forget them when
+/// it re-queues what was running before.
 ///
 /// ```
 /// use livemark::Registry;

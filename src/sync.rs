@@ -179,8 +179,8 @@ pub(crate) mod turnstile {
         }
     }
 
-    /// A pointer that is null until it is set once and for all: behind the turnstile while it is null. Later loads see one value
-    /// only, and would multiply the executions for nothing.
+    /// A pointer that is null until it is set once and for all: behind the turnstile while it is null. Later loads see
+    /// one value only, and would multiply the executions for nothing.
     #[derive(Debug)]
     pub(crate) struct OncePtr<T>(AtomicPtr<T>);
 

@@ -1,8 +1,8 @@
 //! What the crate reports through `tracing` and `metrics`; without the features, nothing.
 //!
-//! The only place that knows whether the features are on, and below all that it reports on: it is told in plain words and numbers.
-//! Events are sent after an operation, never between a load and its compare-exchange. Job ids need not be `Debug`: ids
-//! of the usual types are shown, others as the name of their type.
+//! The only place that knows whether the features are on, and below all that it reports on: it is told in plain words
+//! and numbers. Events are sent after an operation, never between a load and its compare-exchange. Job ids need not be
+//! `Debug`: ids of the usual types are shown, others as the name of their type.
 
 use std::any::Any;
 use std::fmt;
@@ -117,7 +117,8 @@ pub(crate) fn sweep_begun() {
     count!("reaper_sweeps_total");
 }
 
-/// Sets the gauges of all that is owned; `census`, a walk through the registry, says how many that are and since when the oldest is.
+/// Sets the gauges of all that is owned; `census`, a walk through the registry, says how many that are and since when
+/// the oldest is.
 pub(crate) fn owners(census: impl FnOnce() -> (usize, Option<Instant>)) {
     #[cfg(feature = "metrics")]
     {

@@ -209,7 +209,8 @@ fn a_reaper_that_was_away_looks_twice() {
         let reaper = Reaper::new(&registry, policy.build().unwrap());
         let job = RunningJob { stage, ..finished(7) };
         loop {
-            // Two sweeps in time, so that the pause that follows is no slow reaper's pace. Other threads may come between.
+            // Two sweeps in time, so that the pause that follows is no slow reaper's pace. Other threads may come
+            // between.
             let in_time = Instant::now();
             drop((reaper.sweep(), reaper.sweep()));
             if in_time.elapsed() <= GRACE {
@@ -459,7 +460,8 @@ fn who_took_over_from_a_stale_owner_meanwhile_keeps_the_job() {
     assert_eq!(stats(&reaper), expected);
 }
 
-/// As above, but up to the last moment: the clone of the job id is made between the claim's own look and its compare-exchange.
+/// As above, but up to the last moment: the clone of the job id is made between the claim's own look and its
+/// compare-exchange.
 #[test]
 fn a_claim_displaces_the_stale_owner_or_nobody_up_to_the_last_moment() {
     /// What happens in the clone of a job id, and how many clones come before.

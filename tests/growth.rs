@@ -1,4 +1,5 @@
-//! To 100,000 jobs and back, with ids of several kinds and with hashes that are all equal: nothing is lost, nothing leaks.
+//! To 100,000 jobs and back, with ids of several kinds and with hashes that are all equal: nothing is lost, nothing
+//! leaks.
 
 mod support;
 

@@ -1,8 +1,8 @@
 //! The orderings page lists every atomic operation of the library, and every one names its edge where it stands.
 //!
-//! A processor that keeps more order than it is asked for, and a model checker that takes `SeqCst` for less than it is, both let
-//! an ordering be weakened in silence. This does not say that the orderings are right: the page does. It says that none is
-//! changed without the page.
+//! A processor that keeps more order than it is asked for, and a model checker that takes `SeqCst` for less than it is,
+//! both let an ordering be weakened in silence. This does not say that the orderings are right: the page does. It says
+//! that none is changed without the page.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -35,8 +35,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What waits at most for a thread that marks and clears while nobody else is pinned, besides the 63 that it has not handed over: the batches
-/// of the epochs that must pass, and those that are due. 64 were measured; an epoch may be late, as one in a test's thread is now and then.
+/// What waits at most for a thread that marks and clears while nobody else is pinned, besides the 63 that it has not
+/// handed over: the batches of the epochs that must pass, and those that are due. 64 were measured; an epoch may be
+/// late, as one in a test's thread is now and then.
 const OF_A_THREAD: u64 = 64 * 8;
 
 fn unreclaimed() -> u64 {
@@ -70,8 +71,9 @@ fn what_waits_is_counted_and_bounded() {
     assert!(after.reclaimed - before.reclaimed > 100_000 - OF_A_THREAD, "{before:?}, {after:?}");
 }
 
-/// A thread that is stopped while it is pinned holds everything back until it runs again. So the bound for several threads is
-/// what is cleared in a scheduler's time slice, which is not a number of the library's; that they all come down again is.
+/// A thread that is stopped while it is pinned holds everything back until it runs again. So the bound for several
+/// threads is what is cleared in a scheduler's time slice, which is not a number of the library's; that they all come
+/// down again is.
 #[test]
 fn what_several_threads_retire_is_freed_while_they_go_on() {
     let _alone = alone();
@@ -222,8 +224,8 @@ fn flooded_buckets_are_handed_over_sooner() {
     assert!(kept < 16, "{kept} of 100 copies of a bucket of 8,000 are kept");
 }
 
-/// Values whose destructors mark and clear, and so hand batches over in turn, while many batches are due: one after the other,
-/// not one inside the other.
+/// Values whose destructors mark and clear, and so hand batches over in turn, while many batches are due: one after the
+/// other, not one inside the other.
 // Seen to overflow the thread's stack with destructors that free in turn.
 #[test]
 fn a_chain_of_values_is_freed_without_recursion() {

@@ -1,4 +1,5 @@
-//! What is replaced is freed beside a reader in use. Alone in its process: marks of other tests would let the epoch pass.
+//! What is replaced is freed beside a reader in use. Alone in its process: marks of other tests would let the epoch
+//! pass.
 
 mod support;
 

@@ -725,7 +725,8 @@ impl<'r> Scheduler<'r, u64, Tracked> for Reclaims<'r> {
 /// The job whose claim panics, when the sweep has looked for its owner.
 const UNCLAIMABLE: u64 = 4;
 
-// Seen to fail with a loop that never unpinned, with one that did so for actions only, and with one that did not after a panic.
+// Seen to fail with a loop that never unpinned, with one that did so for actions only, and with one that did not after
+// a panic.
 #[test]
 fn while_the_scheduler_is_at_work_the_sweep_holds_back_no_memory() {
     let _alone = alone();

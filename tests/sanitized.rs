@@ -1,4 +1,5 @@
-//! Mistakes that the sanitizers must find: `.ci/sanitize` runs them, one by one, and fails if one passes. Ignored otherwise.
+//! Mistakes that the sanitizers must find: `.ci/sanitize` runs them, one by one, and fails if one passes. Ignored
+//! otherwise.
 #![allow(unsafe_code, reason = "these are mistakes")]
 
 use std::cell::UnsafeCell;

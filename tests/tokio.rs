@@ -1,4 +1,5 @@
-//! Marks in tasks: they live across `.await`, and end with their future however it ends. The reaper's loop beside a runtime.
+//! Marks in tasks: they live across `.await`, and end with their future however it ends. The reaper's loop beside a
+//! runtime.
 
 mod support;
 

@@ -136,7 +136,8 @@ fn each_way_to_mark_and_to_clear_is_traced() {
         assert!(registry.try_mark(7, "run 1").unwrap().clear());
         let guard = registry.try_mark_owned(7, "run 1").unwrap();
         assert!(registry.clear_generation(&7, guard.generation()));
-        // Its late release is a stale clear, which is reported as well: after this. Forgotten, it would keep the registry for ever.
+        // Its late release is a stale clear, which is reported as well: after this. Forgotten, it would keep the
+        // registry for ever.
         late = Some(guard);
         std::mem::forget(registry.mark(7, "run 1"));
         assert!(registry.clear(&7));

@@ -1,4 +1,5 @@
-//! Whose time destructors take: writers', never that of a look-up. Alone in its process: other tests' threads would free as well.
+//! Whose time destructors take: writers', never that of a look-up. Alone in its process: other tests' threads would
+//! free as well.
 
 mod support;
 

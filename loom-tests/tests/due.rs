@@ -67,7 +67,8 @@ fn push_against_push() {
     });
 }
 
-/// E9. Two that pop, beside one that pushes, get each node once: also where one of them goes away empty-handed, as the other holds the lock.
+/// E9. Two that pop, beside one that pushes, get each node once: also where one of them goes away empty-handed, as the
+/// other holds the lock.
 ///
 /// Seen to fail with a pop that takes one node by a compare-exchange.
 #[test]

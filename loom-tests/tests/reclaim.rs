@@ -61,8 +61,8 @@ fn snapshot_against_clear_and_reclamation() {
 /// newest state, so what it sees never goes back.
 ///
 /// Seen to fail with a reader that repins between its load and the use of what it loaded; and, with slots that are only
-/// acquire and release, without the fence after `repin`. With SeqCst slots the C++ memory model needs that fence as well,
-/// but loom gives no SeqCst load an older SeqCst store.
+/// acquire and release, without the fence after `repin`. With SeqCst slots the C++ memory model needs that fence as
+/// well, but loom gives no SeqCst load an older SeqCst store.
 #[test]
 fn reader_over_rounds_of_reclamation() {
     let expected =

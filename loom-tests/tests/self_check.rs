@@ -4,8 +4,8 @@
 //! A history is what each thread read, in its order. The possible ones are computed by trying every order of the steps
 //! of all threads; the numbers that follow from thought alone are asserted as well.
 //!
-//! Seen to fail, each of the tests here, without the turnstile: a writer and a reader, for one, are then run once. Of the
-//! models, eleven miss outcomes without it.
+//! Seen to fail, each of the tests here, without the turnstile: a writer and a reader, for one, are then run once. Of
+//! the models, eleven miss outcomes without it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

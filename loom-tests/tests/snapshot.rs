@@ -77,8 +77,8 @@ fn hand_overs_back_and_forth() {
     model("A to B to A to B | snapshot", 1, Search::Preemptions(8), expected, |scene| there_and_back(scene));
 }
 
-/// The same, beside neighbours that are left alone again and again. Were such an entry's word the one that it had before,
-/// both passes could meet each neighbour alone, at different times.
+/// The same, beside neighbours that are left alone again and again. Were such an entry's word the one that it had
+/// before, both passes could meet each neighbour alone, at different times.
 ///
 /// Every order takes minutes: a bound. Seen to fail with an entry's word that does not count (`Item::left_alone`).
 #[test]

@@ -22,7 +22,8 @@ pub(super) struct Bucket<K, V> {
 /// A pointer to an entry, with its hash: a look-up for another job need not follow the pointer.
 pub(super) struct Item<K, V> {
     hash: u64,
-    /// How often the entry was left alone in its slot by others that had joined it there: see [`Word`](super::slot::Word).
+    /// How often the entry was left alone in its slot by others that had joined it there: see
+    /// [`Word`](super::slot::Word).
     folds: u8,
     /// Valid for as long as the bucket is reachable: an entry is retired only by the write that unlinks it.
     entry: *mut Entry<K, V>,

@@ -23,10 +23,10 @@ use crate::sync::{AtomicUsize, Ordering, Watch};
 /// pointer and so without a guard.
 ///
 /// **No word comes back to its slot while a thread is pinned that has seen it** (no ABA): pointers are fresh
-/// allocations that are freed by epoch; an entry that is left alone in its slot is counted up in its word (and stays in a
-/// bucket of one when the count is at its end); and an empty word carries a generation, which is cleared at most
-/// once. A compare-exchange that succeeds has therefore seen
-/// every write before it, and two equal reads of a slot mean that nothing happened between them.
+/// allocations that are freed by epoch; an entry that is left alone in its slot is counted up in its word (and stays in
+/// a bucket of one when the count is at its end); and an empty word carries a generation, which is cleared at most
+/// once. A compare-exchange that succeeds has therefore seen every write before it, and two equal reads of a slot mean
+/// that nothing happened between them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Word(usize);
 
@@ -43,8 +43,8 @@ const SHIFT: u32 = if usize::BITS == 64 { 4 } else { 0 };
 /// The low bits of a LONE word: kind and bits of the hash.
 const LOW_BITS: u32 = SHIFT + ENTRY_ALIGN.trailing_zeros();
 const LOW: usize = (1 << LOW_BITS) - 1;
-/// The high bits of a LONE word: how often the entry was left alone. Few addresses reach them on 64-bit targets (tagged ones
-/// do: their entries are in buckets of one); on others there are none.
+/// The high bits of a LONE word: how often the entry was left alone. Few addresses reach them on 64-bit targets (tagged
+/// ones do: their entries are in buckets of one); on others there are none.
 const FOLD_BITS: u32 = if usize::BITS == 64 { 8 } else { 0 };
 const FOLDS_AT: u32 = usize::BITS - FOLD_BITS;
 const ADDRESS: usize = (usize::MAX >> FOLD_BITS) & !LOW;
@@ -141,7 +141,8 @@ type Invariant<T> = fn(T) -> T;
 /// Dropping a slot frees the bucket or branch in it, not the entries (`JobMap` frees those).
 pub(super) struct Slot<K, V> {
     word: AtomicUsize,
-    /// A model's atomics are there for all threads from the start; this shows it slots that are looked at before they are seen whole.
+    /// A model's atomics are there for all threads from the start; this shows it slots that are looked at before they
+    /// are seen whole.
     watch: Watch,
     /// `Send` and `Sync` as the entries are.
     _entries: PhantomData<(K, V)>,
@@ -150,7 +151,8 @@ pub(super) struct Slot<K, V> {
     _invariant: PhantomData<Invariant<(K, V)>>,
 }
 
-// SAFETY: the atomic and the entries are; the model's watch is made to be used by several threads, and to find those that should not.
+// SAFETY: the atomic and the entries are; the model's watch is made to be used by several threads, and to find those
+// that should not.
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 unsafe impl<K: Sync, V: Sync> Sync for Slot<K, V> {}
 

@@ -1,8 +1,8 @@
 //! Memory of freed entries, kept by each thread that marks for its next marks.
 //!
-//! Entries are freed by the dozen, when an epoch has passed, and often by another thread than the one that allocated them:
-//! both is what allocators are slow at. An entry's memory is put to another use only after it could have been given back
-//! to the allocator, so nothing depends on this for its correctness.
+//! Entries are freed by the dozen, when an epoch has passed, and often by another thread than the one that allocated
+//! them: both is what allocators are slow at. An entry's memory is put to another use only after it could have been
+//! given back to the allocator, so nothing depends on this for its correctness.
 
 use std::alloc::{Layout, dealloc};
 use std::cell::RefCell;

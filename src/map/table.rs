@@ -62,11 +62,11 @@ impl<K, V> Root<K, V> {
     /// The slots, if they have been made.
     #[inline]
     pub(super) fn table(&self) -> Option<Table<'_, K, V>> {
-        // E8: whoever sees the pointer sees the slots. SeqCst, E5: before the slots are made no job is marked, in the one order
-        // of all slots.
+        // E8: whoever sees the pointer sees the slots. SeqCst, E5: before the slots are made no job is marked, in the
+        // one order of all slots.
         let slots = self.slots.load(Ordering::SeqCst);
-        // SAFETY: not null at this load, it came from `make`'s boxed slice of this length, seen whole by E8. It is freed by
-        // `drop` only, which has `&mut self`; so no guard is needed.
+        // SAFETY: not null at this load, it came from `make`'s boxed slice of this length, seen whole by E8. It is
+        // freed by `drop` only, which has `&mut self`; so no guard is needed.
         (!slots.is_null()).then(|| Table { slots: unsafe { &*self.all(slots) } })
     }
 
@@ -99,8 +99,8 @@ impl<K, V> Root<K, V> {
     }
 }
 
-/// How many slots are best for so many jobs, before rounding up. Sixteen for each leave nearly every job alone in its slot; of larger
-/// numbers fewer, as then the size of caches matters more, and memory.
+/// How many slots are best for so many jobs, before rounding up. Sixteen for each leave nearly every job alone in its
+/// slot; of larger numbers fewer, as then the size of caches matters more, and memory.
 const fn slots_for(jobs: usize) -> usize {
     match jobs {
         0..=4_096 => jobs.saturating_mul(16),

@@ -76,8 +76,8 @@ type Claim<'r, K, V> = dyn Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r;
 /// Gives the pulse in a context value, if it has one.
 type PulseOf<'r, V> = dyn for<'v> Fn(&'v V) -> Option<&'v Pulse> + Send + Sync + 'r;
 
-/// What a reaper has counted since it was made. Healthy jobs are not counted, nor is anything in [`Mode::DryRun`] but what
-/// [`Reaper::run`] could not do.
+/// What a reaper has counted since it was made. Healthy jobs are not counted, nor is anything in [`Mode::DryRun`] but
+/// what [`Reaper::run`] could not do.
 ///
 /// Each number is exact, but they are read one after the other.
 ///

@@ -34,9 +34,9 @@ pub enum Mode {
     /// Whatever looks dead is left alone, owned or not; only the backstop acts. For the time in which nobody knows
     /// whether marks can be trusted.
     DeferAll,
-    /// The verdicts of `Honor`, to be looked at and *not* acted on: no job is claimed, nothing is counted. A redrive or a reap
-    /// has no claim here, just as in `Ignore`, so ask [`Sweep::policy`](super::Sweep::policy) for the mode before acting
-    /// ([`Reaper::run`](super::Reaper::run) does).
+    /// The verdicts of `Honor`, to be looked at and *not* acted on: no job is claimed, nothing is counted. A redrive or
+    /// a reap has no claim here, just as in `Ignore`, so ask [`Sweep::policy`](super::Sweep::policy) for the mode
+    /// before acting ([`Reaper::run`](super::Reaper::run) does).
     DryRun,
 }
 

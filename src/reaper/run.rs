@@ -91,8 +91,8 @@ pub trait Scheduler<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder>
     /// As [`redrive`](Self::redrive).
     fn reap(&mut self, row: Self::Row, cause: Cause, claim: Option<MarkGuard<'r, K, V, S>>) -> Result<(), Self::Error>;
 
-    /// Is told every verdict, before it is carried out; in [`Mode::DryRun`] nothing else follows. For logs and dashboards: see
-    /// [`Verdict::explain`].
+    /// Is told every verdict, before it is carried out; in [`Mode::DryRun`] nothing else follows. For logs and
+    /// dashboards: see [`Verdict::explain`].
     fn judged(&mut self, row: &Self::Row, verdict: &Verdict<'r, K, V, S>, policy: &Policy) {
         let _ = (row, verdict, policy);
     }
@@ -120,8 +120,8 @@ pub enum Failure<E> {
     Row(E),
     /// A job was not re-driven or reaped. A later sweep will find it again.
     Action(E),
-    /// A method of the scheduler panicked, or other code of the user's that a sweep runs: `Hash`, `Eq` or `Clone` of a job
-    /// id, a claim's function, a subscriber, a recorder.
+    /// A method of the scheduler panicked, or other code of the user's that a sweep runs: `Hash`, `Eq` or `Clone` of a
+    /// job id, a claim's function, a subscriber, a recorder.
     Panic,
 }
 
@@ -146,13 +146,13 @@ where
 {
     /// Sweeps on this thread, at once and then every `interval`, until `stop` is sent something or its sender is gone.
     ///
-    /// Each job of [`Scheduler::running`] is judged and its verdict carried out before the next one is judged. A sweep that
-    /// takes longer than the interval delays the next; none is made up for. What is asked to stop finishes the job at hand,
-    /// not the sweep. In [`Mode::DryRun`] nothing is carried out.
+    /// Each job of [`Scheduler::running`] is judged and its verdict carried out before the next one is judged. A sweep
+    /// that takes longer than the interval delays the next; none is made up for. What is asked to stop finishes the job
+    /// at hand, not the sweep. In [`Mode::DryRun`] nothing is carried out.
     ///
     /// A listing that fails, a bad row, an action that fails or panics cost themselves alone: they are counted in
-    /// [`stats`](Self::stats), sent as `error` events, and told to [`Scheduler::failed`]; the other jobs have their turn.
-    /// While an action runs, the sweep is not pinned, so that a slow one holds back no memory.
+    /// [`stats`](Self::stats), sent as `error` events, and told to [`Scheduler::failed`]; the other jobs have their
+    /// turn. While an action runs, the sweep is not pinned, so that a slow one holds back no memory.
     ///
     /// In async code run it by `spawn_blocking` or on a thread: see [`guide::embedding`](crate::guide::embedding).
     ///

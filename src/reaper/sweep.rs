@@ -89,16 +89,16 @@ where
     /// 2. It finished, past `finalize_grace`: [`Verdict::Redrive`], unless it is deferred.
     /// 3. It runs, past `hard_deadline`: [`Verdict::Reap`] as [`Cause::Backstop`], whoever holds its mark.
     ///
-    /// Tiers 1 and 2 are deferred in [`Mode::DeferAll`]; else to a live owner (one whose pulse, if it has one, is not older than
-    /// `stale_after`), in stages that are declared as marking and not in [`Mode::Ignore`]; else for the `boot_grace`. A deferral is
-    /// returned only if the job is not past tier 3.
+    /// Tiers 1 and 2 are deferred in [`Mode::DeferAll`]; else to a live owner (one whose pulse, if it has one, is not
+    /// older than `stale_after`), in stages that are declared as marking and not in [`Mode::Ignore`]; else for the
+    /// `boot_grace`. A deferral is returned only if the job is not past tier 3.
     ///
-    /// The claim of tiers 1 and 2 is one step with its check ([`try_mark`](crate::Registry::try_mark), or the same for an
-    /// owner without progress: whoever has marked the job meanwhile keeps it); that of tier 3 displaces whoever holds it. Claims are
-    /// made in `Honor`, by the backstop in `DeferAll` too, and only in stages that mark.
+    /// The claim of tiers 1 and 2 is one step with its check ([`try_mark`](crate::Registry::try_mark), or the same for
+    /// an owner without progress: whoever has marked the job meanwhile keeps it); that of tier 3 displaces whoever
+    /// holds it. Claims are made in `Honor`, by the backstop in `DeferAll` too, and only in stages that mark.
     ///
-    /// Healthy jobs, and those deferred to an owner that was found at once, cost no allocation (but for the `Clone` of its
-    /// context). Lock-free.
+    /// Healthy jobs, and those deferred to an owner that was found at once, cost no allocation (but for the `Clone` of
+    /// its context). Lock-free.
     ///
     /// ```
     /// # use std::time::Duration;

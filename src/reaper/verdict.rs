@@ -10,7 +10,8 @@ use crate::registry::MarkGuard;
 
 /// A running job as the job store shows it: an id, a stage, and ages.
 ///
-/// Ages are `Duration`s: compute them with `saturating` subtraction, so that a clock that went backwards counts as zero.
+/// Ages are `Duration`s: compute them with `saturating` subtraction, so that a clock that went backwards counts as
+/// zero.
 ///
 /// ```
 /// use std::time::Duration;
@@ -71,15 +72,16 @@ pub enum Verdict<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
     Healthy,
     /// Leave it, for now: a live owner finalizes it, or the reaper is not to act yet.
     Defer(Deferral<V>),
-    /// Run the finalization again: it finished, its grace has passed, and it has no live owner. An owner without progress
-    /// was displaced.
+    /// Run the finalization again: it finished, its grace has passed, and it has no live owner. An owner without
+    /// progress was displaced.
     ///
     /// By the row that was judged: its owner may have committed and cleared since that row was read. So take the
     /// job over in the job store, by compare-and-set, before anything else; where that fails, drop the claim.
     Redrive(Option<MarkGuard<'r, K, V, S>>),
-    /// End the job, by compare-and-set as well, and keep the claim until that has succeeded. For as long as the job store
-    /// shows the job running, later sweeps judge it again: the backstop displaces whoever holds the mark, an earlier
-    /// claim of the reaper's included; and a finished job whose claim was given back is unowned, so it is re-driven.
+    /// End the job, by compare-and-set as well, and keep the claim until that has succeeded. For as long as the job
+    /// store shows the job running, later sweeps judge it again: the backstop displaces whoever holds the mark, an
+    /// earlier claim of the reaper's included; and a finished job whose claim was given back is unowned, so it is
+    /// re-driven.
     Reap(Cause, Option<MarkGuard<'r, K, V, S>>),
 }
 

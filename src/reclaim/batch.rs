@@ -4,8 +4,9 @@
 //! retire ─► the thread's batch ─ full ─► crossbeam-epoch ─ epoch passed ─► DUE ─► freed by the next writer with a full batch
 //! ```
 //!
-//! crossbeam-epoch runs what is due on every 128th pin of any thread, also of one that only looks a job up. Here that is no
-//! more than putting batches on a stack: destructors, the users' among them, and the allocator's work are the writers'.
+//! crossbeam-epoch runs what is due on every 128th pin of any thread, also of one that only looks a job up. Here that
+//! is no more than putting batches on a stack: destructors, the users' among them, and the allocator's work are the
+//! writers'.
 
 use std::cell::Cell;
 
@@ -15,7 +16,8 @@ use super::{EpochGuard, RECLAIMED, RETIRED, Retired, pin};
 /// So many are handed over at once, or fewer of so many bytes.
 const FULL: usize = 64;
 const FULL_BYTES: usize = 64 << 10;
-/// A writer frees so many batches that are due for each that it begins: more than it hands over, so that they get fewer.
+/// A writer frees so many batches that are due for each that it begins: more than it hands over, so that they get
+/// fewer.
 const FREED_FOR_ONE: usize = 4;
 /// And a sweep so many, of as few as one thing each.
 const FREED_BY_A_SWEEP: usize = 1_024;
@@ -71,7 +73,8 @@ pub(super) fn wait(guard: &EpochGuard, retired: Retired, size: usize) {
     let mut retired = Some(retired);
     let waits = THREAD.try_with(|thread| {
         let mut batch = thread.batch.take().unwrap_or_else(|| {
-            // Not when it is full: a thread may end before. What is owed is freed below, or by whoever is at it further up the stack.
+            // Not when it is full: a thread may end before. What is owed is freed below, or by whoever is at it further
+            // up the stack.
             thread.owed.set(thread.owed.get().saturating_add(FREED_FOR_ONE));
             Batch::new()
         });
@@ -100,9 +103,9 @@ pub(super) fn wait(guard: &EpochGuard, retired: Retired, size: usize) {
 #[cold]
 fn hand_over(batch: Box<Node<Batch>>, guard: &EpochGuard) {
     RETIRED.0.add(batch.value.retired.len() as u64);
-    // SAFETY: the batch is this closure's alone. It holds what was retired under `guard` or earlier ones of this thread, so after
-    // whoever could have loaded it was pinned (E3). The closure puts it on the stack only; whoever takes it from there frees it
-    // as `retire`'s callers allowed: later, on any thread.
+    // SAFETY: the batch is this closure's alone. It holds what was retired under `guard` or earlier ones of this
+    // thread, so after whoever could have loaded it was pinned (E3). The closure puts it on the stack only; whoever
+    // takes it from there frees it as `retire`'s callers allowed: later, on any thread.
     unsafe { guard.defer_unchecked(move || DUE.push(batch)) };
     guard.flush();
 }

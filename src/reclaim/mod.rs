@@ -14,14 +14,14 @@ use crate::sync::{Counter, Ordering, fence, turn};
 
 /// Calls `free` with `pointer` once every thread that is pinned now has unpinned or repinned.
 ///
-/// Never on a look-up's time: what is retired waits in batches, and writers free those that are due. `size` is how many bytes it
-/// has itself: of large things a batch has fewer.
+/// Never on a look-up's time: what is retired waits in batches, and writers free those that are due. `size` is how many
+/// bytes it has itself: of large things a batch has fewer.
 ///
 /// # Safety
 ///
-/// What `pointer` points to was unlinked: no thread that pins from now on can reach it. It is freed by nobody else, and may
-/// be freed on another thread and at any later time, as if it were `Send + 'static`. `free` may be called with `pointer` once,
-/// and does not panic.
+/// What `pointer` points to was unlinked: no thread that pins from now on can reach it. It is freed by nobody else, and
+/// may be freed on another thread and at any later time, as if it were `Send + 'static`. `free` may be called with
+/// `pointer` once, and does not panic.
 #[inline]
 pub(crate) unsafe fn retire(guard: &EpochGuard, pointer: *mut (), size: usize, free: unsafe fn(*mut ())) {
     let retired = Retired { pointer, free };
@@ -55,7 +55,8 @@ pub(crate) fn repin(guard: &mut EpochGuard) {
     fence(Ordering::SeqCst); // E3
 }
 
-/// How much was handed over to crossbeam-epoch: who stays pinned repins when it was more, and need not count its own look-ups.
+/// How much was handed over to crossbeam-epoch: who stays pinned repins when it was more, and need not count its own
+/// look-ups.
 static RETIRED: Alone<Counter> = Alone(Counter::new());
 /// How much of it was freed.
 static RECLAIMED: Alone<Counter> = Alone(Counter::new());
@@ -79,8 +80,8 @@ pub(crate) fn retired() -> u64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ReclaimStats {
-    /// Entries that were cleared, displaced or replaced, and arrays that changed, since the process started. A thread counts its own
-    /// when it has 64 of them or 64 KiB, or ends.
+    /// Entries that were cleared, displaced or replaced, and arrays that changed, since the process started. A thread
+    /// counts its own when it has 64 of them or 64 KiB, or ends.
     pub retired: u64,
     /// Those that were freed.
     pub reclaimed: u64,
@@ -100,9 +101,9 @@ impl ReclaimStats {
 
 /// How much memory waits to be freed, in all registries of the process.
 ///
-/// [`unreclaimed`](ReclaimStats::unreclaimed) goes up and down between nothing and some hundreds for each thread that marks. If it
-/// only grows, a [`Reader`](crate::Reader) or a [`Sweep`](crate::Sweep) is kept and not used: nothing is freed
-/// that was cleared after its last look-up. Two relaxed loads; the two numbers are not of one instant.
+/// [`unreclaimed`](ReclaimStats::unreclaimed) goes up and down between nothing and some hundreds for each thread that
+/// marks. If it only grows, a [`Reader`](crate::Reader) or a [`Sweep`](crate::Sweep) is kept and not used: nothing is
+/// freed that was cleared after its last look-up. Two relaxed loads; the two numbers are not of one instant.
 ///
 /// ```
 /// let stats = livemark::reclaim_stats();
@@ -117,8 +118,8 @@ pub fn reclaim_stats() -> ReclaimStats {
 
 /// Runs destructors of users' values, which may panic.
 ///
-/// They run in the middle of writes that have nothing to do with them: such a panic has been reported by the panic hook, and
-/// goes no further.
+/// They run in the middle of writes that have nothing to do with them: such a panic has been reported by the panic
+/// hook, and goes no further.
 pub(crate) fn drop_quietly(destroy: impl FnOnce()) {
     if crate::sync::MODEL {
         // The model checker reports what it finds by panicking.
@@ -202,8 +203,8 @@ pub(crate) mod participant {
     impl Participant {
         /// Registers with `collector` and pins once: a first pin runs a collection, which belongs here.
         ///
-        /// With `turns`, loom explores every order of its pins and of others' flushes. Where nothing is freed that finds nothing, in
-        /// several times as many executions.
+        /// With `turns`, loom explores every order of its pins and of others' flushes. Where nothing is freed that
+        /// finds nothing, in several times as many executions.
         pub fn new(collector: &Collector, turns: bool) -> Self {
             let handle = collector.register();
             drop(handle.pin());

@@ -45,8 +45,8 @@ impl<T> Stack<T> {
         }
     }
 
-    /// Puts `node` on top. To be called under a pin that every node waits for before it is pushed again (E9): or the one that is loaded here
-    /// could be freed, and another at its address be taken for it.
+    /// Puts `node` on top. To be called under a pin that every node waits for before it is pushed again (E9): or the
+    /// one that is loaded here could be freed, and another at its address be taken for it.
     pub fn push(&self, node: Box<Node<T>>) {
         let node = Box::into_raw(node);
         let mut top = self.top.load(Ordering::Relaxed); // E9: it is only compared

@@ -94,10 +94,10 @@ mod sealed {
 ///
 /// The form that borrows its registry is called [`MarkGuard`], the one that owns it [`OwnedMarkGuard`].
 ///
-/// A guard clears *its own* mark only: if the job has been taken over or cleared since, dropping it changes nothing
-/// (it counts as a [stale clear](super::RegistryStats::stale_clears)). The release runs no `Hash`, `Eq` or `Clone` of the
-/// user's, so that it cannot panic (only a `tracing` subscriber, or the job id's own `Drop`, could), and is lock-free. A guard that is leaked ([`std::mem::forget`]) holds its mark until the
-/// reaper's backstop takes the job over.
+/// A guard clears *its own* mark only: if the job has been taken over or cleared since, dropping it changes nothing (it
+/// counts as a [stale clear](super::RegistryStats::stale_clears)). The release runs no `Hash`, `Eq` or `Clone` of the
+/// user's, so that it cannot panic (only a `tracing` subscriber, or the job id's own `Drop`, could), and is lock-free.
+/// A guard that is leaked ([`std::mem::forget`]) holds its mark until the reaper's backstop takes the job over.
 ///
 /// Bind it to a name: `let _ = registry.mark(..)` clears the mark at once, which only rustc's opt-in lint
 /// `let_underscore_drop` warns of.

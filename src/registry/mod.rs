@@ -42,15 +42,16 @@ use crate::trace;
 /// # Progress
 ///
 /// Nobody waits for anybody: a [`Reader`]'s look-ups are wait-free but for the depth of the map, everything else is
-/// lock-free. Look-ups free nothing: what was cleared is freed, and its destructors are run, by later marks, clears and replacements, and by
-/// a reaper's sweep when it begins. A thread's first use of any registry registers it with the collector (one allocation).
+/// lock-free. Look-ups free nothing: what was cleared is freed, and its destructors are run, by later marks, clears and
+/// replacements, and by a reaper's sweep when it begins. A thread's first use of any registry registers it with the
+/// collector (one allocation).
 ///
 /// # Panics
 ///
-/// None of the methods panics by itself. A panic in the `Hash`, `Eq` or `Ord` of a job id, or in the `Clone` of an id or a
-/// value, passes through and leaves the registry as it was; a panic in the `Drop` of what a registry holds is caught (two at once, of a job id
-/// and of its value, abort, as two panics in one drop do everywhere).
-/// When memory runs out, the process aborts.
+/// None of the methods panics by itself. A panic in the `Hash`, `Eq` or `Ord` of a job id, or in the `Clone` of an id
+/// or a value, passes through and leaves the registry as it was; a panic in the `Drop` of what a registry holds is
+/// caught (two at once, of a job id and of its value, abort, as two panics in one drop do everywhere). When memory runs
+/// out, the process aborts.
 ///
 /// # Example
 ///
@@ -67,8 +68,8 @@ use crate::trace;
 ///
 /// # What does not compile
 ///
-/// A registry's types are its own: it cannot be borrowed as a registry of shorter-lived or longer-lived ones, whose values
-/// would come out as what they are not.
+/// A registry's types are its own: it cannot be borrowed as a registry of shorter-lived or longer-lived ones, whose
+/// values would come out as what they are not.
 ///
 /// ```compile_fail,E0308
 /// # use livemark::Registry;
@@ -82,7 +83,8 @@ use crate::trace;
 /// let same: &Registry<u64, for<'a> fn(&'a str)> = &registry;
 /// ```
 ///
-/// A guard does not outlive the registry that it borrows ([`mark_owned`](Self::mark_owned) gives one that keeps it alive).
+/// A guard does not outlive the registry that it borrows ([`mark_owned`](Self::mark_owned) gives one that keeps it
+/// alive).
 ///
 /// ```compile_fail,E0505
 /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -119,12 +121,12 @@ impl<K, V> Registry<K, V> {
     }
 
     crate::sync::const_unless_loom! {
-        /// An empty registry with room for so many owned jobs at once, for which every operation is fastest. It may hold any number: beyond
-        /// that, operations get slower step by step; far below it, memory is wasted, and time by those that look at
-        /// all of it ([`snapshot`](Self::snapshot), [`len`](Self::len)).
+        /// An empty registry with room for so many owned jobs at once, for which every operation is fastest. It may
+        /// hold any number: beyond that, operations get slower step by step; far below it, memory is wasted, and time
+        /// by those that look at all of it ([`snapshot`](Self::snapshot), [`len`](Self::len)).
         ///
-        /// Allocates nothing; can be a `static`. The first mark allocates 16 to 256 bytes per job of the capacity, 64 KiB at
-        /// least: what [`new`](Self::new) has, enough for 512 jobs.
+        /// Allocates nothing; can be a `static`. The first mark allocates 16 to 256 bytes per job of the capacity, 64
+        /// KiB at least: what [`new`](Self::new) has, enough for 512 jobs.
         ///
         /// ```
         /// static FINALIZING: livemark::Registry<u64, &str> = livemark::Registry::with_capacity(100_000);
@@ -139,8 +141,8 @@ impl<K, V> Registry<K, V> {
 
 impl<K, V, S> Registry<K, V, S> {
     crate::sync::const_unless_loom! {
-        /// An empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be well mixed, and
-        /// the high ones should be, which rule other jobs out without reading them.
+        /// An empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be well
+        /// mixed, and the high ones should be, which rule other jobs out without reading them.
         ///
         /// ```
         /// use std::hash::RandomState;
@@ -227,7 +229,8 @@ impl<K, V, S> Registry<K, V, S> {
         self.hasher.hash_one(job)
     }
 
-    /// Releases a guard's mark. Runs no `Hash`, `Eq` or `Clone` of the user's, so that a guard can be dropped while unwinding.
+    /// Releases a guard's mark. Runs no `Hash`, `Eq` or `Clone` of the user's, so that a guard can be dropped while
+    /// unwinding.
     fn release(&self, hash: u64, generation: Generation) -> bool {
         let guard = reclaim::pin();
         let cleared = self.map.remove(hash, &guard, |entry| entry.owner.generation == generation).is_some();
@@ -359,7 +362,8 @@ where
 
     /// Clears the mark of `job` if it is the one of this generation. Says whether it was.
     ///
-    /// For an owner that hands its generation on, in a message say, and forgets its guard (whose drop would clear the mark).
+    /// For an owner that hands its generation on, in a message say, and forgets its guard (whose drop would clear the
+    /// mark).
     ///
     /// Linearizes as [`clear`](Self::clear) does. Lock-free.
     ///
@@ -384,10 +388,11 @@ where
 
     /// Whether `job` has a live owner.
     ///
-    /// Linearizes at the load of the job's slot. Never blocks; allocates nothing but what the collector needs for itself, at a
-    /// thread's first pin and rarely at others (see [`guide::consistency`](crate::guide::consistency)). Of nearly every
-    /// job that is not marked the slot's word says so by itself: it answers after that one load, wait-free; for
-    /// the others it pins, which is lock-free. In a loop over many jobs [`reader`](Self::reader) is faster.
+    /// Linearizes at the load of the job's slot. Never blocks; allocates nothing but what the collector needs for
+    /// itself, at a thread's first pin and rarely at others (see [`guide::consistency`](crate::guide::consistency)). Of
+    /// nearly every job that is not marked the slot's word says so by itself: it answers after that one load,
+    /// wait-free; for the others it pins, which is lock-free. In a loop over many jobs [`reader`](Self::reader) is
+    /// faster.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -439,7 +444,8 @@ where
 
     /// A reading session for a hot loop: pinned once, and so cheaper by the look-up.
     ///
-    /// While it lives and is little used, nothing that is cleared meanwhile is freed. Not `Send`: it belongs to its thread.
+    /// While it lives and is little used, nothing that is cleared meanwhile is freed. Not `Send`: it belongs to its
+    /// thread.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();

@@ -13,10 +13,11 @@ use crate::reclaim::{self, EpochGuard};
 
 /// A reading session for a hot loop, made by [`Registry::reader`].
 ///
-/// It is pinned for as long as it lives, and repins at its next look-up when a writer has handed garbage over: a look-up has no
-/// read-modify-write. Every call sees the newest state, no call allocates or frees anything, and none waits. A reader that
-/// lives but is not used holds back the freeing of all that is cleared meanwhile: keep it for a loop, not for ever. So do two readers
-/// (or a reader and a sweep) that one thread has at the same time, even in use: neither can repin beside the other.
+/// It is pinned for as long as it lives, and repins at its next look-up when a writer has handed garbage over: a
+/// look-up has no read-modify-write. Every call sees the newest state, no call allocates or frees anything, and none
+/// waits. A reader that lives but is not used holds back the freeing of all that is cleared meanwhile: keep it for a
+/// loop, not for ever. So do two readers (or a reader and a sweep) that one thread has at the same time, even in use:
+/// neither can repin beside the other.
 ///
 /// Not `Send`: it belongs to the thread that made it.
 ///

@@ -14,11 +14,11 @@
 //!
 //! What to know about the figures:
 //!
-//! - A batch is what each subject does for least: a lock held, a pin, a version kept. Its answers may be as old as the batch;
-//!   livemark's `Reader` and pinned concurrent maps give the newest. A writer waits for a lock's batch: see `mark+clear
-//!   beside sweeps`.
-//! - livemark reads a clock and draws a generation for each mark. The peers do only where it says `stamped`; their memory
-//!   is measured with both kept, as livemark's always is.
+//! - A batch is what each subject does for least: a lock held, a pin, a version kept. Its answers may be as old as the
+//!   batch; livemark's `Reader` and pinned concurrent maps give the newest. A writer waits for a lock's batch: see
+//!   `mark+clear beside sweeps`.
+//! - livemark reads a clock and draws a generation for each mark. The peers do only where it says `stamped`; their
+//!   memory is measured with both kept, as livemark's always is.
 //! - A peer's clear removes whatever owner there is. One that left a later owner alone would be dearer.
 //! - `ArcSwap` gives a snapshot that is not to be sorted, nor to be owned, for the price of an `Arc`.
 //! - Times with eight threads contain those of the clock, which the header gives.

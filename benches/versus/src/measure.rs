@@ -12,8 +12,8 @@ use crate::workloads::{Group, Measured, Sample, subjects};
 pub const OURS: &str = "livemark";
 pub const LIMIT: &str = "unsynchronised map";
 
-/// After so many rounds all subjects are built anew, with other jobs: where their memory lies, the seeds of their hashers, and which
-/// jobs share a place, make some faster or slower for as long as they live.
+/// After so many rounds all subjects are built anew, with other jobs: where their memory lies, the seeds of their
+/// hashers, and which jobs share a place, make some faster or slower for as long as they live.
 const ROUNDS_OF_ONE_BUILD: usize = 4;
 
 /// What a subject gave, round by round.
@@ -25,8 +25,8 @@ struct Taken {
     skipped: Option<&'static str>,
 }
 
-/// Every subject in each round, so that whatever else the machine does falls on all of them; the first one is another in
-/// each round.
+/// Every subject in each round, so that whatever else the machine does falls on all of them; the first one is another
+/// in each round.
 ///
 /// # Panics
 ///
@@ -80,8 +80,8 @@ impl Taken {
         }
     }
 
-    /// The median and the spread of the rounds that gave something, and how many did not and why; or only why, where most
-    /// did not.
+    /// The median and the spread of the rounds that gave something, and how many did not and why; or only why, where
+    /// most did not.
     fn figure(&self, workload: &str) -> Result<(Figure, String), &'static str> {
         let (_, rounds) =
             self.workloads.iter().find(|(name, _)| *name == workload).ok_or(self.skipped.unwrap_or("none"))?;

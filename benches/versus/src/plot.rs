@@ -1,5 +1,5 @@
-//! The charts, drawn from the csv alone. Times are on logarithmic axes: from the limit to the slowest it is a thousandfold
-//! and more.
+//! The charts, drawn from the csv alone. Times are on logarithmic axes: from the limit to the slowest it is a
+//! thousandfold and more.
 
 use std::fmt::Write as _;
 

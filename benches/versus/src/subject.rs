@@ -17,7 +17,8 @@ pub trait Subject: Send + Sync + Sized + 'static {
     /// Whether a write takes the longer the more jobs are owned, without bound.
     const WRITES_COPY_ALL: bool = false;
 
-    /// What a thread uses it through: with the handle that the crate's documentation has each thread keep, if there is one.
+    /// What a thread uses it through: with the handle that the crate's documentation has each thread keep, if there is
+    /// one.
     type Session<'s>: Session
     where
         Self: 's;
@@ -77,14 +78,15 @@ pub trait Session {
     /// Marks a job that is not owned, runs `act`, and clears the job. Says whether there was no owner before, and
     /// one after.
     ///
-    /// Each in a step of its own, as a finalization lies between them. Of the peers no more is asked: a later owner would not
-    /// be safe from an earlier one's release.
+    /// Each in a step of its own, as a finalization lies between them. Of the peers no more is asked: a later owner
+    /// would not be safe from an earlier one's release.
     fn while_marked(&mut self, job: u64, finalizer: &Finalizer, act: impl FnOnce(&mut Self)) -> bool;
 
     /// Takes over all of `jobs`, for them to be handed over: what their monitors hold.
     fn take_over(&mut self, _jobs: &[u64], _finalizer: &Finalizer) {}
 
-    /// Puts another context in the place of the one of `job`, at `place` among those taken over. Says whether there was one.
+    /// Puts another context in the place of the one of `job`, at `place` among those taken over. Says whether there was
+    /// one.
     fn hand_over(&mut self, place: usize, job: u64, finalizer: &Finalizer) -> bool;
 
     /// An owned copy of all marks, sorted by job: how many there are.

@@ -25,8 +25,8 @@ pub enum Pace {
     Writes(u32),
 }
 
-/// How long a writer at full speed waits for the reader to be done. concread's need not be: who ends a read frees every version
-/// that was made since, and more are made in the meantime. Without an end to it that was 20 GB in some minutes.
+/// How long a writer at full speed waits for the reader to be done. concread's need not be: who ends a read frees every
+/// version that was made since, and more are made in the meantime. Without an end to it that was 20 GB in some minutes.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Writes between two looks at the clock, where the clock would be a good part of a write.
 const BETWEEN_LOOKS: u32 = 256;

@@ -106,8 +106,8 @@ impl Engine<'_> {
 
     /// Queues again what was running when the process ended.
     ///
-    /// The registry is empty after a restart, so nothing defers the reaper: this has to be done before there is one, and
-    /// before the first monitor.
+    /// The registry is empty after a restart, so nothing defers the reaper: this has to be done before there is one,
+    /// and before the first monitor.
     pub fn recover(&self, store: &mut Store) -> Result<()> {
         for job in store.requeue_running()? {
             store.note(Some(job), "start", REQUEUED)?;

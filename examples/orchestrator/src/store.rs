@@ -305,7 +305,8 @@ impl Store {
         })
     }
 
-    /// Stamps that the process of `run` has exited: from now on the job is reapable. Says whether it still is its job's run.
+    /// Stamps that the process of `run` has exited: from now on the job is reapable. Says whether it still is its job's
+    /// run.
     pub fn finish(&self, run: RunId, exit_code: Option<i32>) -> Result<bool> {
         let sql = "UPDATE runs SET finished_at = ?2, exit_code = ?3, stage = 'stamped' WHERE id = ?1
             AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = runs.job_id AND state = 'running' AND run_id = ?1)";
@@ -559,7 +560,8 @@ impl Store {
 
     /// Does several things in one transaction, which one failure undoes.
     fn together<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        // Not by `&mut self`, which the closure could not share. A transaction within another is an error, not a merger.
+        // Not by `&mut self`, which the closure could not share. A transaction within another is an error, not a
+        // merger.
         let transaction = self.connection.unchecked_transaction()?;
         let done = work()?;
         transaction.commit()?;

@@ -1,9 +1,9 @@
 //! The supervisor: this program again, as the parent of one command.
 //!
-//! A killed orchestrator cannot clean up behind itself, so what it started must notice by itself. The supervisor's standard
-//! input is a pipe that the orchestrator holds: at its end the orchestrator is gone, or does not want the result any more,
-//! and the supervisor kills the command's process group. Whichever way a command ends, nothing of its group is left when
-//! its supervisor ends: the next one finds its workspace still.
+//! A killed orchestrator cannot clean up behind itself, so what it started must notice by itself. The supervisor's
+//! standard input is a pipe that the orchestrator holds: at its end the orchestrator is gone, or does not want the
+//! result any more, and the supervisor kills the command's process group. Whichever way a command ends, nothing of its
+//! group is left when its supervisor ends: the next one finds its workspace still.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -122,11 +122,12 @@ impl PolicyBuilder {
     }
 
     /// How long the reaper leaves alone what looks dead (the backstop acts) after its own start, and after it was away
-    /// for longer than this: then it looks twice before it acts. For finalizers that have yet to mark again, and for ages
-    /// that jumped while the machine slept.
+    /// for longer than this: then it looks twice before it acts. For finalizers that have yet to mark again, and for
+    /// ages that jumped while the machine slept.
     ///
-    /// It was away if nobody began a sweep for that time, by the monotonic or by the wall clock; not if the sweep before came as
-    /// late, which is then its pace, and not if that has begun the grace anew twice already. So choose it longer than the time from one sweep to the next.
+    /// It was away if nobody began a sweep for that time, by the monotonic or by the wall clock; not if the sweep
+    /// before came as late, which is then its pace, and not if that has begun the grace anew twice already. So choose
+    /// it longer than the time from one sweep to the next.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -144,8 +145,8 @@ impl PolicyBuilder {
         Self { everywhere: self.everywhere.boot_grace(grace), ..self }
     }
 
-    /// How long an owner with a [`Pulse`](crate::Pulse) may make no progress and still be deferred to. After it, the job is
-    /// treated as unowned, and the owner displaced. Owners without a pulse never go stale.
+    /// How long an owner with a [`Pulse`](crate::Pulse) may make no progress and still be deferred to. After it, the
+    /// job is treated as unowned, and the owner displaced. Owners without a pulse never go stale.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -208,8 +209,8 @@ impl PolicyBuilder {
     /// # Errors
     ///
     /// [`PolicyError`] for settings that cannot work, here or in a stage: a limit of zero, a `hard_deadline` that is
-    /// not beyond the `finalize_grace`, a `stale_after` (where monitors mark) that is not within the `hard_deadline`, neither or both of `hard_deadline` and
-    /// `no_backstop`, a stage given twice.
+    /// not beyond the `finalize_grace`, a `stale_after` (where monitors mark) that is not within the `hard_deadline`,
+    /// neither or both of `hard_deadline` and `no_backstop`, a stage given twice.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -47,7 +47,8 @@ struct Stages(Vec<(Box<str>, StageSettings)>);
 #[derive(Clone, Copy)]
 struct Seconds(Duration);
 
-/// By the builder, and so with its checks: an error names the settings that contradict each other. Unknown fields are refused.
+/// By the builder, and so with its checks: an error names the settings that contradict each other. Unknown fields are
+/// refused.
 impl<'de> Deserialize<'de> for Policy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let settings = Settings::deserialize(deserializer)?;

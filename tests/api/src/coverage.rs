@@ -5,8 +5,8 @@ use std::fmt;
 
 use rustdoc_types::{Crate, Id, Item, ItemEnum, Visibility};
 
-/// The public items of a crate: types, traits, functions and methods. (That fields, variants and a trait's items are documented the lint
-/// `missing_docs` sees to; a trait is shown as a whole.)
+/// The public items of a crate: types, traits, functions and methods. (That fields, variants and a trait's items are
+/// documented the lint `missing_docs` sees to; a trait is shown as a whole.)
 pub struct Coverage {
     items: usize,
     /// By path.

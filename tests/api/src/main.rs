@@ -1,5 +1,5 @@
-//! Compares livemark's public API with the listing that is kept beside this, so that a change of it is seen in a diff; and requires that
-//! all of it is documented and shown in examples.
+//! Compares livemark's public API with the listing that is kept beside this, so that a change of it is seen in a diff;
+//! and requires that all of it is documented and shown in examples.
 //!
 //! ```sh
 //! cargo run --manifest-path tests/api/Cargo.toml              # fails if the API is not the one in public-api.txt,
@@ -7,8 +7,8 @@
 //! cargo run --manifest-path tests/api/Cargo.toml -- --write   # writes public-api.txt
 //! ```
 //!
-//! The listing is made from rustdoc's JSON, whose format changes with the compiler: one that writes another format than this reads
-//! ends this with status 2, which says that nothing was checked.
+//! The listing is made from rustdoc's JSON, whose format changes with the compiler: one that writes another format than
+//! this reads ends this with status 2, which says that nothing was checked.
 
 mod coverage;
 

@@ -5,13 +5,13 @@
 //! cargo run --release -p histories -- --histories 1000000 --seed 7
 //! ```
 //!
-//! A history is what two or three threads called and were answered, with the order of calls and returns by tickets of one
-//! counter. It is linearizable if all calls can be put in one order, each at a point between its call and its return, in which a
-//! plain map gives the same answers (Herlihy and Wing, 1990). stateright's tester looks for that order. Where there is none,
-//! this prints the smallest bad history that it can find, and fails.
+//! A history is what two or three threads called and were answered, with the order of calls and returns by tickets of
+//! one counter. It is linearizable if all calls can be put in one order, each at a point between its call and its
+//! return, in which a plain map gives the same answers (Herlihy and Wing, 1990). stateright's tester looks for that
+//! order. Where there is none, this prints the smallest bad history that it can find, and fails.
 //!
-//! Threads are held up at random: between operations, and inside them, by the `Hash`, `Eq` and `Clone` of the job id, so also
-//! between the load of a slot and its compare-exchange.
+//! Threads are held up at random: between operations, and inside them, by the `Hash`, `Eq` and `Clone` of the job id,
+//! so also between the load of a slot and its compare-exchange.
 
 mod call;
 mod crew;

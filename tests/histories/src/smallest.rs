@@ -25,7 +25,8 @@ pub(crate) fn found(bad: &History, crew: &mut Crew) -> History {
 
 /// The history without calls that changed nothing, as long as it is bad.
 ///
-/// Were it good with such a call, it would be without it, in the same order of the others. So a bad one stays a witness.
+/// Were it good with such a call, it would be without it, in the same order of the others. So a bad one stays a
+/// witness.
 fn without_bystanders(mut bad: History) -> History {
     let mut place = 0;
     while let Some(call) = bad.calls.get(place) {

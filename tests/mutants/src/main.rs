@@ -6,9 +6,9 @@
 //! cargo run --release -p mutants -- --full            # against everything, also those that are argued: an hour and more
 //! ```
 //!
-//! The edits are in `mutants.toml`. A mutant must compile, and its test must pass without it. It is *killed* if the test fails
-//! (or does not end), has *survived* if the test passes, and this fails then. One that nothing can notice is argued there in
-//! writing; a full run fails if something does notice it after all.
+//! The edits are in `mutants.toml`. A mutant must compile, and its test must pass without it. It is *killed* if the
+//! test fails (or does not end), has *survived* if the test passes, and this fails then. One that nothing can notice is
+//! argued there in writing; a full run fails if something does notice it after all.
 
 mod catalog;
 mod tree;

@@ -11,7 +11,8 @@ use livemark::{RegistryStats, reclaim_stats};
 
 use crate::heap;
 
-/// What may be allocated more than after the first round, when what waited to be freed is freed: more jobs at work, more spare blocks.
+/// What may be allocated more than after the first round, when what waited to be freed is freed: more jobs at work,
+/// more spare blocks.
 const GROWTH_KIB: u64 = 8 << 10;
 /// So many violations are printed.
 const PRINTED: usize = 20;
@@ -135,7 +136,8 @@ impl Books {
             let (created, left) = (counts.created.get(), quiet.jobs_left);
             self.violated(format!("{created} jobs, but {ended} ended and {left} left"));
         }
-        // Values: of the marks, and of what waits to be freed, some of which the threads keep without having counted it.
+        // Values: of the marks, and of what waits to be freed, some of which the threads keep without having counted
+        // it.
         let most = quiet.marked + quiet.unreclaimed + 64 * crate::load::THREADS as u64;
         if quiet.live_values < quiet.marked || quiet.live_values > most {
             self.violated(format!(

@@ -1,4 +1,5 @@
-//! An allocator that knows how much is allocated: what the process has in memory says more of the system's allocator than of us.
+//! An allocator that knows how much is allocated: what the process has in memory says more of the system's allocator
+//! than of us.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

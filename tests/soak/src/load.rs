@@ -19,7 +19,8 @@ type Guard = OwnedMarkGuard<u64, Context>;
 
 const MONITORS: usize = 4;
 const REAPERS: usize = 2;
-/// With a closer, a reader, one that hands two jobs over and over, a snapshot taker, one for private jobs, and who swaps policies.
+/// With a closer, a reader, one that hands two jobs over and over, a snapshot taker, one for private jobs, and who
+/// swaps policies.
 pub(crate) const THREADS: usize = MONITORS + REAPERS + 6;
 
 /// The job system's times, a hundred thousandth of real ones.
@@ -174,7 +175,8 @@ impl Soak {
 
     /// Creates jobs, and finalizes them, or not.
     fn monitor<'s>(&'s self, mut rng: Rng, closer: &Sender<Guard>) {
-        // Finalizers that stand still with their guards, until the backstop has displaced them; and slow ones, which take their time.
+        // Finalizers that stand still with their guards, until the backstop has displaced them; and slow ones, which
+        // take their time.
         let mut hung: Vec<Held<'s>> = Vec::new();
         let mut slow: Vec<(Instant, Held<'s>)> = Vec::new();
         while let Some(_acting) = self.goes_on() {

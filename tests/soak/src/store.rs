@@ -58,7 +58,8 @@ impl Store {
         }
     }
 
-    /// A finalizer with a mark of this generation begins, unless the job is final. That another one is at work is the incident.
+    /// A finalizer with a mark of this generation begins, unless the job is final. That another one is at work is the
+    /// incident.
     pub(crate) fn enter(&self, job: u64, generation: u64, books: &Books) -> bool {
         let mut shard = self.shard(job);
         let Some(row) = shard.get_mut(&job) else { return false };
@@ -82,8 +83,8 @@ impl Store {
         }
     }
 
-    /// Compare-and-set of the final state, by an owner of this generation. Says whether the job was not final and the generation
-    /// not outdated.
+    /// Compare-and-set of the final state, by an owner of this generation. Says whether the job was not final and the
+    /// generation not outdated.
     pub(crate) fn end(&self, job: u64, generation: u64, end: End, books: &Books) -> bool {
         let mut shard = self.shard(job);
         let Some(row) = shard.get(&job) else { return false };

@@ -64,17 +64,17 @@ impl<V: Value> Session for &DashMap<V> {
     }
 }
 
-/// The room that scc's maps have at least, wherever room can be asked for: they do much worse with less where jobs are marked
-/// and cleared fast, and but slightly worse otherwise (a snapshot goes through all of it).
+/// The room that scc's maps have at least, wherever room can be asked for: they do much worse with less where jobs are
+/// marked and cleared fast, and but slightly worse otherwise (a snapshot goes through all of it).
 const SCC_ROOM: usize = 65_536;
 
 fn scc_room(room: usize) -> usize {
     if room == 0 { 0 } else { room.max(SCC_ROOM) }
 }
 
-/// A lock per bucket, which is handed to waiters in turn: where threads outnumber cores, they come to wait for waiters that do
-/// not run. With room for 1,024 jobs, all of them owned, eight threads on two cores made a fifth of the look-ups that they
-/// made with room for 65,536.
+/// A lock per bucket, which is handed to waiters in turn: where threads outnumber cores, they come to wait for waiters
+/// that do not run. With room for 1,024 jobs, all of them owned, eight threads on two cores made a fifth of the
+/// look-ups that they made with room for 65,536.
 pub struct SccHashMap<V: 'static>(scc::HashMap<u64, V, RandomState>);
 
 impl<V: Value> Subject for SccHashMap<V> {
@@ -138,10 +138,10 @@ impl<V: Value> Session for &SccHashMap<V> {
 
 /// Read-optimized: look-ups take no lock.
 ///
-/// Removed entries keep their places until no reader can see them. Where jobs are marked and cleared faster than that, its
-/// buckets grow chains that are walked by each look-up, and stay when the writers pause: with room for 64 jobs, of which
-/// all were owned, a look-up beside a writer took a microsecond and more, and half of one afterwards; with room for 65,536
-/// 4 to 20 ns, and 3.
+/// Removed entries keep their places until no reader can see them. Where jobs are marked and cleared faster than that,
+/// its buckets grow chains that are walked by each look-up, and stay when the writers pause: with room for 64 jobs, of
+/// which all were owned, a look-up beside a writer took a microsecond and more, and half of one afterwards; with room
+/// for 65,536 4 to 20 ns, and 3.
 pub struct SccHashIndex<V: 'static>(scc::HashIndex<u64, V, RandomState>);
 
 impl<V: Value> Subject for SccHashIndex<V> {

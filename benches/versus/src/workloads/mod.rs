@@ -1,4 +1,5 @@
-//! What is asked of each subject, by groups that have their subjects built anew: no group's leavings are in another's way.
+//! What is asked of each subject, by groups that have their subjects built anew: no group's leavings are in another's
+//! way.
 
 mod beside;
 mod judge;
@@ -119,8 +120,8 @@ struct Bed<S> {
     /// Jobs to be marked and cleared: another one each time, as in job systems.
     ///
     /// With one job for all of it, papaya copies its whole table every few dozen operations, whatever its capacity: a
-    /// removed entry's place is not taken again before the next copy, and the job's probe sequence fills up. That was seen
-    /// as 0.9 us per operation at 1,024 owned jobs and 0.1 ms or more at 65,536: its worst case only.
+    /// removed entry's place is not taken again before the next copy, and the job's probe sequence fills up. That was
+    /// seen as 0.9 us per operation at 1,024 owned jobs and 0.1 ms or more at 65,536: its worst case only.
     fresh: Random,
     writers: u64,
 }

@@ -50,8 +50,8 @@ impl Access {
 
     /// Whether the name that the browser went to is one of ours.
     ///
-    /// A page elsewhere can have its own name resolve to this machine, and then read what we answer as if it were its own
-    /// (DNS rebinding); but it cannot change the name in the request.
+    /// A page elsewhere can have its own name resolve to this machine, and then read what we answer as if it were its
+    /// own (DNS rebinding); but it cannot change the name in the request.
     fn knows(&self, headers: &HeaderMap) -> bool {
         if !self.loopback {
             return true;

@@ -17,8 +17,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Held while a job store is served.
 ///
-/// A lock of the operating system, on a file beside the database (closing the database's own file a second time would take
-/// SQLite's locks with it). The file stays: to remove it would let two in.
+/// A lock of the operating system, on a file beside the database (closing the database's own file a second time would
+/// take SQLite's locks with it). The file stays: to remove it would let two in.
 #[derive(Debug)]
 pub(super) struct ServerLock {
     _file: File,

@@ -53,8 +53,8 @@ pub struct Options {
     pub workspaces: Option<PathBuf>,
 }
 
-/// Everyone's marks. A process has one service, and a service one registry: a reaper that looked into another would find
-/// nobody and re-drive them all.
+/// Everyone's marks. A process has one service, and a service one registry: a reaper that looked into another would
+/// find nobody and re-drive them all.
 static FINALIZING: Registry = Registry::new();
 
 /// What requests and threads share.
@@ -82,7 +82,8 @@ pub fn run(options: Options) -> Result<()> {
     let workspaces = workspaces(options.workspaces, &db)?;
     let program = env::current_exe().map_err(Error::io("finding this program's own file"))?;
 
-    // Leaked: requests are handled by tasks and jobs by threads that live as long as the process, which nothing outlives.
+    // Leaked: requests are handled by tasks and jobs by threads that live as long as the process, which nothing
+    // outlives.
     let engine = Engine {
         registry: &FINALIZING,
         database: Box::leak(Box::new(database)),
