@@ -55,8 +55,15 @@ Usage: orchestrator serve [--db PATH] [--config PATH] [--listen ADDR]
                     store's name with .workspaces)
   -h, --help        this text
 
-SIGTERM or SIGINT: no job is started any more, and the running ones may end
-within limits.shutdown of the settings; a second one ends at once.
+GET /         the page         GET /queue    jobs, owners, counts (JSON)
+GET /metrics  for Prometheus   GET /events   the queue, whenever it changes
+GET /healthz  200, or 503 if the reaper or the job store is gone
+POST /jobs    {\"kind\": \"default\", \"count\": 6}: submits jobs
+PUT /policy   {\"mode\": \"defer_all\"}: what it names is put in force
+These two need Authorization: Bearer TOKEN, Content-Type: application/json
+
+SIGTERM or SIGINT (Ctrl-C): no job is started any more, and the running ones
+may end within limits.shutdown of the settings; a second one ends at once.
 
 Exit code: 0 ended by a signal, 2 it cannot be done.";
 

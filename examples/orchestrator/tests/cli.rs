@@ -164,6 +164,7 @@ fn help_of_the_subcommands() {
             "serve",
             &["--db", "--config", "--listen", "--token", "--workspaces", "orchestrator.db", "127.0.0.1:7447"][..],
         ),
+        ("serve", &["/queue", "/metrics", "/events", "/healthz", "POST /jobs", "PUT /policy", "Bearer"]),
         ("submit", &["--url", "--token", "--kind", "--count"]),
         ("queue", &["--url", "--json"]),
     ] {

@@ -181,6 +181,9 @@ fn running_jobs_may_end_and_no_other_begins() {
     let queue = server.queue();
     assert_eq!((&queue["shutting_down"], &queue["counts"]["running"]), (&json!(true), &json!(8)));
     let submitted = place.count("SELECT COUNT(*) FROM jobs");
+    let mut said = String::new();
+    server.out.read_line(&mut said).unwrap();
+    assert!(said.starts_with("ending: what runs may end within "), "{said}");
     place.go();
     let (status, error) = server.ended();
     assert_eq!((status.code(), error.as_str()), (Some(0), ""));

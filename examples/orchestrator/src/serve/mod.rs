@@ -37,6 +37,8 @@ const QUEUE: &str = "main";
 const BLOCKING: usize = 8;
 /// How long connections may take to end when everything else has.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// Who asks for the end is told of jobs that hold it up for longer than this.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// What the command line says of a service.
 #[derive(Clone, Debug)]
@@ -177,7 +179,13 @@ impl Service {
         // Nothing can be re-driven any more, so there is nothing to be judged.
         drop(stop_reaper);
         self.engine.feed.changed();
-        let idle = tokio::task::spawn_blocking(|| self.engine.shift.wait_idle(self.engine.config.limits.shutdown));
+        let idle = tokio::task::spawn_blocking(|| {
+            let (shift, limit) = (&self.engine.shift, self.engine.config.limits.shutdown);
+            shift.wait_idle(limit.min(AT_ONCE)) || {
+                let _ = self.say_why_it_goes_on();
+                shift.wait_idle(limit.saturating_sub(AT_ONCE))
+            }
+        });
         let idle = tokio::select! {
             idle = idle => idle.unwrap_or(false),
             number = signals.recv() => exit(128 + number),
@@ -186,6 +194,11 @@ impl Service {
         // A client that does not go does not hold us up.
         let _ = tokio::time::timeout(GOODBYE, server).await;
         Ok(idle)
+    }
+
+    fn say_why_it_goes_on(&self) -> std::io::Result<()> {
+        let limit = self.engine.config.limits.shutdown;
+        writeln!(stdout(), "ending: what runs may end within {limit:?}; once more ends it at once")
     }
 
     fn announce(&self, address: SocketAddr) -> std::io::Result<()> {
