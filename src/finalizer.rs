@@ -1,4 +1,4 @@
-//! The default context of a mark: [`Finalizer`], with an optional [`Pulse`].
+//! The default context of a mark: [`Finalizer`], with an optional [`Pulse`]. Cheap to clone, as look-ups copy it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

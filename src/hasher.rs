@@ -1,4 +1,4 @@
-//! The default hasher: [`DefaultHashBuilder`].
+//! The default hasher: [`DefaultHashBuilder`]. Can be made in a constant; seeded once per process.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};

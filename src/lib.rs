@@ -41,7 +41,8 @@
 //! - Only stages that the policy **declares as marking** ([`PolicyBuilder::marking_stage`]) are protected: for any
 //!   other, a missing mark says nothing, and the registry is never asked.
 //! - A leaked guard holds its job until the **hard deadline**; without one, for ever.
-//! - A registry takes 64 KiB or more from its first mark on: it is meant to be one per process, not one per job.
+//! - A registry takes 64 KiB or more from its first mark or reader on: it is meant to be one per process, not one per
+//!   job.
 //!
 //! New here? [`guide::start`] is a whole program. Then: how to embed it in a scheduler ([`guide::embedding`]), coming
 //! from a lock and a dict ([`guide::migrating`]), what newcomers get wrong ([`guide::mistakes`]), what it cannot do

@@ -1,7 +1,8 @@
 //! The atomics and thread-locals of the crate: `std`'s, or `loom`'s when the models run.
 //!
-//! Nothing else in the crate names `std::sync::atomic` or `loom`. The shim changes no behaviour: what
-//! is written here runs in production as it runs under the model checker. `--cfg crossbeam_loom` reaches
+//! Nothing else in the crate names `std::sync::atomic` or `loom`. The algorithms are the same under the model checker;
+//! what `MODEL` changes is around them: a smaller map, no spare blocks and no batches (each thing is retired by
+//! itself), a reader that repins at every look-up, and panics that are not caught. `--cfg crossbeam_loom` reaches
 //! every crate of a build, so the feature must be on as well.
 
 #[cfg(not(all(crossbeam_loom, feature = "loom")))]

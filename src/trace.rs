@@ -140,6 +140,11 @@ pub(crate) fn failed(failure: &dyn fmt::Display) {
     event!(error, failure = %failure, "a turn of the reaper's loop failed");
 }
 
+/// The loop has ended before it began: its sender was dropped, by `let (_, stopped) = channel()` say.
+pub(crate) fn never_swept() {
+    event!(warn, "the reaper's loop was told to stop before its first sweep: was the sender dropped?");
+}
+
 pub(crate) fn honors_nothing() {
     event!(warn, "the policy honours marks, but declares no stage as marking: no mark will be asked for");
 }

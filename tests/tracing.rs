@@ -327,6 +327,18 @@ fn the_loops_failures_are_errors() {
 }
 
 #[test]
+fn a_loop_that_was_told_to_stop_before_it_began_says_so() {
+    let _alone = alone();
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let (mut jobs, stopped) = troubled("the store is down");
+    jobs.stop = None; // as `let (_, stopped) = channel()` drops it
+    let warning = event(|| reaper.run(Duration::ZERO, stopped, &mut jobs));
+    assert_eq!((warning.level, jobs.turn), (Level::WARN, 0));
+    assert!(warning.message.contains("before its first sweep"), "{warning:?}");
+}
+
+#[test]
 fn an_error_that_cannot_be_shown_is_counted_and_costs_no_more() {
     #[derive(Clone)]
     struct Unspeakable;

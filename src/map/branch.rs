@@ -1,4 +1,5 @@
-//! Branches: what a slot grows into when more jobs share it than a bucket should hold.
+//! Branches: what a slot grows into when more jobs share it than a bucket should hold. Never removed before the map is
+//! dropped.
 
 use super::bucket::{Bucket, Item};
 use super::slot::{Slot, Word};

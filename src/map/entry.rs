@@ -1,4 +1,5 @@
-//! A marked job in memory: [`Entry`].
+//! A marked job in memory: [`Entry`]. Not written after it is published, freed when it was unlinked and its epoch has
+//! passed.
 
 use super::spare;
 use crate::owner::Owner;

@@ -1,4 +1,4 @@
-//! The source of generations: [`Generations`].
+//! The source of generations: [`Generations`]. Each is drawn once in a registry, and those of a job grow.
 
 use std::num::NonZeroU64;
 

@@ -5,7 +5,7 @@
 //!             │
 //!             ├─ empty
 //!             ├─ lone ────► Entry { hash, job, owner }         some bits of the hash are in the word
-//!             ├─ bucket ──► [ (hash, ─► Entry), ... ]      1 to 8 of them; copied to be changed
+//!             ├─ bucket ──► [ (hash, ─► Entry), ... ]      up to 8 (more if hashes are equal); copied to be changed
 //!             └─ branch ──► 64 slots for the next bits, and so on; grow-only
 //! ```
 //!

@@ -1,4 +1,5 @@
-//! One place of the map, and the word in it: the only atomic that readers and writers meet on.
+//! One place of the map, and the word in it: the only atomic that readers and writers meet on. No word comes back to
+//! its slot while a thread that has seen it is pinned.
 
 use std::marker::PhantomData;
 use std::ptr;

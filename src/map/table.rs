@@ -1,4 +1,5 @@
-//! The root of the map: [`Root`], which makes its slots at the first mark, and [`Table`], a look at them.
+//! From a hash to its slot: [`Root`], the array of slots, made once and never moved, and [`Table`], a look at it that
+//! needs no pin.
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;

@@ -1,4 +1,4 @@
-//! Whether the reaper was there all the time: what a `boot_grace` counts from.
+//! Since when sweeps have come regularly, for each boot grace: only to decide whether a `boot_grace` still holds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,8 +30,8 @@ struct Pace {
     restarts: u8,
 }
 
-/// Of pauses beyond these, a boot grace that was not sat out makes no account: where long and short gaps alternate it
-/// would otherwise never end.
+/// So often at most a grace that has not run to its end begins anew: gaps that are long and short by turns would
+/// otherwise keep it from ever ending.
 const RESTARTS: u8 = 2;
 
 /// One instant by two clocks. The monotonic one may stand still while the machine sleeps, and the other jumps then:

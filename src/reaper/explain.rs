@@ -13,8 +13,8 @@ use crate::registry::MarkGuard;
 
 /// Why a verdict is what it is, in one line: tier, owner, and each age beside its limit.
 ///
-/// Made by [`Verdict::explain`]; for logs and people, not to be parsed. Of an owner that was displaced because it made
-/// no progress nothing is left to be told here: an event of its own tells.
+/// Made by [`Verdict::explain`]; for logs and people, not to be parsed. An owner that was
+/// displaced because it made no progress is not in it: the event `stale owner` names its generation.
 ///
 /// ```
 /// # use std::time::Duration;

@@ -221,7 +221,11 @@ where
 
     /// Begins a pass over the running jobs, under the policy of this moment.
     ///
-    /// The sweep is pinned as a [`Reader`](crate::Reader) is: drop it when the pass is done.
+    /// Drop it when the pass is done: from the first job on that is due, it is pinned as a [`Reader`](crate::Reader)
+    /// is.
+    ///
+    /// To begin one frees some of what was cleared, with its destructors, and with the feature `metrics` walks through
+    /// the registry, for the gauges.
     ///
     /// ```
     /// # use std::time::Duration;

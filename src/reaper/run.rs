@@ -1,4 +1,5 @@
-//! The ready-made loop: [`Reaper::run`], and what a scheduler does for it.
+//! The ready-made loop: [`Reaper::run`], and what a scheduler does for it. One job's error or panic costs that job's
+//! turn.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -209,13 +210,17 @@ where
     where
         J: Scheduler<'r, K, V, S> + ?Sized,
     {
-        let mut wait = Duration::ZERO;
+        let (mut wait, mut has_swept) = (Duration::ZERO, false);
         while stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+            has_swept = true;
             let began = Instant::now();
             if self.turn(&stop, scheduler).is_break() {
                 break;
             }
             wait = interval.saturating_sub(began.elapsed());
+        }
+        if !has_swept {
+            trace::never_swept();
         }
     }
 

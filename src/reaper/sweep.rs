@@ -185,16 +185,22 @@ where
         if let Some(reason) = reason {
             return Err(Deferral { reason, owner: owner.cloned() });
         }
-        if let Some(owner) = owner {
-            trace::stale_owner(&job.id, owner.generation);
-        }
-        if mode != Mode::Honor || !limits.marks {
-            return Ok(None);
-        }
         // Where another has taken over since from an owner without progress, the mark is not ours to take.
         let displaceable = owner.map(|owner| owner.generation);
+        let tell_displaced = || {
+            if let Some(generation) = displaceable {
+                trace::stale_owner(&job.id, generation);
+            }
+        };
+        if mode != Mode::Honor || !limits.marks {
+            tell_displaced();
+            return Ok(None);
+        }
         match reaper.registry.try_take_over(job.id.clone(), (reaper.claim)(job), displaceable) {
-            Ok(claim) => Ok(Some(claim)),
+            Ok(claim) => {
+                tell_displaced();
+                Ok(Some(claim))
+            }
             Err(occupied) => {
                 reaper.counts.claim_conflicts.increment();
                 trace::claim_conflict();

@@ -1,4 +1,5 @@
-//! What a reaper is told of a job, and what it says of it.
+//! What goes into [`Sweep::judge`](super::Sweep::judge) and what comes out: [`RunningJob`] and [`Verdict`]. Plain data,
+//! but for the claim in a verdict.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,11 +32,11 @@ pub struct RunningJob<'a, K = u64> {
     pub id: K,
     /// The stage whose rules apply.
     pub stage: &'a str,
-    /// Since the job was started.
+    /// How long ago the job was started.
     pub running_for: Duration,
-    /// Since the job's process exited (`finished_at`), if it has.
+    /// How long ago the job's process exited (`finished_at`), if it has: then it is finished, and not lost.
     pub finished_for: Option<Duration>,
-    /// Since the job's worker was last known to be there, if it is gone.
+    /// How long ago the job's worker was last known to be there, if it is gone.
     pub lost_for: Option<Duration>,
 }
 

@@ -19,7 +19,7 @@ const FULL_BYTES: usize = 64 << 10;
 /// A writer frees so many batches that are due for each that it begins: more than it hands over, so that they get
 /// fewer.
 const FREED_FOR_ONE: usize = 4;
-/// And a sweep so many, of as few as one thing each.
+/// And a sweep at most so many; a batch may hold a single entry.
 const FREED_BY_A_SWEEP: usize = 1_024;
 
 struct Batch {

@@ -1,4 +1,5 @@
-//! A stack that is filled by anyone and emptied by one at a time: [`Stack`].
+//! A stack that is filled by anyone and emptied by one at a time: [`Stack`]. To push is lock-free; to pop gives up
+//! instead of waiting.
 
 use std::fmt;
 use std::ptr;

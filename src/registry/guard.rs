@@ -1,4 +1,5 @@
-//! The guard of a mark: one implementation for the borrowed and the owned form.
+//! The guard of a mark: one implementation for the borrowed and the owned form. Its drop clears by generation, runs no
+//! `Hash`, `Eq` or `Clone`, and so never frees a newer owner.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};

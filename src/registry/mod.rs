@@ -41,10 +41,11 @@ use crate::trace;
 ///
 /// # Progress
 ///
-/// Nobody waits for anybody: a [`Reader`]'s look-ups are wait-free but for the depth of the map, everything else is
-/// lock-free. Look-ups free nothing: what was cleared is freed, and its destructors are run, by later marks, clears and
-/// replacements, and by a reaper's sweep when it begins. A thread's first use of any registry registers it with the
-/// collector (one allocation).
+/// No operation waits for another thread's: a [`Reader`]'s look-ups are wait-free but for the depth of the map,
+/// everything else is lock-free. (Once in the life of a process its first use makes the collector and the hasher's
+/// seed, for which threads that come at the same instant wait some microseconds.) Look-ups free nothing: what was
+/// cleared is freed, and its destructors are run, by later marks, clears and replacements, and by a reaper's sweep when
+/// it begins. A thread's first use of any registry registers it with the collector (one allocation).
 ///
 /// # Panics
 ///
@@ -121,12 +122,12 @@ impl<K, V> Registry<K, V> {
     }
 
     crate::sync::const_unless_loom! {
-        /// An empty registry with room for so many owned jobs at once, for which every operation is fastest. It may
-        /// hold any number: beyond that, operations get slower step by step; far below it, memory is wasted, and time
-        /// by those that look at all of it ([`snapshot`](Self::snapshot), [`len`](Self::len)).
+        /// An empty registry sized for so many owned jobs at once. It can hold any number: with more of them each
+        /// operation gets slower step by step. A capacity that is far too large wastes memory, and slows what looks at
+        /// all of it ([`snapshot`](Self::snapshot), [`len`](Self::len)).
         ///
-        /// Allocates nothing; can be a `static`. The first mark allocates 16 to 256 bytes per job of the capacity, 64
-        /// KiB at least: what [`new`](Self::new) has, enough for 512 jobs.
+        /// Allocates nothing; can be a `static`. The first mark, or reader, allocates the slots: 16 to 256 bytes per
+        /// job of the capacity, 64 KiB at least, which is what [`new`](Self::new) has, enough for 512 jobs.
         ///
         /// ```
         /// static FINALIZING: livemark::Registry<u64, &str> = livemark::Registry::with_capacity(100_000);
@@ -386,13 +387,12 @@ where
         cleared
     }
 
-    /// Whether `job` has a live owner.
+    /// Whether `job` is marked, and so has an owner that is alive as far as a guard can tell.
     ///
-    /// Linearizes at the load of the job's slot. Never blocks; allocates nothing but what the collector needs for
-    /// itself, at a thread's first pin and rarely at others (see [`guide::consistency`](crate::guide::consistency)). Of
-    /// nearly every job that is not marked the slot's word says so by itself: it answers after that one load,
-    /// wait-free; for the others it pins, which is lock-free. In a loop over many jobs [`reader`](Self::reader) is
-    /// faster.
+    /// Linearizes at the load of the job's slot. For nearly every job that is not marked one load of the slot is
+    /// enough: wait-free. Otherwise it pins the thread: lock-free, and nothing is allocated but what the collector
+    /// needs for itself, at a thread's first pin and rarely later (see
+    /// [`guide::consistency`](crate::guide::consistency)). In a loop over many jobs [`reader`](Self::reader) is faster.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();

@@ -1,4 +1,5 @@
-//! A pinned reading session: [`Reader`].
+//! A pinned reading session: [`Reader`]. Its look-ups see the newest state, wait for nobody, and neither allocate nor
+//! free.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -16,8 +17,8 @@ use crate::reclaim::{self, EpochGuard};
 /// It is pinned for as long as it lives, and repins at its next look-up when a writer has handed garbage over: a
 /// look-up has no read-modify-write. Every call sees the newest state, no call allocates or frees anything, and none
 /// waits. A reader that lives but is not used holds back the freeing of all that is cleared meanwhile: keep it for a
-/// loop, not for ever. So do two readers (or a reader and a sweep) that one thread has at the same time, even in use:
-/// neither can repin beside the other.
+/// loop, not for ever. And one at a time: of two readers (or a reader and a sweep) that one thread has, even in use,
+/// neither can repin.
 ///
 /// Not `Send`: it belongs to the thread that made it.
 ///
@@ -77,7 +78,9 @@ where
         Self { registry, table: registry.map.table_or_made(), guard: reclaim::pin(), retired }
     }
 
-    /// Whether `job` has a live owner, as [`Registry::is_active`].
+    /// Whether `job` is marked, as [`Registry::is_active`].
+    ///
+    /// Linearizes at the load of the job's slot; wait-free but for the depth of the map; allocates nothing.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -95,7 +98,7 @@ where
         self.owner(job).is_some()
     }
 
-    /// Who owns `job`, borrowed until the next call: nothing is copied.
+    /// Who owns `job`, borrowed until the next call: nothing is copied. As [`is_active`](Self::is_active) otherwise.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();

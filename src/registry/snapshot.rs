@@ -1,4 +1,4 @@
-//! An owned copy of all marks: [`Snapshot`].
+//! An owned copy of all marks: [`Snapshot`]. Says whether it is of one instant.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -90,10 +90,9 @@ impl<K, V> Snapshot<K, V> {
 
     /// Whether all of it was so at one instant.
     ///
-    /// Where writers never paused long enough for two equal readings of the registry, it is not, and each job's
-    /// entry is from an instant of its own: a job that was handed from one id to another may then be there
-    /// twice, or not at all. A pass takes some microseconds, so registries that are
-    /// not marked and cleared all the time nearly always give atomic snapshots.
+    /// It is not where writers did not pause between two readings of the registry. Each entry is then of an instant of
+    /// its own: when an owner moves its mark from one id to another, both may appear, or neither. A reading takes some
+    /// microseconds, so registries that are not marked and cleared all the time nearly always give atomic snapshots.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();

@@ -1,4 +1,4 @@
-//! What a registry counts: [`RegistryStats`].
+//! What a registry counts: [`RegistryStats`]. Exact while nobody writes.
 
 /// What a registry has counted since it was made.
 ///

@@ -125,9 +125,11 @@ impl PolicyBuilder {
     /// for longer than this: then it looks twice before it acts. For finalizers that have yet to mark again, and for
     /// ages that jumped while the machine slept.
     ///
-    /// It was away if nobody began a sweep for that time, by the monotonic or by the wall clock; not if the sweep
-    /// before came as late, which is then its pace, and not if that has begun the grace anew twice already. So choose
-    /// it longer than the time from one sweep to the next.
+    /// - Away: nobody began a sweep for longer than the grace, by the monotonic or by the wall clock.
+    /// - Not away: the gap before was too long as well. That is the pace of a slow reaper.
+    /// - A grace that has not run to its end begins anew twice at most.
+    ///
+    /// So choose it longer than the time from one sweep to the next.
     ///
     /// ```
     /// # use std::time::Duration;

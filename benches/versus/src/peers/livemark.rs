@@ -1,4 +1,4 @@
-//! What this is about.
+//! livemark as a subject: look-ups by `is_active`, batches by a `Reader`.
 
 use std::hint::black_box;
 use std::mem;

@@ -1,4 +1,4 @@
-//! A reaper's pass.
+//! A pass over many running jobs, few of them owned, as a reaper makes it.
 
 use std::time::Duration;
 

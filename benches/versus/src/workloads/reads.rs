@@ -1,4 +1,4 @@
-//! Look-ups.
+//! Look-ups, one by one and in batches, with nobody else there.
 
 use std::hint::black_box;
 use std::time::Duration;
