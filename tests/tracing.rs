@@ -12,7 +12,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use livemark::{Cause, Failure, Finalizer, MarkGuard, Mode, Policy, Reaper, Registry, RunningJob, Scheduler};
+use livemark::{Cause, Failure, Finalizer, MarkGuard, Mode, Policy, Pulse, Reaper, Registry, RunningJob, Scheduler};
 use support::{HARD_DEADLINE, MARKING, UNDECLARED, alone, finished, lost, overdue, policy, running};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -324,6 +324,36 @@ fn the_loops_failures_are_errors() {
     for (event, failure) in seen.iter().zip(expected) {
         event.assert_is(Level::ERROR, "a turn of the reaper's loop failed", &[("failure", failure)]);
     }
+}
+
+#[test]
+fn an_owner_without_progress_is_told_of_when_it_is_displaced_and_not_before() {
+    let _alone = alone();
+    let policy = || {
+        Policy::builder().stale_after(Duration::from_millis(1)).no_backstop().marking_stage(MARKING).build().unwrap()
+    };
+    let hanging = || Finalizer::new(Some(1), "gates").with_pulse(Pulse::new());
+    let names = |events: Vec<Seen>| events.into_iter().map(|seen| seen.message).collect::<Vec<_>>();
+
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let stale = registry.mark(7, hanging());
+    std::thread::sleep(Duration::from_millis(5));
+    let mut verdict = None;
+    let seen = names(events(|| verdict = Some(reaper.sweep().judge(&finished(7)))));
+    assert_eq!(seen, ["mark", "stale owner", "redrive"]);
+    assert!(!stale.is_current());
+
+    // Another takes the job over between the look and the claim: nobody is displaced by the reaper.
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::with_claim(&registry, policy(), |job| {
+        std::mem::forget(registry.mark(job.id, Finalizer::new(Some(2), "gates")));
+        Finalizer::new(None, "reaper")
+    });
+    std::mem::forget(registry.mark(7, hanging()));
+    std::thread::sleep(Duration::from_millis(5));
+    let seen = names(events(|| drop(reaper.sweep().judge(&finished(7)))));
+    assert_eq!(seen, ["mark", "defer"]);
 }
 
 #[test]

@@ -394,7 +394,7 @@ fn word_replacing<K, V>(items: &[Item<K, V>], place: usize, item: Item<K, V>) ->
 impl<K, V> Drop for JobMap<K, V> {
     fn drop(&mut self) {
         // SAFETY: `&mut self`: no thread reads or writes this map any more, so nothing needs protection (E7).
-        let guard = unsafe { crossbeam_epoch::unprotected() };
+        let guard = unsafe { reclaim::unprotected() };
         let Some(table) = self.table() else { return };
         table.for_each(|slot, word| {
             // SAFETY: loaded just now; what is reachable is not retired, and nobody retires it any more (E7).

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::policy::Limits;
-use super::sweep::{Due, past};
+use super::tiers::{Due, past};
 use super::{Cause, DeferReason, Mode, Policy, RunningJob, Verdict};
 use crate::finalizer::{Finalizer, Pulse};
 use crate::owner::{Generation, Owner};

@@ -6,6 +6,7 @@ mod mode;
 mod policy;
 mod run;
 mod sweep;
+mod tiers;
 mod verdict;
 
 use std::any::Any;

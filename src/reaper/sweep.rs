@@ -3,10 +3,10 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::attendance::Looks;
 use super::policy::Limits;
+use super::tiers::{Due, past_deadline};
 use super::{Cause, DeferReason, Deferral, Mode, Policy, Reaper, RunningJob, Verdict};
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
@@ -258,37 +258,6 @@ where
             trace::dry_run(&job.id, &verdict.explain(job, &self.policy));
         }
         verdict
-    }
-}
-
-/// Exactly at a limit is not past it.
-#[inline]
-pub(super) fn past(age: Duration, limit: Duration) -> bool {
-    age > limit
-}
-
-/// Tier 3.
-#[inline]
-fn past_deadline<K>(job: &RunningJob<'_, K>, limits: &Limits) -> bool {
-    limits.hard_deadline.is_some_and(|deadline| past(job.running_for, deadline))
-}
-
-/// What a job's ages call for, if its mark does not forbid it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
-    Redrive,
-    Reap(Cause),
-}
-
-impl Due {
-    /// Tiers 1 and 2. They exclude each other: a lost job is one that is not finished.
-    #[inline]
-    pub(super) fn of<K>(job: &RunningJob<'_, K>, limits: &Limits) -> Option<Self> {
-        match (job.finished_for, job.lost_for) {
-            (Some(finished_for), _) => past(finished_for, limits.finalize_grace).then_some(Self::Redrive),
-            (None, Some(lost_for)) => past(lost_for, limits.lost_grace).then_some(Self::Reap(Cause::WorkerLost)),
-            (None, None) => None,
-        }
     }
 }
 

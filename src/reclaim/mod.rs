@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) use batch::free_due;
-pub(crate) use crossbeam_epoch::Guard as EpochGuard;
+pub(crate) use crossbeam_epoch::{Guard as EpochGuard, unprotected};
 pub(crate) use participant::pin;
 
 use crate::sync::{Counter, Ordering, fence, turn};
