@@ -27,7 +27,7 @@ pub struct Finalizer {
 }
 
 impl Finalizer {
-    /// A finalizer without a pulse.
+    /// Makes a finalizer without a pulse.
     ///
     /// ```
     /// # use livemark::Finalizer;
@@ -39,7 +39,7 @@ impl Finalizer {
         Self { run_id, stage: stage.into(), pulse: None }
     }
 
-    /// The same finalizer with a pulse, which the work keeps a clone of and beats.
+    /// Adds a pulse, which the work keeps a clone of and beats.
     ///
     /// ```
     /// use livemark::{Finalizer, Pulse};
@@ -74,13 +74,15 @@ pub struct Pulse(Arc<Beats>);
 
 #[derive(Debug)]
 struct Beats {
-    origin: Instant,
-    /// Nanoseconds from `origin` to the last beat. Written by `beat` only, and only ever grows.
+    made_at: Instant,
+    /// How old the pulse was when it was made.
+    head_start: Duration,
+    /// Nanoseconds from the pulse's origin to the last beat. Written by `beat` only, and only ever grows.
     last: AtomicU64,
 }
 
 impl Pulse {
-    /// A pulse whose first beat is now.
+    /// Makes a pulse whose first beat is now.
     ///
     /// ```
     /// use livemark::{Finalizer, Pulse};
@@ -90,10 +92,26 @@ impl Pulse {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Beats { origin: Instant::now(), last: AtomicU64::new(0) }))
+        Self::aged(Duration::ZERO)
     }
 
-    /// Says that the work made progress now. Lock-free.
+    /// Makes a pulse whose last beat was `age` ago: what another process or a job store knows of the work's progress.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use livemark::Pulse;
+    ///
+    /// let pulse = Pulse::aged(Duration::from_secs(60));
+    /// assert!(pulse.age() >= Duration::from_secs(60));
+    /// pulse.beat();
+    /// assert!(pulse.age() < Duration::from_secs(60));
+    /// ```
+    #[must_use]
+    pub fn aged(age: Duration) -> Self {
+        Self(Arc::new(Beats { made_at: Instant::now(), head_start: age, last: AtomicU64::new(0) }))
+    }
+
+    /// Beats: the work made progress now. Lock-free.
     ///
     /// ```
     /// # fn test(_file: &str) {}
@@ -105,10 +123,10 @@ impl Pulse {
     /// ```
     pub fn beat(&self) {
         // Relaxed, E6: a time stamp that publishes nothing else. `fetch_max`: of two beats the later one counts.
-        self.0.last.fetch_max(self.since_origin(), Ordering::Relaxed);
+        self.0.last.fetch_max(self.since_origin(Instant::now()), Ordering::Relaxed);
     }
 
-    /// How long ago the last beat was; zero if the clock is found to have gone backwards.
+    /// Returns how long ago the last beat was, or zero if the clock is found to have gone backwards.
     ///
     /// ```
     /// let pulse = livemark::Pulse::new();
@@ -117,12 +135,17 @@ impl Pulse {
     /// ```
     #[must_use]
     pub fn age(&self) -> Duration {
-        let last = self.0.last.load(Ordering::Relaxed); // E6
-        Duration::from_nanos(self.since_origin().saturating_sub(last))
+        self.age_at(Instant::now())
     }
 
-    fn since_origin(&self) -> u64 {
-        u64::try_from(self.0.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    pub(crate) fn age_at(&self, now: Instant) -> Duration {
+        let last = self.0.last.load(Ordering::Relaxed); // E6
+        Duration::from_nanos(self.since_origin(now).saturating_sub(last))
+    }
+
+    fn since_origin(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.0.made_at).saturating_add(self.0.head_start);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

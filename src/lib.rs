@@ -88,20 +88,26 @@ mod reaper;
 #[expect(unsafe_code, reason = "hands the map's promises to crossbeam-epoch")]
 mod reclaim;
 mod registry;
+mod show;
 mod sync;
-mod trace;
+mod telemetry;
+mod unwind;
 
 pub use crate::finalizer::{Finalizer, Pulse};
 pub use crate::hasher::{DefaultHashBuilder, DefaultHasher};
 pub use crate::owner::{Generation, Owner};
 pub use crate::reaper::{
-    Cause, DeferReason, Deferral, Explanation, Failure, Mode, Policy, PolicyBuilder, PolicyError, Reaper, ReaperStats,
-    RunningJob, Scheduler, StageRules, Sweep, UnknownMode, Verdict,
+    AsyncJobStore, Cause, Claim, DeferReason, Deferral, Explanation, JobStore, Mode, Outcome, ParseModeError, Policy,
+    PolicyBuilder, PolicyError, Proposed, Reaper, ReaperHandle, ReaperStats, RunError, RunningJob, StageLimits,
+    StageRules, StopToken, Sweep, SweepReport, Verdict,
 };
 pub use crate::reclaim::{ReclaimStats, reclaim_stats};
 pub use crate::registry::{
-    Guard, Handle, MarkGuard, Occupied, OwnedMarkGuard, Reader, Registry, RegistryStats, Snapshot,
+    MarkGuard, OccupiedError, OwnedMarkGuard, Reader, Registry, RegistryHandle, RegistryStats, Snapshot, SnapshotIter,
 };
+
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+compile_error!("livemark needs a clock and threads, which wasm32-unknown-unknown does not have: every mark would trap");
 
 pub mod guide {
     //! Pages that go before and beyond the reference.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 /// distributed locking", 2016, calls this a fencing token).
 ///
 /// Generations of *different* jobs say nothing about which was marked first, and a job's own do not go up by one:
-/// several jobs share a counter. They start again in a new process: a job store that keeps them must forget them when
-/// it re-queues what was running before.
+/// several jobs share a counter. They start again in a new process. A job store that keeps them must forget them when
+/// it requeues what was running before.
 ///
 /// ```
 /// use livemark::Registry;
@@ -31,7 +31,14 @@ impl Generation {
     /// Of an entry that has not been published yet.
     pub(crate) const UNDRAWN: Self = Self(NonZeroU64::MIN);
 
-    /// The generation as a number, for logs and for a job store's fencing column.
+    /// Returns `true` for a mark that a reaper made, as its claim.
+    ///
+    /// Its lowest bit says so: the generation goes wherever the mark goes, and no entry needs another word for it.
+    pub(crate) fn is_claim(self) -> bool {
+        self.get() & 1 == 1
+    }
+
+    /// Returns the generation as a number, for logs and for a job store's fencing column.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -75,19 +82,37 @@ impl fmt::Display for Generation {
 /// assert_eq!(&*owner.value.stage, "deploy");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Owner<V> {
     /// The fencing token of the mark.
     pub generation: Generation,
-    /// When the job was marked. A [`replace`](crate::MarkGuard#method.replace) keeps it.
-    pub marked_at: Instant,
     /// The context given with the mark.
     pub value: V,
+    marked_at: Instant,
 }
 
 impl<V> Owner<V> {
-    /// How long the mark has been held.
+    pub(crate) fn new(generation: Generation, marked_at: Instant, value: V) -> Self {
+        Self { generation, value, marked_at }
+    }
+
+    /// Returns when the job was marked. A [`replace`](crate::MarkGuard::replace) keeps it.
     ///
-    /// Monotonic; zero if the clock is found to have gone backwards.
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let guard = registry.mark(7, "gates");
+    /// let marked_at = registry.owner(&7).expect("job 7 is marked").marked_at();
+    /// guard.replace("merge");
+    /// assert_eq!(registry.owner(&7).expect("job 7 is marked").marked_at(), marked_at);
+    /// ```
+    #[must_use]
+    pub fn marked_at(&self) -> Instant {
+        self.marked_at
+    }
+
+    /// Returns how long the mark has been held.
+    ///
+    /// The clock is monotonic. The age is zero if it is found to have gone backwards.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();

@@ -34,6 +34,7 @@ use self::table::{Leaf, Root};
 use crate::owner::{Generation, Owner};
 use crate::reclaim::{self, EpochGuard};
 use crate::sync::MODEL;
+use crate::unwind;
 
 pub(crate) use self::entry::Entry;
 pub(crate) use self::table::Table;
@@ -59,10 +60,17 @@ pub(crate) struct JobMap<K, V> {
 }
 
 /// How an insertion went through.
-pub(crate) struct Inserted {
+pub(crate) struct Inserted<'g, V> {
     pub(crate) generation: Generation,
-    /// Whether it took the mark over from another owner.
-    pub(crate) displaced: bool,
+    /// The owner that the mark was taken over from, if there was one.
+    pub(crate) displaced: Option<&'g Owner<V>>,
+}
+
+/// Whose mark an insertion publishes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marker {
+    Monitor,
+    Reaper,
 }
 
 /// What came of an insertion of an owned job that was not to be taken over.
@@ -73,7 +81,7 @@ pub(crate) struct Refused<'g, K, V> {
 
 /// What came of one attempt to insert.
 enum Attempt<'g, K, V> {
-    Published(Inserted),
+    Published(Inserted<'g, V>),
     Refused(Refused<'g, K, V>),
     /// Another write to the slot came first.
     Outrun(Box<Entry<K, V>>),
@@ -201,7 +209,7 @@ impl<K, V> JobMap<K, V> {
     pub(crate) fn census(&self, guard: &EpochGuard) -> (usize, Option<std::time::Instant>) {
         let (mut count, mut oldest): (usize, Option<std::time::Instant>) = (0, None);
         self.for_each_entry(guard, |entry| {
-            let marked_at = entry.owner.marked_at;
+            let marked_at = entry.owner.marked_at();
             count = count.saturating_add(1);
             oldest = Some(oldest.map_or(marked_at, |oldest| marked_at.min(oldest)));
         });
@@ -254,9 +262,14 @@ where
     /// Publishes `entry`, with a generation of its own, in the place of its job's earlier one if there is one.
     ///
     /// Linearizes at the compare-exchange.
-    pub(crate) fn insert(&self, mut entry: Box<Entry<K, V>>, guard: &EpochGuard) -> Inserted {
+    pub(crate) fn insert<'g>(
+        &'g self,
+        mut entry: Box<Entry<K, V>>,
+        marker: Marker,
+        guard: &'g EpochGuard,
+    ) -> Inserted<'g, V> {
         loop {
-            match self.attempt(entry, IfOwned::TakeOver, guard) {
+            match self.attempt(entry, IfOwned::TakeOver, marker, guard) {
                 Attempt::Published(inserted) => return inserted,
                 Attempt::Outrun(back) | Attempt::Refused(Refused { entry: back, .. }) => entry = back,
             }
@@ -270,11 +283,12 @@ where
         &'g self,
         mut entry: Box<Entry<K, V>>,
         displaceable: Option<Generation>,
+        marker: Marker,
         guard: &'g EpochGuard,
-    ) -> Result<Inserted, Refused<'g, K, V>> {
+    ) -> Result<Inserted<'g, V>, Refused<'g, K, V>> {
         let if_owned = displaceable.map_or(IfOwned::Refuse, IfOwned::RefuseUnless);
         loop {
-            match self.attempt(entry, if_owned, guard) {
+            match self.attempt(entry, if_owned, marker, guard) {
                 Attempt::Published(inserted) => return Ok(inserted),
                 Attempt::Refused(refused) => return Err(refused),
                 Attempt::Outrun(back) => entry = back,
@@ -288,6 +302,7 @@ where
         &'g self,
         mut entry: Box<Entry<K, V>>,
         if_owned: IfOwned,
+        marker: Marker,
         guard: &'g EpochGuard,
     ) -> Attempt<'g, K, V> {
         let hash = entry.hash();
@@ -306,7 +321,7 @@ where
             }
         }
 
-        let generation = self.generations.draw(hash);
+        let generation = self.generations.draw(hash, marker == Marker::Reaper);
         entry.owner.generation = generation;
         let item = Item::owning(entry);
         let new = match found {
@@ -321,14 +336,14 @@ where
         // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
         // all but the one it replaces.
         if unsafe { leaf.publish(new, replaced, guard) } {
-            return Attempt::Published(Inserted { generation, displaced: found.is_some() });
+            return Attempt::Published(Inserted { generation, displaced: found.map(|(_, old)| &old.owner) });
         }
         self.generations.discard(hash);
         // SAFETY: the item came from the box above, and was not published after all.
         Attempt::Outrun(unsafe { Box::from_raw(item.pointer()) })
     }
 
-    /// Puts another value where the mark of `generation` is, if it is still there. Says whether it was.
+    /// Puts `entry` where the mark of its generation is, if it is still there. Returns whether it was.
     ///
     /// Linearizes at the compare-exchange, or where the mark is gone at the load of the slot.
     pub(crate) fn replace(&self, mut entry: Box<Entry<K, V>>, guard: &EpochGuard) -> bool {
@@ -340,7 +355,7 @@ where
             let items = unsafe { leaf.slot.items(leaf.word, guard) };
             let found = position(&items, hash, guard, |old| old.owner.generation == generation);
             let Some((place, _)) = found else {
-                reclaim::drop_quietly(|| drop(entry));
+                unwind::drop_quietly(|| drop(entry));
                 return false;
             };
             let item = Item::owning(entry);
@@ -401,7 +416,7 @@ impl<K, V> Drop for JobMap<K, V> {
             for item in unsafe { slot.items(word, guard) }.iter() {
                 let entry = item.pointer();
                 // SAFETY: an entry is in one bucket of one slot, and nobody looks into the slot again (E7).
-                reclaim::drop_quietly(|| drop(unsafe { Box::from_raw(entry) }));
+                unwind::drop_quietly(|| drop(unsafe { Box::from_raw(entry) }));
             }
         });
         // The slots' own drops free the buckets and the branches.

@@ -7,8 +7,8 @@
 use std::alloc::{Layout, dealloc};
 use std::cell::RefCell;
 
-use crate::reclaim;
 use crate::sync::MODEL;
+use crate::unwind;
 
 /// How many blocks a thread keeps at most: twice as many as a batch has.
 const MOST: usize = 128;
@@ -44,7 +44,7 @@ pub(super) fn boxed<T>(value: T) -> Box<T> {
 pub(super) unsafe fn free<T>(boxed: *mut ()) {
     let (boxed, layout) = (boxed.cast::<T>(), Layout::new::<T>());
     // SAFETY: the caller's alone, and used no more.
-    reclaim::drop_quietly(|| unsafe { boxed.drop_in_place() });
+    unwind::drop_quietly(|| unsafe { boxed.drop_in_place() });
     if !keep(layout, boxed.cast()) {
         // SAFETY: it came from a box of this layout, whose value is gone.
         unsafe { dealloc(boxed.cast(), layout) };

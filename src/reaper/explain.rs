@@ -1,73 +1,163 @@
-//! Verdicts in words: [`Explanation`].
+//! Verdicts in words, and what comes next: [`Explanation`].
 
 use std::any::Any;
 use std::fmt;
-use std::time::Duration;
+use std::hash::{BuildHasher, Hash};
+use std::time::{Duration, Instant};
 
-use super::policy::Limits;
-use super::tiers::{Due, past};
-use super::{Cause, DeferReason, Mode, Policy, RunningJob, Verdict};
-use crate::finalizer::{Finalizer, Pulse};
+use super::judge::{Liveness, Pass, Trigger, past};
+use super::policy::StageLimits;
+use super::{Cause, Claim, DeferReason, Mode, Proposed, Reaper, RunningJob, Verdict};
+use crate::finalizer::Finalizer;
 use crate::owner::{Generation, Owner};
-use crate::registry::MarkGuard;
+use crate::show::{Escaped, write_plain};
 
-/// Why a verdict is what it is, in one line: tier, owner, and each age beside its limit.
+/// Why a verdict is what it is, and what comes next: made by [`Sweep::explain`](super::Sweep::explain).
 ///
-/// Made by [`Verdict::explain`]; for logs and people, not to be parsed. An owner that was
-/// displaced because it made no progress is not in it: the event `stale owner` names its generation.
+/// Its `Display` is one line that begins with the job: tier, owner, each age beside its limit, and what the reaper does
+/// next. It is for logs and people, not to be parsed. Text of the user's is escaped. Nothing is formatted or looked up
+/// until the explanation is asked.
 ///
 /// ```
 /// # use std::time::Duration;
 /// # use livemark::{Policy, Reaper, Registry, RunningJob};
 /// # let registry: Registry = Registry::new();
-/// # let reaper = Reaper::new(&registry, Policy::builder().hard_deadline(Duration::from_secs(3600)).build()?);
-/// let old = RunningJob { id: 7, stage: "build", running_for: Duration::from_secs(4000), finished_for: None, lost_for: None };
+/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+/// # let reaper = Reaper::new(&registry, policy);
+/// let job = RunningJob::new(&7, "build", Duration::from_secs(4000));
 /// let mut sweep = reaper.sweep();
-/// let why = sweep.judge(&old).explain(&old, sweep.policy()).to_string();
+/// let verdict = sweep.judge(&job);
 /// assert_eq!(
-///     why,
-///     "tier 3: reap, backstop, without a claim in a stage that does not mark; running for 4000s, past hard_deadline of 3600s",
+///     sweep.explain(&job, &verdict).to_string(),
+///     "job 7: deadline: reap, backstop, without a claim in a stage that does not mark; running for 4000s, past hard_deadline of 3600s",
 /// );
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Explanation<'a> {
-    said: Said<'a>,
-    due: Option<Due>,
-    ages: Ages,
-    limits: Limits,
-    mode: Mode,
+    ask: &'a dyn Ask,
+    pass: &'a Pass<'a>,
+    id: Erased<'a>,
+    /// The job's stage and ages, without its id.
+    job: RunningJob<'a, ()>,
+    outcome: Outcome<'a>,
+    trigger: Option<Trigger>,
+    limits: StageLimits,
 }
 
-/// A verdict without its types.
-#[derive(Clone, Copy, Debug)]
-enum Said<'a> {
+/// A job id or an owner, without its type.
+type Erased<'a> = &'a (dyn Any + Send + Sync);
+
+/// A verdict, without its types.
+#[derive(Clone, Copy)]
+enum Outcome<'a> {
     Healthy,
-    Defer(DeferReason, Option<OwnerInWords<'a>>),
-    Redrive(Option<Generation>),
-    Reap(Cause, Option<Generation>),
+    Defer(DeferReason, Option<Held<'a>>),
+    Act(Proposed, Option<Generation>, Option<Held<'a>>),
+    DryRun(Proposed),
 }
 
-#[derive(Clone, Copy, Debug)]
-struct OwnerInWords<'a> {
+/// Who holds a job.
+#[derive(Clone, Copy)]
+struct Held<'a> {
     generation: Generation,
-    age: Duration,
-    /// Of contexts of another type nothing is known.
-    finalizer: Option<&'a Finalizer>,
+    marked_at: Instant,
+    owner: Erased<'a>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Ages {
-    running: Duration,
-    finished: Option<Duration>,
-    lost: Option<Duration>,
+/// What an explanation asks the reaper, which knows the types. Each method is called with what it was made for.
+pub(super) trait Ask: Send + Sync {
+    fn write_job(&self, id: Erased<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+    /// Writes the owner's context. Returns `false` if nothing is known about contexts of its type.
+    fn write_context(&self, owner: Erased<'_>, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error>;
+    fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration>;
+    /// Looks the job's owner up.
+    fn liveness(&self, pass: &Pass<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness>;
+    fn is_news(&self, pass: &Pass<'_>, id: Erased<'_>) -> bool;
 }
 
-impl<K, V, S> Verdict<'_, K, V, S>
+impl<K, V, S> Ask for Reaper<'_, K, V, S>
 where
-    V: 'static,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
 {
-    /// Why it was said of `job` under `policy`: those that it was judged by.
+    fn write_job(&self, id: Erased<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id: &dyn Any = id;
+        id.downcast_ref().map_or(Ok(()), |id| fmt::Display::fmt(&self.registry.shown(id), f))
+    }
+
+    fn write_context(&self, owner: Erased<'_>, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error> {
+        let owner: &dyn Any = owner;
+        let Some(Owner { value, .. }) = owner.downcast_ref::<Owner<V>>() else { return Ok(false) };
+        if let Some(summary) = &self.summary {
+            write!(f, "{}", Escaped(Summary(&**summary, value)))?;
+            return Ok(true);
+        }
+        let value: &dyn Any = value;
+        let Some(finalizer) = value.downcast_ref::<Finalizer>() else { return write_plain(value, f) };
+        match finalizer.run_id {
+            Some(run) => write!(f, "run {run} at `{}`", Escaped(&finalizer.stage))?,
+            None => write!(f, "a claim at `{}`", Escaped(&finalizer.stage))?,
+        }
+        Ok(true)
+    }
+
+    fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration> {
+        let owner: &dyn Any = owner;
+        (self.pulse)(&owner.downcast_ref::<Owner<V>>()?.value).map(crate::finalizer::Pulse::age)
+    }
+
+    fn liveness(&self, pass: &Pass<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness> {
+        let id: &dyn Any = id;
+        let owner = self.registry.owner(id.downcast_ref::<K>()?)?;
+        Some(pass.liveness(self, &owner, limits))
+    }
+
+    fn is_news(&self, pass: &Pass<'_>, id: Erased<'_>) -> bool {
+        let id: &dyn Any = id;
+        id.downcast_ref::<K>().is_none_or(|id| pass.is_news(id))
+    }
+}
+
+struct Summary<'a, V>(&'a super::Summarize<'a, V>, &'a V);
+
+impl<V> fmt::Display for Summary<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.0)(self.1, f)
+    }
+}
+
+impl<'a> Explanation<'a> {
+    pub(super) fn new<K, V>(
+        ask: &'a dyn Ask,
+        pass: &'a Pass<'_>,
+        job: &'a RunningJob<'_, K>,
+        verdict: &'a Verdict<'_, K, V>,
+    ) -> Self
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let limits = *pass.policy.stage(job.stage);
+        let &RunningJob { id, stage, running_for, finished_for, lost_for, held, redrives } = job;
+        let outcome = match verdict {
+            Verdict::Healthy => Outcome::Healthy,
+            Verdict::Defer(deferral) => Outcome::Defer(deferral.reason, deferral.owner.as_ref().map(Held::new)),
+            Verdict::Redrive(claim) => Outcome::acts(Proposed::Redrive, claim),
+            Verdict::Reap(cause, claim) => Outcome::acts(Proposed::Reap(*cause), claim),
+            Verdict::DryRun(proposed) => Outcome::DryRun(*proposed),
+        };
+        let trigger = Trigger::of(job, &limits);
+        let job = RunningJob { id: &(), stage, running_for, finished_for, lost_for, held, redrives };
+        Self { ask, pass, id, job, outcome, trigger, limits }
+    }
+
+    /// Returns `true` unless the sweep before told the same of this job: a deferral that goes on, or a dry run's proposal
+    /// that stands. Acting is always news, and a healthy job never is.
+    ///
+    /// For logs and dashboards that tell each change once.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -75,159 +165,218 @@ where
     /// # let registry: Registry = Registry::new();
     /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
     /// # let reaper = Reaper::new(&registry, policy);
-    /// # let past = Duration::from_secs(400);
-    /// let job = RunningJob { id: 7, stage: "merge", running_for: past, finished_for: Some(past), lost_for: None };
-    /// let mut sweep = reaper.sweep();
-    /// let verdict = sweep.judge(&job);
-    /// let why = verdict.explain(&job, sweep.policy()).to_string();
-    /// assert!(why.starts_with("tier 2: redrive, claimed as generation "));
-    /// assert!(why.ends_with("; finished for 400s, past finalize_grace of 300s; running for 400s, within hard_deadline of 3600s"));
+    /// let _monitor = registry.mark(7, Finalizer::new(Some(42), "merge"));
+    /// let job = RunningJob::new(&7, "merge", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
+    /// let news = [(); 3].map(|()| {
+    ///     let mut sweep = reaper.sweep();
+    ///     let verdict = sweep.judge(&job);
+    ///     sweep.explain(&job, &verdict).is_news()
+    /// });
+    /// assert_eq!(news, [true, false, false]);
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
-    pub fn explain(&self, job: &RunningJob<'_, K>, policy: &Policy) -> Explanation<'_> {
-        let limits = *policy.limits(job.stage);
-        Explanation {
-            said: self.said(),
-            due: Due::of(job, &limits),
-            ages: Ages { running: job.running_for, finished: job.finished_for, lost: job.lost_for },
-            limits,
-            mode: policy.mode(),
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        match self.outcome {
+            Outcome::Healthy => false,
+            Outcome::Act(..) => true,
+            Outcome::Defer(..) | Outcome::DryRun(_) => self.ask.is_news(self.pass, self.id),
         }
     }
 
-    fn said(&self) -> Said<'_> {
-        let generation = |claim: &Option<MarkGuard<'_, K, V, S>>| claim.as_ref().map(MarkGuard::generation);
-        match self {
-            Self::Healthy => Said::Healthy,
-            Self::Defer(deferral) => Said::Defer(deferral.reason, deferral.owner.as_ref().map(OwnerInWords::of)),
-            Self::Redrive(claim) => Said::Redrive(generation(claim)),
-            Self::Reap(cause, claim) => Said::Reap(*cause, generation(claim)),
+    /// Returns what the reaper does next with the job if nothing changes, and in how long. `None` for a verdict that acts
+    /// or would act, and where nothing is ahead.
+    ///
+    /// A live owner without a pulse keeps its job until the deadline. Where the pulse is watched, the owner keeps it until
+    /// the pulse is older than `stale_after`. What acts is the first sweep after that time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Policy, Proposed, Reaper, Registry, RunningJob};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy);
+    /// let job = RunningJob::new(&7, "merge", Duration::from_secs(20)).finished_for(Duration::from_secs(10));
+    /// let mut sweep = reaper.sweep();
+    /// let verdict = sweep.judge(&job);
+    /// let upcoming = sweep.explain(&job, &verdict).upcoming();
+    /// assert_eq!(upcoming, Some((Proposed::Redrive, Duration::from_secs(290))));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn upcoming(&self) -> Option<(Proposed, Duration)> {
+        if !matches!(self.outcome, Outcome::Healthy | Outcome::Defer(..)) {
+            return None;
+        }
+        let deadline = self.limits.hard_deadline.map(|deadline| {
+            // One that has passed is held back by a boot grace.
+            let left = deadline.saturating_sub(self.job.running_for);
+            let held_back = self.pass.deadline_held_back(&self.job, &self.limits).unwrap_or_default();
+            (Proposed::Reap(Cause::Backstop), left.max(held_back))
+        });
+        // Of two at the same time the deadline comes first.
+        deadline.into_iter().chain(self.next_of_tiers()).min_by_key(|(_, left)| *left)
+    }
+
+    /// What tier 1 or 2 does if the deadline does not come first.
+    fn next_of_tiers(&self) -> Option<(Proposed, Duration)> {
+        let (job, limits) = (&self.job, &self.limits);
+        let (proposed, left) = match (job.finished_for, job.lost_for) {
+            (Some(age), _) => (Trigger::of_finished(job, limits), limits.finalize_grace.saturating_sub(age)),
+            (None, Some(age)) => (Proposed::Reap(Cause::WorkerLost), limits.lost_grace.saturating_sub(age)),
+            (None, None) => return None,
+        };
+        let mode = self.pass.policy.mode();
+        if mode == Mode::DeferAll || job.held {
+            return None;
+        }
+        let asks = limits.marking && mode != Mode::Ignore;
+        let protected = match asks.then(|| self.ask.liveness(self.pass, self.id, limits)).flatten() {
+            Some(Liveness::UntilCleared) => return None,
+            Some(Liveness::For(left)) => left,
+            Some(Liveness::Stale) | None => Duration::ZERO,
+        };
+        let booting = self.pass.boot_grace_left(limits).unwrap_or_default();
+        Some((proposed, left.max(protected).max(booting)))
+    }
+
+    fn write_holder(&self, f: &mut fmt::Formatter<'_>, held: &Held<'_>) -> fmt::Result {
+        if self.ask.write_context(held.owner, f)? {
+            f.write_str(", ")?;
+        }
+        write!(f, "generation {}, for {:?}", held.generation, Rounded(held.marked_at.elapsed()))?;
+        match self.ask.pulse_age(held.owner) {
+            Some(age) => write!(f, ", pulse {:?} ago", Rounded(age)),
+            None => Ok(()),
+        }
+    }
+
+    fn write_outcome(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.outcome {
+            Outcome::Healthy => f.write_str("healthy"),
+            Outcome::Defer(reason, held) => {
+                write!(f, "defer, {reason}")?;
+                if let (DeferReason::BootGrace, Some(grace)) = (reason, self.limits.boot_grace) {
+                    write!(f, " of {:?}", Rounded(grace))?;
+                }
+                match held {
+                    Some(held) => {
+                        f.write_str(if reason.is_for_the_owner() { " by " } else { ", owned by " })?;
+                        self.write_holder(f, &held)
+                    }
+                    None => Ok(()),
+                }
+            }
+            Outcome::DryRun(proposed) => write!(f, "{proposed}, not to be done in mode dry_run"),
+            Outcome::Act(proposed, Some(generation), displaced) => {
+                write!(f, "{proposed}, claimed as generation {generation}")?;
+                match displaced {
+                    Some(held) => {
+                        f.write_str(", displacing ")?;
+                        self.write_holder(f, &held)
+                    }
+                    None => Ok(()),
+                }
+            }
+            Outcome::Act(proposed, None, _) => {
+                let why = match self.pass.policy.mode() {
+                    Mode::Ignore => "in mode ignore",
+                    _ => "in a stage that does not mark",
+                };
+                write!(f, "{proposed}, without a claim {why}")
+            }
         }
     }
 }
 
-/// What was said and to whom, without ages and limits: for those see [`explain`](Verdict::explain).
-impl<K, V: 'static, S> fmt::Display for Verdict<'_, K, V, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = self.said();
-        said.write(f, None)?;
-        match said {
-            Said::Redrive(Some(generation)) | Said::Reap(_, Some(generation)) => claimed(f, generation),
-            _ => Ok(()),
-        }
+impl<'a> Held<'a> {
+    fn new<V: Send + Sync + 'static>(owner: &'a Owner<V>) -> Self {
+        Self { generation: owner.generation, marked_at: owner.marked_at(), owner }
+    }
+}
+
+impl<'a> Outcome<'a> {
+    fn acts<K: 'static, V: Send + Sync + 'static>(proposed: Proposed, claim: &'a Claim<'_, K, V>) -> Self {
+        Self::Act(proposed, claim.generation(), claim.displaced().map(Held::new))
     }
 }
 
 impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(tier) = self.tier() {
-            write!(f, "tier {tier}: ")?;
+        f.write_str("job ")?;
+        self.ask.write_job(self.id, f)?;
+        f.write_str(match self.trigger {
+            None => ": ",
+            Some(Trigger::Deadline) => ": deadline: ",
+            Some(Trigger::Tier(Proposed::Reap(Cause::WorkerLost))) => ": tier 1: ",
+            Some(Trigger::Tier(_)) => ": tier 2: ",
+        })?;
+        self.write_outcome(f)?;
+
+        let StageLimits { finalize_grace, lost_grace, hard_deadline, max_redrives, .. } = self.limits;
+        if let Some(finished) = self.job.finished_for {
+            write_age(f, "finished", finished, "finalize_grace", finalize_grace)?;
         }
-        self.said.write(f, self.limits.boot_grace)?;
-        match self.said {
-            Said::Redrive(Some(generation)) | Said::Reap(_, Some(generation)) => claimed(f, generation)?,
-            Said::Redrive(None) | Said::Reap(_, None) => f.write_str(match self.mode {
-                Mode::Ignore => ", without a claim in mode ignore",
-                Mode::DryRun => ", not to be done in mode dry_run",
-                Mode::Honor | Mode::DeferAll => ", without a claim in a stage that does not mark",
-            })?,
-            Said::Healthy | Said::Defer(..) => {}
+        if let Some(lost) = self.job.lost_for {
+            write_age(f, "lost", lost, "lost_grace", lost_grace)?;
         }
-        let Limits { finalize_grace, lost_grace, hard_deadline, .. } = self.limits;
-        if let Some(finished) = self.ages.finished {
-            age(f, "finished", finished, "finalize_grace", finalize_grace)?;
+        if self.job.redrives > 0 {
+            write!(f, "; redriven {} times, max_redrives is {max_redrives}", self.job.redrives)?;
         }
-        if let Some(lost) = self.ages.lost {
-            age(f, "lost", lost, "lost_grace", lost_grace)?;
-        }
-        if let (Some(pulse), Some(stale_after)) = (self.said.pulse(), self.limits.stale_after) {
-            age(f, "without progress", pulse.age(), "stale_after", stale_after)?;
+        if let (Outcome::Defer(_, Some(held)), Some(stale_after)) = (self.outcome, self.limits.stale_after) {
+            if let Some(age) = self.ask.pulse_age(held.owner) {
+                write_age(f, "without progress", age, "stale_after", stale_after)?;
+            }
         }
         match hard_deadline {
-            Some(hard_deadline) => age(f, "running", self.ages.running, "hard_deadline", hard_deadline),
-            None => write!(f, "; running for {:?}, no backstop", Rounded(self.ages.running)),
+            Some(hard_deadline) => write_age(f, "running", self.job.running_for, "hard_deadline", hard_deadline)?,
+            None => write!(f, "; running for {:?}, no backstop", Rounded(self.job.running_for))?,
         }
-    }
-}
-
-impl Explanation<'_> {
-    /// The tier that the verdict is of.
-    fn tier(&self) -> Option<u8> {
-        match (self.said, self.due) {
-            (Said::Healthy, _) => None,
-            (Said::Reap(Cause::Backstop, _), _) => Some(3),
-            (Said::Reap(Cause::WorkerLost, _), _) => Some(1),
-            (Said::Redrive(_), _) => Some(2),
-            (Said::Defer(..), due) => due.map(|due| if due == Due::Redrive { 2 } else { 1 }),
-        }
-    }
-}
-
-impl Said<'_> {
-    /// Of the owner that is deferred to.
-    fn pulse(&self) -> Option<&Pulse> {
-        match self {
-            Self::Defer(_, Some(owner)) => owner.finalizer?.pulse.as_ref(),
-            _ => None,
-        }
-    }
-
-    fn write(&self, f: &mut fmt::Formatter<'_>, boot_grace: Option<Duration>) -> fmt::Result {
-        match self {
-            Self::Healthy => f.write_str("healthy"),
-            Self::Redrive(_) => f.write_str("redrive"),
-            Self::Reap(cause, _) => write!(f, "reap, {cause}"),
-            Self::Defer(reason, owner) => {
-                write!(f, "defer, {reason}")?;
-                if let (DeferReason::BootGrace, Some(grace)) = (reason, boot_grace) {
-                    write!(f, " of {:?}", Rounded(grace))?;
-                }
-                match owner {
-                    Some(owner) if matches!(reason, DeferReason::Owned | DeferReason::ClaimConflict) => {
-                        write!(f, " by {owner}")
-                    }
-                    Some(owner) => write!(f, ", owned by {owner}"),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-}
-
-impl<'a> OwnerInWords<'a> {
-    fn of<V: 'static>(owner: &'a Owner<V>) -> Self {
-        let finalizer = (&owner.value as &dyn Any).downcast_ref();
-        Self { generation: owner.generation, age: owner.age(), finalizer }
-    }
-}
-
-/// "run 42 at `merge`, generation 7, for 95s, pulse 3s ago"
-impl fmt::Display for OwnerInWords<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(finalizer) = self.finalizer {
-            match finalizer.run_id {
-                Some(run) => write!(f, "run {run} at `{}`, ", finalizer.stage)?,
-                None => write!(f, "a claim at `{}`, ", finalizer.stage)?,
-            }
-        }
-        write!(f, "generation {}, for {:?}", self.generation, Rounded(self.age))?;
-        match self.finalizer.and_then(|finalizer| finalizer.pulse.as_ref()) {
-            Some(pulse) => write!(f, ", pulse {:?} ago", Rounded(pulse.age())),
+        match self.upcoming() {
+            Some((proposed, left)) => write!(f, "; next: {proposed}, in {:?}", Rounded(left)),
             None => Ok(()),
         }
     }
 }
 
-fn claimed(f: &mut fmt::Formatter<'_>, generation: Generation) -> fmt::Result {
-    write!(f, ", claimed as generation {generation}")
+impl fmt::Debug for Explanation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Explanation").field(&format_args!("{self}")).finish()
+    }
 }
 
-fn age(f: &mut fmt::Formatter<'_>, what: &str, age: Duration, setting: &str, limit: Duration) -> fmt::Result {
+/// What was decided, without ages and limits: for those see [`Sweep::explain`](super::Sweep::explain).
+impl<K: 'static, V> fmt::Display for Verdict<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Healthy => f.write_str("healthy"),
+            Self::Defer(deferral) => {
+                write!(f, "defer, {}", deferral.reason)?;
+                match &deferral.owner {
+                    Some(owner) => write!(f, ", owned by generation {}", owner.generation),
+                    None => Ok(()),
+                }
+            }
+            Self::Redrive(claim) => write_claimed(f, Proposed::Redrive, claim.generation()),
+            Self::Reap(cause, claim) => write_claimed(f, Proposed::Reap(*cause), claim.generation()),
+            Self::DryRun(proposed) => write!(f, "dry run: {proposed}"),
+        }
+    }
+}
+
+fn write_claimed(f: &mut fmt::Formatter<'_>, proposed: Proposed, claim: Option<Generation>) -> fmt::Result {
+    match claim {
+        Some(generation) => write!(f, "{proposed}, claimed as generation {generation}"),
+        None => write!(f, "{proposed}"),
+    }
+}
+
+fn write_age(f: &mut fmt::Formatter<'_>, what: &str, age: Duration, setting: &str, limit: Duration) -> fmt::Result {
     let place = if past(age, limit) { "past" } else { "within" };
     write!(f, "; {what} for {:?}, {place} {setting} of {:?}", Rounded(age), Rounded(limit))
 }
 
-/// To milliseconds, where it is longer than some.
+/// A duration to milliseconds, where it is longer than some.
 struct Rounded(Duration);
 
 impl fmt::Debug for Rounded {

@@ -1,12 +1,18 @@
-//! The reaper: decides what becomes of running jobs. Policy, verdicts, sweeps and counts; no I/O, no `unsafe`.
+//! The reaper: decides what becomes of running jobs. Policy, verdicts, sweeps and counts. No I/O, no `unsafe`.
 
-mod attendance;
+mod boot_grace;
+mod claim;
 mod explain;
+mod handle;
+mod job;
+mod job_store;
+mod judge;
+mod memory;
 mod mode;
 mod policy;
 mod run;
-mod sweep;
-mod tiers;
+mod stats;
+mod stop;
 mod verdict;
 
 use std::any::Any;
@@ -14,27 +20,32 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
+pub use self::claim::Claim;
 pub use self::explain::Explanation;
-pub use self::mode::{Mode, UnknownMode};
-pub use self::policy::{Policy, PolicyBuilder, PolicyError, StageRules};
-pub use self::run::{Failure, Scheduler};
-pub use self::sweep::Sweep;
-pub use self::verdict::{Cause, DeferReason, Deferral, RunningJob, Verdict};
+pub use self::handle::ReaperHandle;
+pub use self::job::RunningJob;
+pub use self::job_store::{AsyncJobStore, JobStore, Outcome, RunError, SweepReport};
+pub use self::judge::Sweep;
+pub use self::mode::{Mode, ParseModeError};
+pub use self::policy::{Policy, PolicyBuilder, PolicyError, StageLimits, StageRules};
+pub use self::stats::ReaperStats;
+pub use self::stop::StopToken;
+pub use self::verdict::{Cause, DeferReason, Deferral, Proposed, Verdict};
 
-use self::attendance::Attendance;
+use self::handle::{Control, control_methods};
+use self::judge::Pass;
 use crate::finalizer::{Finalizer, Pulse};
 use crate::hasher::DefaultHashBuilder;
-use crate::owner::Owner;
-use crate::registry::Registry;
-use crate::sync::Counter;
-use crate::trace;
+use crate::reclaim;
+use crate::registry::RegistryHandle;
+use crate::telemetry;
 
-/// Decides what becomes of running jobs, by a [`Policy`] and a [`Registry`].
+/// Decides what becomes of running jobs, by a [`Policy`] and a [`Registry`](crate::Registry).
 ///
-/// A scheduler's own loop opens a [`sweep`](Self::sweep), has each running job judged, and acts on the verdicts; or
-/// [`run`](Self::run) is that loop. `Sync`: several threads may sweep with one reaper, and claims decide between them.
+/// [`run`](Self::run) is the loop, over a [`JobStore`]. [`run_once`](Self::run_once) and
+/// [`run_once_async`](Self::run_once_async) are one turn of it, for a scheduler that has a loop. Where a turn is the
+/// scheduler's own, it opens a [`sweep`](Self::sweep), has each running job judged, and acts on the verdicts. A reaper is
+/// `Sync`: several threads may sweep with it, and claims decide between them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,103 +59,53 @@ use crate::trace;
 ///     .build()?;
 /// let reaper = Reaper::new(&registry, policy);
 ///
-/// let job = RunningJob {
-///     id: 7,
-///     stage: "merge",
-///     running_for: Duration::from_secs(400),
-///     finished_for: Some(Duration::from_secs(310)), // looks dead
-///     lost_for: None,
-/// };
-/// let monitor = registry.mark(7, Finalizer::new(Some(1), "merge")); // but is alive
+/// // Past the grace: the job looks dead.
+/// let job = RunningJob::new(&7, "merge", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
+/// let monitor = registry.mark(7, Finalizer::new(Some(1), "merge")); // but its monitor is alive
 /// assert!(matches!(reaper.sweep().judge(&job), Verdict::Defer(_)));
 ///
 /// drop(monitor); // dies
-/// assert!(matches!(reaper.sweep().judge(&job), Verdict::Redrive(Some(_))));
+/// assert!(matches!(reaper.sweep().judge(&job), Verdict::Redrive(_)));
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
+///
+/// Over an `Arc` a reaper is `'static`, and so are its claims: it moves into a task, or lives in an application's state.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use std::time::Duration;
+/// # use livemark::{Policy, Reaper, Registry};
+/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+/// let registry: Arc<Registry> = Arc::default();
+/// let reaper: Reaper<'static> = Reaper::new(&registry, policy);
+/// std::thread::spawn(move || drop(reaper.sweep())).join().expect("the thread ends well");
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
 pub struct Reaper<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
-    registry: &'r Registry<K, V, S>,
-    policy: ArcSwap<Policy>,
-    claim: Box<Claim<'r, K, V>>,
+    registry: RegistryHandle<'r, K, V, S>,
+    claim: Box<MakeClaim<'r, K, V>>,
     pulse: Box<PulseOf<'r, V>>,
-    attendance: Attendance,
-    counts: Counts,
+    summary: Option<Box<Summarize<'r, V>>>,
+    control: Arc<Control>,
 }
 
 /// Gives the context value for the reaper's own claims.
-type Claim<'r, K, V> = dyn Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r;
+type MakeClaim<'r, K, V> = dyn Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r;
 
 /// Gives the pulse in a context value, if it has one.
 type PulseOf<'r, V> = dyn for<'v> Fn(&'v V) -> Option<&'v Pulse> + Send + Sync + 'r;
 
-/// What a reaper has counted since it was made. Healthy jobs are not counted, nor is anything in [`Mode::DryRun`] but
-/// what [`Reaper::run`] could not do.
-///
-/// Each number is exact, but they are read one after the other.
-///
-/// ```
-/// # use std::time::Duration;
-/// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
-/// # let registry: Registry = Registry::new();
-/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-/// # let reaper = Reaper::new(&registry, policy);
-/// let stats = reaper.stats();
-/// if stats.redrives > 0 && stats.finalizer_defers_total == 0 {
-///     eprintln!("redrives and never a deferral: is this the registry that the monitors mark in?");
-/// }
-/// # Ok::<(), livemark::PolicyError>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct ReaperStats {
-    /// Sweeps begun.
-    pub sweeps: u64,
-    /// Jobs left to a live owner, once per sweep that did.
-    pub finalizer_defers_total: u64,
-    /// Jobs left alone because the reaper had just started or been away, once per sweep that did.
-    pub defers_boot_grace: u64,
-    /// Jobs left alone in [`Mode::DeferAll`], once per sweep that did.
-    pub defers_defer_all: u64,
-    /// Jobs to be finalized again.
-    pub redrives: u64,
-    /// Jobs ended because their worker was lost.
-    pub reaps_worker_lost: u64,
-    /// Jobs ended because they ran past their hard deadline.
-    pub reaps_backstop: u64,
-    /// Claims that came second to another's mark.
-    pub claim_conflicts: u64,
-    /// Times that [`Reaper::run`] could not list the running jobs.
-    pub failed_listings: u64,
-    /// Rows that it could not read.
-    pub bad_rows: u64,
-    /// Verdicts that it could not carry out.
-    pub failed_actions: u64,
-    /// Panics that it caught.
-    pub panics: u64,
-}
-
-#[derive(Default)]
-struct Counts {
-    sweeps: Counter,
-    finalizer_defers: Counter,
-    defers_boot_grace: Counter,
-    defers_defer_all: Counter,
-    redrives: Counter,
-    reaps_worker_lost: Counter,
-    reaps_backstop: Counter,
-    claim_conflicts: Counter,
-    failed_listings: Counter,
-    bad_rows: Counter,
-    failed_actions: Counter,
-    panics: Counter,
-}
+/// Writes a context value in explanations.
+type Summarize<'r, V> = dyn Fn(&V, &mut fmt::Formatter<'_>) -> fmt::Result + Send + Sync + 'r;
 
 impl<'r, K, S> Reaper<'r, K, Finalizer, S>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
-    S: BuildHasher,
+    S: BuildHasher + Send + Sync + 'static,
 {
-    /// A reaper over `registry`, whose own claims are marked with no run and the job's stage.
+    /// Creates a reaper over `registry`, whose own claims are marked with no run and the job's stage.
+    ///
+    /// The registry is a reference, an `Arc`, or a [`RegistryHandle`]. A `LazyLock` is dereferenced first: `&*REGISTRY`.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -156,7 +117,7 @@ where
     /// let reaper = Reaper::new(&FINALIZING, policy);
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
-    pub fn new(registry: &'r Registry<K, Finalizer, S>, policy: Policy) -> Self {
+    pub fn new(registry: impl Into<RegistryHandle<'r, K, Finalizer, S>>, policy: Policy) -> Self {
         Self::with_claim(registry, policy, |job| Finalizer::new(None, job.stage))
     }
 }
@@ -165,36 +126,39 @@ impl<'r, K, V, S> Reaper<'r, K, V, S>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
-    S: BuildHasher,
+    S: BuildHasher + Send + Sync + 'static,
 {
-    /// A reaper over `registry`, whose own claims are marked with what `claim` gives for the job.
+    /// Creates a reaper over `registry`, whose own claims are marked with what `claim` gives for the job.
     ///
     /// ```
     /// # use std::time::Duration;
     /// use livemark::{Policy, Reaper, Registry};
     ///
     /// let registry: Registry<String, &str> = Registry::new();
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).build()?;
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
     /// let reaper = Reaper::with_claim(&registry, policy, |_job| "reaper");
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn with_claim(
-        registry: &'r Registry<K, V, S>,
+        registry: impl Into<RegistryHandle<'r, K, V, S>>,
         policy: Policy,
         claim: impl Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r,
     ) -> Self {
         Self {
-            registry,
-            policy: ArcSwap::from_pointee(warned(policy)),
+            registry: registry.into(),
             claim: Box::new(claim),
             // Where the contexts are finalizers, `stale_after` means something without more ado.
             pulse: Box::new(|value| (value as &dyn Any).downcast_ref::<Finalizer>()?.pulse.as_ref()),
-            attendance: Attendance::new(),
-            counts: Counts::default(),
+            summary: None,
+            control: Arc::new(Control::new(policy)),
         }
     }
 
     /// Says where the pulse is in a context that is not a [`Finalizer`]: what `stale_after` goes by.
+    ///
+    /// A claim needs no pulse, since nobody may know it. Whoever works under the claim puts a context with a pulse of its
+    /// own in its place first, by [`Claim::replace`]. Write the closure in place: one that is bound to a variable is not
+    /// general enough for rustc.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -202,7 +166,7 @@ where
     ///
     /// #[derive(Clone)]
     /// struct Deployment {
-    ///     progress: Pulse,
+    ///     progress: Option<Pulse>,
     /// }
     ///
     /// let registry: Registry<u64, Deployment> = Registry::new();
@@ -211,8 +175,8 @@ where
     ///     .stale_after(Duration::from_secs(600))
     ///     .marking_stage("deploy")
     ///     .build()?;
-    /// let reaper = Reaper::with_claim(&registry, policy, |_job| Deployment { progress: Pulse::new() })
-    ///     .with_pulse(|deployment| Some(&deployment.progress));
+    /// let reaper = Reaper::with_claim(&registry, policy, |_job| Deployment { progress: None })
+    ///     .with_pulse(|deployment| deployment.progress.as_ref());
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     #[must_use]
@@ -220,17 +184,84 @@ where
         Self { pulse: Box::new(pulse), ..self }
     }
 
-    /// Begins a pass over the running jobs, under the policy of this moment.
-    ///
-    /// Drop it when the pass is done: from the first job on that is due, it is pinned as a [`Reader`](crate::Reader)
-    /// is.
-    ///
-    /// To begin one frees some of what was cleared, with its destructors, and with the feature `metrics` walks through
-    /// the registry, for the gauges.
+    /// Says how a context looks in an [`Explanation`]. Without it, finalizers are shown by run and stage, numbers and text
+    /// as such, and other contexts not at all.
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+    /// use livemark::{Policy, Reaper, Registry, RunningJob};
+    ///
+    /// #[derive(Clone)]
+    /// struct Deployment {
+    ///     host: &'static str,
+    /// }
+    ///
+    /// let registry: Registry<u64, Deployment> = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("deploy").build()?;
+    /// let reaper = Reaper::with_claim(&registry, policy, |_job| Deployment { host: "reaper" })
+    ///     .with_summary(|deployment, f| write!(f, "on {}", deployment.host));
+    ///
+    /// let _monitor = registry.mark(7, Deployment { host: "a1" });
+    /// let job = RunningJob::new(&7, "deploy", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
+    /// let mut sweep = reaper.sweep();
+    /// let verdict = sweep.judge(&job);
+    /// assert!(sweep.explain(&job, &verdict).to_string().contains("owned by on a1, generation"));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn with_summary(self, summary: impl Fn(&V, &mut fmt::Formatter<'_>) -> fmt::Result + Send + Sync + 'r) -> Self {
+        Self { summary: Some(Box::new(summary)), ..self }
+    }
+
+    /// Names the reaper: the label `reaper` of its metrics, which two reapers of one process would otherwise share.
+    /// Without a name it is `default`.
+    ///
+    /// Name it before its first sweep and its first [`handle`](Self::handle). Later names change nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Policy, Reaper, Registry};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// let reaper = Reaper::new(&registry, policy).named("deploys");
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        if let Some(control) = Arc::get_mut(&mut self.control) {
+            control.name = name;
+        }
+        self
+    }
+
+    /// Returns a handle for whoever switches the reaper and watches it. Registers the reaper's metrics.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Mode, Policy, Reaper, Registry};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy);
+    /// let handle = reaper.handle();
+    /// std::thread::spawn(move || handle.set_mode(Mode::DeferAll)).join().expect("the thread ends well");
+    /// assert_eq!(reaper.policy().mode(), Mode::DeferAll);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> ReaperHandle {
+        self.control.register();
+        ReaperHandle(Arc::clone(&self.control))
+    }
+
+    /// Begins a pass over the running jobs, under the policy of this moment.
+    ///
+    /// Drop the sweep when the pass is done. Once it has looked up an owner, it stays pinned as a
+    /// [`Reader`](crate::Reader) is. Starting a sweep also frees retired memory, which runs destructors, and with the
+    /// feature `metrics` it walks through the registry for the gauges.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Policy, Reaper, Registry, RunningJob};
     /// # let registry: Registry = Registry::new();
     /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
     /// # let reaper = Reaper::new(&registry, policy);
@@ -238,112 +269,45 @@ where
     /// let mut sweep = reaper.sweep();
     /// for job in &running {
     ///     let verdict = sweep.judge(job);
-    ///     println!("job {}: {verdict}", job.id);
+    ///     println!("{}", sweep.explain(job, &verdict));
     /// }
     /// drop(sweep); // before the thread sleeps until the next one
     /// assert_eq!(reaper.stats().sweeps, 1);
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
+    #[must_use = "a sweep does nothing until it judges"]
     pub fn sweep(&self) -> Sweep<'_, 'r, K, V, S> {
-        let policy = self.policy.load_full();
-        if policy.mode() != Mode::DryRun {
-            self.counts.sweeps.increment();
-            trace::sweep_begun();
-        }
-        if policy.mode() != Mode::Ignore {
-            trace::owners(|| self.registry.census());
-        }
-        Sweep::new(self, policy)
+        Sweep::new(self, self.begin())
+    }
+
+    /// Begins a pass that is not pinned.
+    fn begin(&self) -> Pass<'_> {
+        // Writers free what they clear, but it may be that nobody writes any more.
+        reclaim::free_due();
+        let control = &*self.control;
+        control.register();
+        control.counts.sweeps.increment();
+        telemetry::sweep_begun(control.name);
+        let policy = control.policy.load_full();
+        let asks = policy.mode() != Mode::Ignore;
+        telemetry::owners(control.name, || if asks { self.registry.census() } else { (0, None) });
+        Pass::new(control, policy)
     }
 }
 
 impl<K, V, S> Reaper<'_, K, V, S> {
-    /// Whether an owner gives a pulse, and made no progress for too long.
-    fn is_stale(&self, owner: &Owner<V>, limits: &policy::Limits) -> bool {
-        let Some(stale_after) = limits.stale_after else { return false };
-        (self.pulse)(&owner.value).is_some_and(|pulse| pulse.age() > stale_after)
+    fn control(&self) -> &Control {
+        &self.control
     }
 
-    /// The policy in force.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
-    /// # let registry: Registry = Registry::new();
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// # let reaper = Reaper::new(&registry, policy.clone());
-    /// assert_eq!(*reaper.policy(), policy);
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    #[must_use]
-    pub fn policy(&self) -> Arc<Policy> {
-        self.policy.load_full()
-    }
-
-    /// Puts another policy in force, from the next sweep on; sweeps under way keep theirs. Lock-free.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Mode, Policy, Reaper, Registry};
-    /// # let registry: Registry = Registry::new();
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).build()?;
-    /// let reaper = Reaper::new(&registry, policy);
-    /// reaper.set_policy(reaper.policy().with_mode(Mode::Ignore)); // the kill switch
-    /// assert_eq!(reaper.policy().mode(), Mode::Ignore);
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    pub fn set_policy(&self, policy: Policy) {
-        self.policy.store(Arc::new(warned(policy)));
-    }
-
-    /// What the reaper has counted so far.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
-    /// # let registry: Registry = Registry::new();
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// # let reaper = Reaper::new(&registry, policy);
-    /// # let past = Duration::from_secs(400);
-    /// # let job = RunningJob { id: 7, stage: "merge", running_for: past, finished_for: Some(past), lost_for: None };
-    /// let _monitor = registry.mark(7, Finalizer::new(Some(1), "merge"));
-    /// assert!(matches!(reaper.sweep().judge(&job), Verdict::Defer(_)));
-    /// let stats = reaper.stats();
-    /// assert_eq!((stats.sweeps, stats.finalizer_defers_total, stats.redrives), (1, 1, 0));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    #[must_use]
-    pub fn stats(&self) -> ReaperStats {
-        let counts = &self.counts;
-        ReaperStats {
-            sweeps: counts.sweeps.get(),
-            finalizer_defers_total: counts.finalizer_defers.get(),
-            defers_boot_grace: counts.defers_boot_grace.get(),
-            defers_defer_all: counts.defers_defer_all.get(),
-            redrives: counts.redrives.get(),
-            reaps_worker_lost: counts.reaps_worker_lost.get(),
-            reaps_backstop: counts.reaps_backstop.get(),
-            claim_conflicts: counts.claim_conflicts.get(),
-            failed_listings: counts.failed_listings.get(),
-            bad_rows: counts.bad_rows.get(),
-            failed_actions: counts.failed_actions.get(),
-            panics: counts.panics.get(),
-        }
-    }
-}
-
-/// The easiest mistake is to forget the declaration of a stage: it would bring the incident back in silence.
-fn warned(policy: Policy) -> Policy {
-    if policy.honors_nothing() {
-        trace::honors_nothing();
-    }
-    policy
+    control_methods! {}
 }
 
 impl<K, V, S> fmt::Debug for Reaper<'_, K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reaper")
-            .field("registry", &self.registry)
+            .field("name", &self.control.name)
+            .field("registry", &*self.registry)
             .field("policy", &self.policy())
             .field("stats", &self.stats())
             .finish_non_exhaustive()

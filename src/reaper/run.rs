@@ -1,190 +1,66 @@
-//! The ready-made loop: [`Reaper::run`], and what a scheduler does for it. One job's error or panic costs that job's
-//! turn.
+//! The loop: [`Reaper::run`], and its single turns. One job's error or panic costs that job's turn.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
-use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::{Cause, Mode, Policy, Reaper, RunningJob, Sweep, Verdict};
-use crate::finalizer::Finalizer;
-use crate::hasher::DefaultHashBuilder;
-use crate::reclaim;
-use crate::registry::MarkGuard;
-use crate::trace;
-
-/// A job system's side of [`Reaper::run`]: lists the running jobs, and does what the reaper says.
-///
-/// A method that returns an error or panics costs its own job's turn in this sweep, no more.
-///
-/// See [`Reaper::run`] for a whole one, [`guide::start`](crate::guide::start) for a program around it, and
-/// [`guide::embedding`](crate::guide::embedding) for one that goes by a job store.
-///
-/// ```
-/// use std::time::Duration;
-/// use livemark::{Cause, Failure, MarkGuard, Policy, RunningJob, Scheduler, Verdict};
-///
-/// struct Row { id: u64, stage: String, secs: u64 }
-///
-/// struct Jobs;
-///
-/// impl<'r> Scheduler<'r> for Jobs {
-///     type Row = Row;
-///     type Error = std::io::Error;
-///
-///     fn running(&mut self) -> Result<Vec<Result<Row, Self::Error>>, Self::Error> {
-///         Ok(vec![]) // SELECT .. WHERE state = 'running'
-///     }
-///
-///     fn describe<'a>(&self, row: &'a Row) -> RunningJob<'a> {
-///         let running_for = Duration::from_secs(row.secs);
-///         RunningJob { id: row.id, stage: &row.stage, running_for, finished_for: None, lost_for: None }
-///     }
-///
-///     fn redrive(&mut self, _row: Row, _claim: Option<MarkGuard<'r>>) -> Result<(), Self::Error> {
-///         Ok(()) // UPDATE .. SET run_id = :new WHERE run_id = :old; then a thread that keeps the claim
-///     }
-///
-///     fn reap(&mut self, _row: Row, _cause: Cause, _claim: Option<MarkGuard<'r>>) -> Result<(), Self::Error> {
-///         Ok(()) // UPDATE .. SET state = 'failed' WHERE run_id = :old
-///     }
-///
-///     fn judged(&mut self, row: &Row, verdict: &Verdict<'r>, policy: &Policy) {
-///         println!("{}", verdict.explain(&self.describe(row), policy));
-///     }
-///
-///     fn failed(&mut self, failure: &Failure<Self::Error>) {
-///         eprintln!("{failure}");
-///     }
-/// }
-/// ```
-pub trait Scheduler<'r, K: 'static = u64, V = Finalizer, S = DefaultHashBuilder> {
-    /// A running job as the job store has it.
-    type Row;
-    /// What can go wrong with the job store.
-    type Error: fmt::Display;
-
-    /// The running jobs: all of them, each read for itself, so that a bad row costs only itself.
-    ///
-    /// # Errors
-    ///
-    /// If they cannot be listed: then there is no sweep this time.
-    #[expect(clippy::type_complexity, reason = "a list that can fail, of rows that can fail: an alias would hide it")]
-    fn running(&mut self) -> Result<Vec<Result<Self::Row, Self::Error>>, Self::Error>;
-
-    /// The row as the reaper is to see it.
-    fn describe<'a>(&self, row: &'a Self::Row) -> RunningJob<'a, K>;
-
-    /// Has the job finalized again, under `claim`. First takes the job over in the job store, by compare-and-set; the
-    /// row may be outdated. Hands long work to a thread: the other jobs wait.
-    ///
-    /// # Errors
-    ///
-    /// Whatever went wrong; the claim is given back where it is dropped.
-    fn redrive(&mut self, row: Self::Row, claim: Option<MarkGuard<'r, K, V, S>>) -> Result<(), Self::Error>;
-
-    /// Ends the job, by compare-and-set, and keeps `claim` until that has succeeded.
-    ///
-    /// # Errors
-    ///
-    /// As [`redrive`](Self::redrive).
-    fn reap(&mut self, row: Self::Row, cause: Cause, claim: Option<MarkGuard<'r, K, V, S>>) -> Result<(), Self::Error>;
-
-    /// Is told every verdict, before it is carried out; in [`Mode::DryRun`] nothing else follows. For logs and
-    /// dashboards: see [`Verdict::explain`].
-    fn judged(&mut self, row: &Self::Row, verdict: &Verdict<'r, K, V, S>, policy: &Policy) {
-        let _ = (row, verdict, policy);
-    }
-
-    /// Is told what went wrong, beside the counters of [`ReaperStats`](super::ReaperStats) and the `error` events.
-    fn failed(&mut self, failure: &Failure<Self::Error>) {
-        let _ = failure;
-    }
-}
-
-/// What went wrong in a turn of [`Reaper::run`], which goes on.
-///
-/// ```
-/// use livemark::Failure;
-///
-/// let failure = Failure::Row("no such stage");
-/// assert_eq!(failure.to_string(), "a bad row, left out: no such stage");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Failure<E> {
-    /// The running jobs could not be listed: there was no sweep.
-    Listing(E),
-    /// A row could not be read: its job was not judged.
-    Row(E),
-    /// A job was not re-driven or reaped. A later sweep will find it again.
-    Action(E),
-    /// A method of the scheduler panicked, or other code of the user's that a sweep runs: `Hash`, `Eq` or `Clone` of a
-    /// job id, a claim's function, a subscriber, a recorder.
-    Panic,
-}
-
-impl<E: fmt::Display> fmt::Display for Failure<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listing(error) => write!(f, "the running jobs cannot be listed: {error}"),
-            Self::Row(error) => write!(f, "a bad row, left out: {error}"),
-            Self::Action(error) => write!(f, "a verdict could not be carried out: {error}"),
-            Self::Panic => f.write_str("panicked"),
-        }
-    }
-}
-
-impl<E: fmt::Debug + fmt::Display> std::error::Error for Failure<E> {}
+use super::job_store::show_safely;
+use super::judge::{Pass, explain, judge_unpinned};
+use super::{
+    AsyncJobStore, Cause, Claim, Explanation, JobStore, Outcome, Reaper, RunError, RunningJob, StopToken, SweepReport,
+    Verdict,
+};
+use crate::telemetry;
+use crate::unwind::{Panicked, caught};
 
 impl<'r, K, V, S> Reaper<'r, K, V, S>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
-    S: BuildHasher,
+    S: BuildHasher + Send + Sync + 'static,
 {
-    /// Sweeps on this thread, at once and then every `interval`, until `stop` is sent something or its sender is gone.
+    /// Sweeps on this thread, at once and then every `every` from begin to begin, until `stop` is stopped.
     ///
-    /// Each job of [`Scheduler::running`] is judged and its verdict carried out before the next one is judged. A sweep
-    /// that takes longer than the interval delays the next; none is made up for. What is asked to stop finishes the job
-    /// at hand, not the sweep. In [`Mode::DryRun`] nothing is carried out.
+    /// Each job of [`JobStore::list`] is judged and its verdict carried out before the next one is judged. A sweep that
+    /// overruns `every` delays the next one, and missed sweeps are skipped. After a stop the loop finishes the job at hand
+    /// and leaves the rest of the sweep. In a dry run nothing is carried out.
     ///
-    /// A listing that fails, a bad row, an action that fails or panics cost themselves alone: they are counted in
-    /// [`stats`](Self::stats), sent as `error` events, and told to [`Scheduler::failed`]; the other jobs have their
-    /// turn. While an action runs, the sweep is not pinned, so that a slow one holds back no memory.
+    /// A listing that fails, a bad row, an action that fails or panics cost themselves alone. They are counted in
+    /// [`stats`](Self::stats), sent as `error` events, and told to [`JobStore::on_error`]. While an action runs, the sweep
+    /// is not pinned, so that a slow one holds back no memory.
     ///
-    /// In async code run it by `spawn_blocking` or on a thread: see [`guide::embedding`](crate::guide::embedding).
+    /// In async code use [`run_once_async`](Self::run_once_async), or run the loop on a thread.
     ///
     /// ```
     /// use std::convert::Infallible;
-    /// use std::sync::mpsc;
     /// use std::time::Duration;
-    /// use livemark::{Cause, MarkGuard, Policy, Reaper, Registry, RunningJob, Scheduler};
+    /// use livemark::{Cause, Claim, JobStore, Outcome, Policy, Reaper, Registry, RunningJob, StopToken};
     ///
     /// struct Jobs(Vec<u64>); // a real one has a connection to the job store
     ///
-    /// impl<'r> Scheduler<'r> for Jobs {
+    /// impl<'r> JobStore<'r> for Jobs {
     ///     type Row = u64;
     ///     type Error = Infallible;
+    ///     type Rows = Vec<Result<u64, Infallible>>;
     ///
-    ///     fn running(&mut self) -> Result<Vec<Result<u64, Infallible>>, Infallible> {
+    ///     fn list(&mut self) -> Result<Self::Rows, Infallible> {
     ///         Ok(self.0.iter().copied().map(Ok).collect())
     ///     }
     ///
-    ///     fn describe<'a>(&self, &id: &'a u64) -> RunningJob<'a> {
+    ///     fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> {
     ///         let past = Duration::from_secs(310);
-    ///         RunningJob { id, stage: "merge", running_for: past, finished_for: Some(past), lost_for: None }
+    ///         RunningJob::new(id, "merge", past).finished_for(past)
     ///     }
     ///
-    ///     fn redrive(&mut self, job: u64, claim: Option<MarkGuard<'r>>) -> Result<(), Infallible> {
+    ///     fn redrive(&mut self, job: u64, claim: Claim<'r>) -> Result<Outcome, Infallible> {
     ///         self.0.retain(|other| *other != job); // compare-and-set, then a thread that finalizes under the claim
     ///         drop(claim);
-    ///         Ok(())
+    ///         Ok(Outcome::Done)
     ///     }
     ///
-    ///     fn reap(&mut self, job: u64, _: Cause, claim: Option<MarkGuard<'r>>) -> Result<(), Infallible> {
+    ///     fn reap(&mut self, job: u64, _: Cause, claim: Claim<'r>) -> Result<Outcome, Infallible> {
     ///         self.redrive(job, claim)
     ///     }
     /// }
@@ -192,129 +68,378 @@ where
     /// let registry = Registry::new();
     /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
     /// let reaper = Reaper::new(&registry, policy);
-    /// let (stop, stopped) = mpsc::channel();
+    /// let stop = StopToken::new();
     /// std::thread::scope(|scope| {
-    ///     scope.spawn(|| reaper.run(Duration::from_millis(1), stopped, &mut Jobs(vec![7, 8])));
+    ///     scope.spawn(|| reaper.run(Duration::from_millis(1), &stop, &mut Jobs(vec![7, 8])));
     ///     while reaper.stats().redrives < 2 {
     ///         std::thread::yield_now();
     ///     }
-    ///     drop(stop);
+    ///     stop.stop();
     /// });
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a receiver is not Sync: by reference a thread could not borrow it"
-    )]
-    pub fn run<J>(&self, interval: Duration, stop: Receiver<()>, scheduler: &mut J)
+    pub fn run<J>(&self, every: Duration, stop: &StopToken, store: &mut J)
     where
-        J: Scheduler<'r, K, V, S> + ?Sized,
+        J: JobStore<'r, K, V> + ?Sized,
     {
-        let (mut wait, mut has_swept) = (Duration::ZERO, false);
-        while stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-            has_swept = true;
+        let mut wait = Duration::ZERO;
+        while !stop.wait(wait) {
             let began = Instant::now();
-            if self.turn(&stop, scheduler).is_break() {
-                break;
-            }
-            wait = interval.saturating_sub(began.elapsed());
-        }
-        if !has_swept {
-            trace::never_swept();
+            self.turn(&|| stop.is_stopped(), store);
+            wait = every.saturating_sub(began.elapsed());
         }
     }
 
-    /// One sweep over what the scheduler lists; breaks off when asked to stop.
-    fn turn<J>(&self, stop: &Receiver<()>, scheduler: &mut J) -> ControlFlow<()>
+    /// Sweeps once on this thread: one turn of [`run`](Self::run), for a scheduler that has a loop of its own.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Policy, Reaper, Registry};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy);
+    /// # use livemark::{Cause, Claim, JobStore, Outcome, RunningJob};
+    /// # struct Jobs;
+    /// # impl<'r> JobStore<'r> for Jobs {
+    /// #     type Row = u64;
+    /// #     type Error = String;
+    /// #     type Rows = Vec<Result<u64, String>>;
+    /// #     fn list(&mut self) -> Result<Self::Rows, String> { Ok(vec![Ok(7)]) }
+    /// #     fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> {
+    /// #         RunningJob::new(id, "merge", Duration::from_secs(400)).finished_for(Duration::from_secs(310))
+    /// #     }
+    /// #     fn redrive(&mut self, _: u64, _: Claim<'r>) -> Result<Outcome, String> { Ok(Outcome::Done) }
+    /// #     fn reap(&mut self, _: u64, _: Cause, _: Claim<'r>) -> Result<Outcome, String> { Ok(Outcome::Done) }
+    /// # }
+    /// let report = reaper.run_once(&mut Jobs);
+    /// assert_eq!((report.listed, report.redriven), (1, 1));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn run_once<J>(&self, store: &mut J) -> SweepReport
     where
-        J: Scheduler<'r, K, V, S> + ?Sized,
+        J: JobStore<'r, K, V> + ?Sized,
     {
-        // A recorder of metrics is the user's as well.
-        let begun = caught(|| scheduler.running().map(|rows| (rows.into_iter(), self.sweep())));
-        let (mut rows, mut sweep) = match begun {
-            Ok(Ok(begun)) => begun,
-            Ok(Err(error)) => {
-                self.report(scheduler, Failure::Listing(error));
-                return ControlFlow::Continue(());
-            }
-            Err(Panicked) => {
-                self.report(scheduler, Failure::Panic);
-                return ControlFlow::Continue(());
-            }
-        };
-        while let Some(row) = rows.next() {
-            if stop.try_recv() != Err(TryRecvError::Empty) {
-                if let Err(Panicked) = caught(|| drop((row, rows))) {
-                    self.counts.panics.increment();
-                }
-                return ControlFlow::Break(());
-            }
-            let failure = match row {
-                Err(error) => Some(Failure::Row(error)),
-                Ok(row) => match caught(|| carry_out(&mut sweep, scheduler, row)) {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(Failure::Action(error)),
-                    Err(Panicked) => Some(Failure::Panic),
-                },
-            };
-            if let Some(failure) = failure {
-                sweep.unpin();
-                self.report(scheduler, failure);
-            }
-        }
-        ControlFlow::Continue(())
+        self.turn(&|| false, store)
     }
 
-    fn report<J>(&self, scheduler: &mut J, failure: Failure<J::Error>)
+    /// One sweep over what the store lists. Breaks off when asked to stop.
+    fn turn<J>(&self, is_stopped: &dyn Fn() -> bool, store: &mut J) -> SweepReport
     where
-        J: Scheduler<'r, K, V, S> + ?Sized,
+        J: JobStore<'r, K, V> + ?Sized,
     {
-        match &failure {
-            Failure::Listing(_) => &self.counts.failed_listings,
-            Failure::Row(_) => &self.counts.bad_rows,
-            Failure::Action(_) => &self.counts.failed_actions,
-            Failure::Panic => &self.counts.panics,
+        let mut turn = Turn::new(self, Blocking(store));
+        let listed = caught(|| turn.store.0.list().map(IntoIterator::into_iter));
+        let Some((mut rows, mut pass)) = turn.begin(listed) else { return turn.report };
+        while !turn.stops(is_stopped()) {
+            let Some(row) = turn.next(&mut rows) else { break };
+            let Some((job, action, row)) = turn.judge(&mut pass, row) else { continue };
+            let is_redrive = action.is_redrive();
+            let done = caught(|| match action {
+                Action::Redrive(claim) => turn.store.0.redrive(row, claim),
+                Action::Reap(cause, claim) => turn.store.0.reap(row, cause, claim),
+            });
+            turn.end_of_action(job, is_redrive, done);
         }
-        .increment();
-        // The event's subscriber, the scheduler and the error are the user's.
-        let told = caught(|| {
-            trace::failed(&failure);
-            scheduler.failed(&failure);
-        });
-        for Panicked in [told, caught(|| drop(failure))].into_iter().filter_map(Result::err) {
-            self.counts.panics.increment();
-        }
+        turn.end(rows)
     }
 }
 
-/// Judges one row, tells the verdict, and does it.
-fn carry_out<'r, J, K, V, S>(sweep: &mut Sweep<'_, 'r, K, V, S>, scheduler: &mut J, row: J::Row) -> Result<(), J::Error>
+impl<K, V, S> Reaper<'static, K, V, S>
 where
-    J: Scheduler<'r, K, V, S> + ?Sized,
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
-    S: BuildHasher,
+    S: BuildHasher + Send + Sync + 'static,
 {
-    let verdict = sweep.judge(&scheduler.describe(&row));
-    if !matches!(verdict, Verdict::Healthy) {
-        sweep.unpin(); // what the scheduler does now may take its time
+    /// Sweeps once in a task: one turn of an async loop, whose timer and whose runtime are the user's.
+    ///
+    /// As [`run_once`](Self::run_once), but the store's answers are awaited. The future is `Send`, and holds no pin while
+    /// it awaits. A panic inside of a poll of the store's futures is caught. A future that is dropped before its end gives
+    /// its claims back, as the store's future under way holds them.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use livemark::{AsyncJobStore, Cause, Claim, Outcome, Policy, Reaper, Registry, RunningJob};
+    ///
+    /// struct Jobs(Vec<u64>);
+    ///
+    /// impl AsyncJobStore for Jobs {
+    ///     type Row = u64;
+    ///     type Error = String;
+    ///     type Rows = Vec<Result<u64, String>>;
+    ///
+    ///     async fn list(&mut self) -> Result<Self::Rows, String> {
+    ///         Ok(self.0.iter().copied().map(Ok).collect())
+    ///     }
+    ///
+    ///     fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> {
+    ///         let past = Duration::from_secs(310);
+    ///         RunningJob::new(id, "merge", past).finished_for(past)
+    ///     }
+    ///
+    ///     async fn redrive(&mut self, job: u64, _claim: Claim<'static>) -> Result<Outcome, String> {
+    ///         self.0.retain(|other| *other != job); // compare-and-set, then a task that finalizes under the claim
+    ///         Ok(Outcome::Done)
+    ///     }
+    ///
+    ///     async fn reap(&mut self, job: u64, _: Cause, claim: Claim<'static>) -> Result<Outcome, String> {
+    ///         self.redrive(job, claim).await
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), livemark::PolicyError> {
+    /// let registry: Arc<Registry> = Arc::default();
+    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// let reaper = Reaper::new(&registry, policy);
+    /// let swept = tokio::spawn(async move {
+    ///     let mut jobs = Jobs(vec![7, 8]);
+    ///     reaper.run_once_async(&mut jobs).await
+    /// });
+    /// assert_eq!(swept.await.expect("the task ends well").redriven, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_once_async<'s, J>(&'s self, store: &'s mut J) -> impl Future<Output = SweepReport> + Send + 's
+    where
+        J: AsyncJobStore<K, V>,
+    {
+        self.turn_async(store)
     }
-    scheduler.judged(&row, &verdict, sweep.policy());
-    match verdict {
-        _ if sweep.policy().mode() == Mode::DryRun => Ok(()),
-        Verdict::Healthy | Verdict::Defer(_) => Ok(()),
-        Verdict::Redrive(claim) => scheduler.redrive(row, claim),
-        Verdict::Reap(cause, claim) => scheduler.reap(row, cause, claim),
+
+    async fn turn_async<J>(&self, store: &mut J) -> SweepReport
+    where
+        J: AsyncJobStore<K, V>,
+    {
+        let mut turn = Turn::new(self, Awaited(store));
+        let listed = caught_async(async { turn.store.0.list().await.map(IntoIterator::into_iter) }).await;
+        let Some((mut rows, mut pass)) = turn.begin(listed) else { return turn.report };
+        // All that is pinned is in `judge`, which awaits nothing.
+        while let Some(row) = turn.next(&mut rows) {
+            let Some((job, action, row)) = turn.judge(&mut pass, row) else { continue };
+            let is_redrive = action.is_redrive();
+            let act = async {
+                match action {
+                    Action::Redrive(claim) => turn.store.0.redrive(row, claim).await,
+                    Action::Reap(cause, claim) => turn.store.0.reap(row, cause, claim).await,
+                }
+            };
+            let done = caught_async(act).await;
+            turn.end_of_action(job, is_redrive, done);
+        }
+        turn.end(rows)
     }
 }
 
-struct Panicked;
+/// What is to be done with a job.
+enum Action<'r, K: 'static, V> {
+    Redrive(Claim<'r, K, V>),
+    Reap(Cause, Claim<'r, K, V>),
+}
 
-/// What `call` returns, or that it panicked; the panic hook has reported the message.
-fn caught<R>(call: impl FnOnce() -> R) -> Result<R, Panicked> {
-    // What a panic left half done is the scheduler's own, which is told.
-    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-        reclaim::drop_quietly(|| drop(payload)); // a payload's destructor may panic as well
-        Panicked
-    })
+impl<K: 'static, V> Action<'_, K, V> {
+    fn is_redrive(&self) -> bool {
+        matches!(self, Self::Redrive(_))
+    }
+}
+
+/// What both kinds of job stores answer at once.
+trait Store<'r, K: 'static, V> {
+    type Row;
+    type Error: fmt::Display;
+    fn job<'a>(&self, row: &'a Self::Row) -> RunningJob<'a, K>;
+    fn on_verdict(&mut self, row: &Self::Row, verdict: &Verdict<'r, K, V>, explanation: &Explanation<'_>);
+    fn on_error(&mut self, error: &RunError<K, Self::Error>);
+}
+
+struct Blocking<'a, J: ?Sized>(&'a mut J);
+struct Awaited<'a, J>(&'a mut J);
+
+/// Hands the methods on.
+macro_rules! store {
+    () => {
+        type Row = J::Row;
+        type Error = J::Error;
+
+        fn job<'a>(&self, row: &'a J::Row) -> RunningJob<'a, K> {
+            self.0.job(row)
+        }
+
+        fn on_verdict(&mut self, row: &J::Row, verdict: &Verdict<'r, K, V>, explanation: &Explanation<'_>) {
+            self.0.on_verdict(row, verdict, explanation);
+        }
+
+        fn on_error(&mut self, error: &RunError<K, J::Error>) {
+            self.0.on_error(error);
+        }
+    };
+}
+
+impl<'r, K: 'static, V, J: JobStore<'r, K, V> + ?Sized> Store<'r, K, V> for Blocking<'_, J> {
+    store! {}
+}
+
+/// Claims are `'static`, so that `'r` is.
+impl<'r: 'static, K: 'static, V, J: AsyncJobStore<K, V>> Store<'r, K, V> for Awaited<'_, J> {
+    store! {}
+}
+
+/// One turn of the loop under way: all of it but the calls that may be awaited.
+struct Turn<'a, 'r, K, V, S, T> {
+    reaper: &'a Reaper<'r, K, V, S>,
+    store: T,
+    report: SweepReport,
+}
+
+impl<'a, 'r, K, V, S, T> Turn<'a, 'r, K, V, S, T>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+    T: Store<'r, K, V>,
+{
+    fn new(reaper: &'a Reaper<'r, K, V, S>, store: T) -> Self {
+        Self { reaper, store, report: SweepReport::default() }
+    }
+
+    /// Begins the sweep, if the running jobs were listed.
+    fn begin<I>(&mut self, listed: Result<Result<I, T::Error>, Panicked>) -> Option<(I, Pass<'a>)> {
+        let rows = match listed {
+            Ok(Ok(rows)) => rows,
+            Ok(Err(error)) => return self.fail(RunError::List(error)),
+            Err(Panicked) => return self.panicked(None),
+        };
+        match caught(|| self.reaper.begin()) {
+            Ok(pass) => Some((rows, pass)),
+            Err(Panicked) => self.panicked(None),
+        }
+    }
+
+    fn stops(&mut self, is_stopped: bool) -> bool {
+        self.report.stopped |= is_stopped;
+        is_stopped
+    }
+
+    /// The next row that can be read. A bad one costs only itself.
+    fn next<I>(&mut self, rows: &mut I) -> Option<T::Row>
+    where
+        I: Iterator<Item = Result<T::Row, T::Error>>,
+    {
+        loop {
+            let Ok(next) = caught(|| rows.next()) else {
+                // What is left of a listing that panicked cannot be trusted.
+                self.report.stopped = true;
+                return self.panicked(None);
+            };
+            let row = next?;
+            self.report.listed = self.report.listed.saturating_add(1);
+            match row {
+                Ok(row) => return Some(row),
+                Err(error) => self.fail::<()>(RunError::Row(error)),
+            };
+        }
+    }
+
+    /// Judges a row and tells the verdict. Returns what is to be done, if anything is.
+    fn judge(&mut self, pass: &mut Pass<'a>, row: T::Row) -> Option<(K, Action<'r, K, V>, T::Row)> {
+        let (reaper, store) = (self.reaper, &mut self.store);
+        let judged = caught(|| {
+            let job = store.job(&row);
+            let verdict = judge_unpinned(reaper, pass, &job);
+            store.on_verdict(&row, &verdict, &explain(reaper, pass, &job, &verdict));
+            // An id is cloned only where a failure may have to name it.
+            let id = matches!(verdict, Verdict::Redrive(_) | Verdict::Reap(..)).then(|| job.id.clone());
+            (verdict, id)
+        });
+        let report = &mut self.report;
+        let (action, id) = match judged {
+            Ok((Verdict::Redrive(claim), Some(id))) => (Action::Redrive(claim), id),
+            Ok((Verdict::Reap(cause, claim), Some(id))) => (Action::Reap(cause, claim), id),
+            Ok((verdict, _)) => {
+                match verdict {
+                    Verdict::Defer(_) => report.deferred = report.deferred.saturating_add(1),
+                    Verdict::DryRun(_) => report.proposed = report.proposed.saturating_add(1),
+                    _ => {}
+                }
+                return caught(|| drop((verdict, row))).err().and_then(|Panicked| self.panicked(None));
+            }
+            Err(Panicked) => {
+                let id = caught(|| self.store.job(&row).id.clone()).ok();
+                let _: Result<(), Panicked> = caught(|| drop(row));
+                return self.panicked(id);
+            }
+        };
+        Some((id, action, row))
+    }
+
+    /// Counts what the store made of a verdict.
+    fn end_of_action(&mut self, job: K, is_redrive: bool, done: Result<Result<Outcome, T::Error>, Panicked>) {
+        match done {
+            Ok(Ok(Outcome::Done)) if is_redrive => self.report.redriven = self.report.redriven.saturating_add(1),
+            Ok(Ok(Outcome::Done)) => self.report.reaped = self.report.reaped.saturating_add(1),
+            Ok(Ok(Outcome::Refused)) => {
+                self.report.refused = self.report.refused.saturating_add(1);
+                self.reaper.control.counts.refused.increment();
+                telemetry::refused(self.reaper.control.name, self.reaper.registry.shown(&job));
+            }
+            Ok(Err(error)) => {
+                let error = RunError::act(job, error, |job| self.show(job));
+                self.fail::<()>(error);
+            }
+            Err(Panicked) => {
+                self.panicked::<()>(Some(job));
+            }
+        }
+    }
+
+    /// Ends the turn. What is left of the listing is dropped, which is the user's code as well.
+    fn end<I>(mut self, rows: I) -> SweepReport {
+        if let Err(Panicked) = caught(|| drop(rows)) {
+            self.panicked::<()>(None);
+        }
+        self.report
+    }
+
+    fn show(&self, job: &K) -> Box<str> {
+        show_safely(self.reaper.registry.shown(job))
+    }
+
+    fn panicked<N>(&mut self, job: Option<K>) -> Option<N> {
+        let error = RunError::panicked(job, |job| self.show(job));
+        self.fail(error)
+    }
+
+    /// Counts a failure and tells it. Returns `None`, for callers that have nothing else to return.
+    fn fail<N>(&mut self, error: RunError<K, T::Error>) -> Option<N> {
+        let counts = &self.reaper.control.counts;
+        let (count, number) = match &error {
+            RunError::List(_) => (&counts.failed_listings, &mut self.report.failed),
+            RunError::Row(_) => (&counts.bad_rows, &mut self.report.failed),
+            RunError::Act { .. } => (&counts.failed_actions, &mut self.report.failed),
+            RunError::Panicked { .. } => (&counts.panics, &mut self.report.panicked),
+        };
+        count.increment();
+        *number = number.saturating_add(1);
+        telemetry::failed(self.reaper.control.name, &error);
+        // The store and the error are the user's.
+        let told = caught(|| self.store.on_error(&error));
+        for Panicked in [told, caught(|| drop(error))].into_iter().filter_map(Result::err) {
+            self.reaper.control.counts.panics.increment();
+            self.report.panicked = self.report.panicked.saturating_add(1);
+        }
+        None
+    }
+}
+
+/// Awaits `future`, and returns what it returns, or that a poll of it panicked.
+async fn caught_async<F: Future>(future: F) -> Result<F::Output, Panicked> {
+    let mut future = Box::pin(future);
+    let polled = poll_fn(|context| match caught(|| future.as_mut().poll(context)) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(Panicked) => Poll::Ready(Err(Panicked)),
+    });
+    let result = polled.await;
+    // What the future still holds is dropped here: the user's code as well.
+    caught(|| drop(future)).and(result)
 }

@@ -4,8 +4,6 @@
 //! our reclamation, and another crate's garbage must not be run by our readers. It is shared by all
 //! registries of the process, so that a thread has one participant however many registries it uses.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 pub(crate) use batch::free_due;
 pub(crate) use crossbeam_epoch::{Guard as EpochGuard, unprotected};
 pub(crate) use participant::pin;
@@ -114,21 +112,6 @@ pub fn reclaim_stats() -> ReclaimStats {
     // First what was freed, so that it is not more than what was retired.
     let reclaimed = RECLAIMED.0.get();
     ReclaimStats { retired: RETIRED.0.get(), reclaimed }
-}
-
-/// Runs destructors of users' values, which may panic.
-///
-/// They run in the middle of writes that have nothing to do with them: such a panic has been reported by the panic
-/// hook, and goes no further.
-pub(crate) fn drop_quietly(destroy: impl FnOnce()) {
-    if crate::sync::MODEL {
-        // The model checker reports what it finds by panicking.
-        return destroy();
-    }
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(destroy)) {
-        // A payload's own destructor may panic as well.
-        std::mem::forget(payload);
-    }
 }
 
 #[cfg_attr(

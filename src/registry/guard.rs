@@ -1,107 +1,36 @@
-//! The guard of a mark: one implementation for the borrowed and the owned form. Its drop clears by generation, runs no
-//! `Hash`, `Eq` or `Clone`, and so never frees a newer owner.
+//! The guard of a mark: one type, whether it borrows its registry or keeps it alive. Its drop clears by generation, runs
+//! no `Hash`, `Eq` or `Clone`, and so never frees a newer owner.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
-use std::ops::Deref;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Occupied, Registry};
+use super::{OccupiedError, Shared};
 use crate::finalizer::Finalizer;
-use crate::hasher::DefaultHashBuilder;
-use crate::map::{Entry, Inserted};
+use crate::map::{Entry, Inserted, Marker};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
-use crate::trace;
+use crate::show::Shown;
+use crate::telemetry;
+use crate::unwind;
 
-/// The guard of a mark, borrowing its registry: see [`Guard`].
+/// A held mark. Dropping the guard clears it: on return, on `?`, on panic, with a cancelled task.
 ///
-/// `Send` and `Sync`; of a `static` registry also `'static`.
+/// A guard clears *its own* mark only. If the job was taken over or cleared since, dropping the guard changes nothing and
+/// counts as a [stale clear](super::RegistryStats::stale_clears). The release runs no `Hash`, `Eq` or `Clone` of the
+/// user's, and nothing that a `tracing` subscriber does gets out of it. It is lock-free. The job id's own `Drop`, which
+/// runs after the release, is the user's.
 ///
-/// ```
-/// use livemark::{Finalizer, MarkGuard, Registry};
+/// A guard of a borrowed registry lives as long as the borrow. One of a `static` registry, or one that keeps its
+/// registry alive ([`Registry::mark_owned`](crate::Registry::mark_owned), [`RegistryHandle`](crate::RegistryHandle)), is
+/// `'static`: see [`OwnedMarkGuard`]. A guard is `Send` and `Sync`, and is covariant in its lifetime.
 ///
-/// static FINALIZING: Registry = Registry::new();
+/// The mark of a guard that is leaked ([`std::mem::forget`]) stays until the reaper's backstop takes the job over. To
+/// hand a mark on without its guard, [`detach`](Self::detach) it.
 ///
-/// fn begin(job: u64) -> MarkGuard<'static> {
-///     FINALIZING.mark(job, Finalizer::new(None, "merge"))
-/// }
-/// let guard = begin(7);
-/// std::thread::spawn(move || drop(guard)).join().expect("the thread ends well");
-/// assert!(FINALIZING.is_empty());
-/// ```
-pub type MarkGuard<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<&'r Registry<K, V, S>, K>;
-
-/// The guard of a mark that keeps its registry alive: see [`Guard`].
-///
-/// `Send + 'static`, so that it lives across `.await` and in spawned tasks: when a task is cancelled, its
-/// future is dropped and with it the mark. Costs an `Arc` clone more than [`MarkGuard`].
-///
-/// ```
-/// use std::sync::Arc;
-/// use livemark::{Finalizer, OwnedMarkGuard, Registry};
-///
-/// struct Run {
-///     _mark: OwnedMarkGuard, // no lifetime: the guard keeps its registry
-/// }
-/// let registry: Arc<Registry> = Arc::default();
-/// let run = Run { _mark: registry.mark_owned(7, Finalizer::new(None, "merge")) };
-/// assert!(registry.is_active(&7));
-/// # drop(run);
-/// ```
-pub type OwnedMarkGuard<K = u64, V = Finalizer, S = DefaultHashBuilder> = Guard<Arc<Registry<K, V, S>>, K>;
-
-/// How a guard holds its registry: by reference, or by `Arc`. Sealed.
-///
-/// ```
-/// use livemark::{Guard, Handle};
-///
-/// /// For guards of either form.
-/// fn commit<R: Handle<Job = u64>>(guard: Guard<R, u64>) -> Result<(), &'static str> {
-///     if guard.is_current() { Ok(()) } else { Err("taken over") }
-/// }
-/// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
-/// assert!(commit(registry.mark(7, ())).is_ok());
-/// ```
-pub trait Handle: Deref<Target = Registry<Self::Job, Self::Value, Self::Hasher>> + sealed::Sealed {
-    /// The registry's job ids.
-    type Job: 'static;
-    /// The registry's context values.
-    type Value;
-    /// The registry's hasher.
-    type Hasher;
-}
-
-impl<K: 'static, V, S> Handle for &Registry<K, V, S> {
-    type Job = K;
-    type Value = V;
-    type Hasher = S;
-}
-
-impl<K: 'static, V, S> Handle for Arc<Registry<K, V, S>> {
-    type Job = K;
-    type Value = V;
-    type Hasher = S;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl<K, V, S> Sealed for &super::Registry<K, V, S> {}
-    impl<K, V, S> Sealed for std::sync::Arc<super::Registry<K, V, S>> {}
-}
-
-/// A held mark: cleared when this is dropped, by return, by `?`, by panic, with a cancelled task.
-///
-/// The form that borrows its registry is called [`MarkGuard`], the one that owns it [`OwnedMarkGuard`].
-///
-/// A guard clears *its own* mark only: if the job has been taken over or cleared since, dropping it changes nothing (it
-/// counts as a [stale clear](super::RegistryStats::stale_clears)). The release runs no `Hash`, `Eq` or `Clone` of the
-/// user's, so that it cannot panic (only a `tracing` subscriber, or the job id's own `Drop`, could), and is lock-free.
-/// A guard that is leaked ([`std::mem::forget`]) holds its mark until the reaper's backstop takes the job over.
-///
-/// Bind it to a name: `let _ = registry.mark(..)` clears the mark at once, which only rustc's opt-in lint
-/// `let_underscore_drop` warns of.
+/// Bind the guard to a name: `let _ = registry.mark(..)` clears the mark at once, and only rustc's opt-in lint
+/// `let_underscore_drop` warns of it.
 ///
 /// ```
 /// use livemark::Registry;
@@ -122,28 +51,59 @@ mod sealed {
 /// ```
 #[must_use = "dropping the guard clears the mark at once: bind it to a name, not to `_`"]
 #[clippy::has_significant_drop]
-pub struct Guard<R, K>
-where
-    R: Handle<Job = K>,
-    K: 'static,
-{
-    registry: R,
-    // Not `R::Job`: a projection would make the guard invariant in the registry's lifetime.
+pub struct MarkGuard<'r, K: 'static = u64, V = Finalizer> {
+    registry: Held<'r, K, V>,
     job: K,
     /// Kept so that a release needs no `Hash` of the user's, which might panic.
     hash: u64,
     generation: Generation,
-    marked_at: Instant,
-    /// Set by `clear`, whose second release would count as a stale clear.
+    /// Set by `clear`, whose second release would count as a stale clear, and by `detach`.
     released: bool,
+    has_displaced: bool,
 }
 
-impl<R, K> Guard<R, K>
-where
-    R: Handle<Job = K>,
-    K: 'static,
-{
-    /// The job that is marked.
+/// The guard of a mark that needs no borrow: of a `static` registry, or one that keeps its registry alive.
+///
+/// It is `Send + 'static`, so it lives across `.await` and in spawned tasks. A cancelled task drops its future, and with
+/// it the mark. Keeping the registry alive costs an `Arc` clone.
+///
+/// ```
+/// use std::sync::Arc;
+/// use livemark::{Finalizer, OwnedMarkGuard, Registry};
+///
+/// struct Run {
+///     _mark: OwnedMarkGuard, // no lifetime: the guard keeps its registry
+/// }
+/// let registry: Arc<Registry> = Arc::default();
+/// let run = Run { _mark: registry.mark_owned(7, Finalizer::new(None, "merge")) };
+/// assert!(registry.is_active(&7));
+/// # drop(run);
+/// ```
+pub type OwnedMarkGuard<K = u64, V = Finalizer> = MarkGuard<'static, K, V>;
+
+/// How a guard holds its registry.
+pub(crate) enum Held<'r, K, V> {
+    Borrowed(&'r Shared<K, V>),
+    Owned(Arc<dyn KeepsAlive<K, V>>),
+}
+
+/// A registry in an `Arc`, without the type of its hasher: a release needs none.
+pub(crate) trait KeepsAlive<K, V>: Send + Sync {
+    fn shared(&self) -> &Shared<K, V>;
+}
+
+impl<K, V> Held<'_, K, V> {
+    #[inline]
+    fn shared(&self) -> &Shared<K, V> {
+        match self {
+            Self::Borrowed(shared) => shared,
+            Self::Owned(registry) => registry.shared(),
+        }
+    }
+}
+
+impl<K: 'static, V> MarkGuard<'_, K, V> {
+    /// Returns the job that is marked.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -153,7 +113,7 @@ where
         &self.job
     }
 
-    /// The fencing token of this mark, for a job store that compares it.
+    /// Returns the fencing token of this mark, for a job store that compares it.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -165,27 +125,43 @@ where
         self.generation
     }
 
-    /// Whether this mark still stands: neither displaced, by a `mark` or by the reaper's backstop, nor cleared.
+    /// Returns `true` while this mark stands: until it is cleared, or displaced by a `mark` or by the reaper.
     ///
-    /// Ask before committing. The answer may be outdated a moment later: the job store's own compare-and-set
-    /// has the last word. Linearizes at the load of the job's slot; lock-free.
+    /// Ask before committing. The answer may be outdated a moment later, so the job store's own compare-and-set has the
+    /// last word. Linearizes at the load of the job's slot. Lock-free.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
     /// let monitor = registry.mark(7, "run 1");
     /// assert!(monitor.is_current());
-    /// let reaper = registry.mark(7, "reaper");
+    /// let other = registry.mark(7, "run 2");
     /// assert!(!monitor.is_current());
-    /// # drop(reaper);
+    /// # drop(other);
     /// ```
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.registry.is_current(self.hash, self.generation)
+        self.registry.shared().is_current(self.hash, self.generation)
     }
 
-    /// Clears the mark now. Says whether it still stood.
+    /// Returns `true` if this mark took the job over from an earlier owner.
     ///
-    /// Linearizes at the compare-exchange, or at the load of the slot where the mark is gone.
+    /// Two monitors of one job, or a helper that marks what its caller has marked, show themselves by it.
+    /// [`try_mark`](crate::Registry::try_mark) refuses instead.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let outer = registry.mark(7, "run 1");
+    /// let nested = registry.mark(7, "a helper of run 1");
+    /// assert!(!outer.has_displaced() && nested.has_displaced());
+    /// ```
+    #[must_use]
+    pub fn has_displaced(&self) -> bool {
+        self.has_displaced
+    }
+
+    /// Clears the mark now. Returns whether it still stood.
+    ///
+    /// Linearizes at the compare-exchange, or at the load of the slot where the mark is gone. Lock-free.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -194,85 +170,136 @@ where
     /// assert!(!first.clear());
     /// assert!(second.clear());
     /// ```
+    #[allow(clippy::must_use_candidate, reason = "most callers clear for the effect")]
     pub fn clear(mut self) -> bool {
         self.released = true;
         self.release()
     }
 
+    /// Lets the mark stand without its guard, and returns its generation. Nothing is leaked.
+    ///
+    /// For an owner that hands the mark on in a message. Whoever gets the generation ends the mark by
+    /// [`clear_generation`](crate::Registry::clear_generation). Until then only the reaper's backstop, or a
+    /// pulse that stops, frees the job.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+    /// let generation = registry.mark(7, "run 1").detach();
+    /// assert!(registry.is_active(&7));
+    /// assert!(registry.clear_generation(&7, generation));
+    /// ```
+    #[must_use = "without the generation only the backstop ends the mark"]
+    pub fn detach(mut self) -> Generation {
+        self.released = true;
+        telemetry::detached(self.shown(), self.generation);
+        self.generation
+    }
+
     fn release(&self) -> bool {
-        let cleared = self.registry.release(self.hash, self.generation);
+        let cleared = self.registry.shared().release(self.hash, self.generation);
         if cleared {
-            trace::cleared(&self.job, self.generation);
+            telemetry::cleared(self.shown(), self.generation);
         } else {
-            trace::stale_clear(&self.job, self.generation);
+            telemetry::stale_clear(self.shown(), self.generation);
         }
         cleared
     }
+
+    fn shown(&self) -> Shown<'_, K> {
+        self.registry.shared().shown(&self.job)
+    }
 }
 
-impl<R, K> Guard<R, K>
+/// A reaper's mark, and the owner that it displaced.
+pub(crate) type Claimed<'r, K, V> = (MarkGuard<'r, K, V>, Option<Owner<V>>);
+
+/// What a reaper's claim may take a job over from.
+#[derive(Clone, Copy)]
+pub(crate) enum Displaces {
+    /// Whoever holds the mark.
+    Anyone,
+    /// The mark of this generation, or nobody.
+    Only(Option<Generation>),
+}
+
+impl<'r, K, V> MarkGuard<'r, K, V>
 where
-    R: Handle<Job = K>,
     K: Clone + Eq + Hash + Send + Sync + 'static,
-    R::Value: Clone + Send + Sync + 'static,
-    R::Hasher: BuildHasher,
+    V: Clone + Send + Sync + 'static,
 {
-    pub(super) fn mark(registry: R, job: K, value: R::Value) -> Self {
-        let hash = registry.hash(&job);
-        let marked_at = Instant::now();
-        let inserted = registry.map.insert(Self::entry(hash, &job, marked_at, value), &reclaim::pin());
-        if inserted.displaced {
-            registry.displaced.increment();
-        }
-        Self::marked(registry, job, hash, marked_at, &inserted)
+    pub(super) fn mark(registry: Held<'r, K, V>, hash: u64, job: K, value: V) -> Self {
+        let entry = entry(hash, &job, value);
+        let inserted = {
+            let pin = reclaim::pin();
+            let Inserted { generation, displaced } = registry.shared().map.insert(entry, Marker::Monitor, &pin);
+            (generation, displaced.is_some())
+        };
+        Self::marked(registry, job, hash, inserted)
     }
 
-    /// Marks an unowned job, or one whose owner is the `displaceable` one.
-    pub(super) fn try_mark(
-        registry: R,
-        job: K,
-        value: R::Value,
-        displaceable: Option<Generation>,
-    ) -> Result<Self, Occupied<R::Value>> {
-        let hash = registry.hash(&job);
-        let guard = reclaim::pin();
-        // A refusal allocates nothing.
-        let other = registry.map.table().and_then(|table| table.find(hash, &job, &guard));
+    /// Marks a job that nobody owns. A refusal allocates nothing.
+    pub(super) fn try_mark(registry: Held<'r, K, V>, hash: u64, job: K, value: V) -> Result<Self, OccupiedError<V>> {
+        let pin = reclaim::pin();
+        let map = &registry.shared().map;
+        let other = map.table().and_then(|table| table.find(hash, &job, &pin));
         if let Some(other) = other {
-            if Some(other.owner.generation) != displaceable {
-                return Err(Occupied { owner: other.owner.clone(), value });
-            }
+            return Err(OccupiedError { owner: other.owner.clone(), value });
         }
-        let marked_at = Instant::now();
-        match registry.map.try_insert(Self::entry(hash, &job, marked_at, value), displaceable, &guard) {
-            Ok(inserted) => {
-                drop(guard);
-                if inserted.displaced {
-                    registry.displaced.increment();
-                }
-                Ok(Self::marked(registry, job, hash, marked_at, &inserted))
+        match map.try_insert(entry(hash, &job, value), None, Marker::Monitor, &pin) {
+            Ok(Inserted { generation, .. }) => {
+                drop(pin);
+                Ok(Self::marked(registry, job, hash, (generation, false)))
             }
-            Err(refused) => Err(Occupied { owner: refused.owner.clone(), value: refused.entry.owner.value }),
+            Err(refused) => Err(OccupiedError { owner: refused.owner.clone(), value: refused.entry.owner.value }),
         }
     }
 
-    /// The guard first, then the report: a subscriber that panics must not leave a mark without a guard.
-    fn marked(registry: R, job: K, hash: u64, marked_at: Instant, inserted: &Inserted) -> Self {
-        let Inserted { generation, displaced } = *inserted;
-        let guard = Self { registry, job, hash, generation, marked_at, released: false };
-        trace::marked(&guard.job, generation, displaced);
+    /// Marks a job for the reaper. Returns the guard and the owner that it displaced, or the owner that keeps the job.
+    pub(super) fn claim(
+        registry: &Held<'r, K, V>,
+        hash: u64,
+        job: &K,
+        value: V,
+        displaces: Displaces,
+    ) -> Result<Claimed<'r, K, V>, Owner<V>> {
+        let pin = reclaim::pin();
+        let shared = registry.shared();
+        let entry = entry(hash, job, value);
+        let job = job.clone();
+        let Inserted { generation, displaced } = match displaces {
+            Displaces::Anyone => shared.map.insert(entry, Marker::Reaper, &pin),
+            Displaces::Only(displaceable) => match shared.map.try_insert(entry, displaceable, Marker::Reaper, &pin) {
+                Ok(inserted) => inserted,
+                Err(refused) => {
+                    let owner = refused.owner.clone();
+                    unwind::drop_quietly(|| drop(refused.entry));
+                    return Err(owner);
+                }
+            },
+        };
+        // First the guard: a `Clone` that panics must not leave a mark without one.
+        let guard = Self::marked(clone_of(registry), job, hash, (generation, displaced.is_some()));
+        Ok((guard, displaced.cloned()))
+    }
+
+    /// The guard first, then the report: nothing must leave a mark without a guard.
+    #[inline]
+    fn marked(registry: Held<'r, K, V>, job: K, hash: u64, (generation, has_displaced): (Generation, bool)) -> Self {
+        let guard = Self { registry, job, hash, generation, released: false, has_displaced };
+        if has_displaced {
+            guard.registry.shared().displaced.increment();
+            telemetry::displaced(guard.shown(), generation);
+        } else {
+            telemetry::marked(guard.shown(), generation);
+        }
         guard
     }
 
-    fn entry(hash: u64, job: &K, marked_at: Instant, value: R::Value) -> Box<Entry<K, R::Value>> {
-        Entry::new(hash, job.clone(), Owner { generation: Generation::UNDRAWN, marked_at, value })
-    }
-
-    /// Puts another context in the place of this mark's, in one step: a hand-over to the next stage, say. The
-    /// generation and the time of the mark stay. Says whether the mark still stood; if not, nothing changes.
+    /// Puts another context in the place of this mark's, in one step: for the next stage, say. The generation and the
+    /// time of the mark stay. Returns whether the mark still stood. If not, nothing changes.
     ///
-    /// Readers see the old value or the new one, and never an unmarked job between them.
-    /// Linearizes at the compare-exchange. Lock-free; allocates once.
+    /// Readers see the old value or the new one, and never an unmarked job between them. Linearizes at the
+    /// compare-exchange, or at the load of the slot where the mark is gone. Lock-free. Allocates once.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -281,58 +308,31 @@ where
     /// let owner = registry.owner(&7).expect("job 7 is marked");
     /// assert_eq!((owner.value, owner.generation), ("merge", guard.generation()));
     /// ```
-    pub fn replace(&self, value: R::Value) -> bool {
-        let owner = Owner { generation: self.generation, marked_at: self.marked_at, value };
-        let entry = Entry::new(self.hash, self.job.clone(), owner);
-        self.registry.map.replace(entry, &reclaim::pin())
+    #[allow(clippy::must_use_candidate, reason = "a monitor asks `is_current` before it commits")]
+    pub fn replace(&self, value: V) -> bool {
+        let pin = reclaim::pin();
+        let map = &self.registry.shared().map;
+        let Some(old) = map.find_generation(self.hash, self.generation, &pin) else {
+            unwind::drop_quietly(|| drop(value));
+            return false;
+        };
+        let owner = Owner::new(self.generation, old.owner.marked_at(), value);
+        map.replace(Entry::new(self.hash, self.job.clone(), owner), &pin)
     }
 }
 
-impl<K, V, S> MarkGuard<'_, K, V, S>
-where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    /// The same mark in a guard that keeps the registry alive: to move a verdict's claim into a task, say.
-    ///
-    /// The mark stands throughout. Clones the job id.
-    ///
-    /// # Errors
-    ///
-    /// Gives the guard back if it is of another registry than this.
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use livemark::{OwnedMarkGuard, Registry};
-    ///
-    /// let registry: Arc<Registry<u64, &str>> = Arc::new(Registry::new());
-    /// let claim = registry.mark(7, "reaper");
-    /// let claim: OwnedMarkGuard<u64, &str> = claim.into_owned(&registry).expect("the claim is of this registry");
-    /// assert!(claim.is_current());
-    /// ```
-    pub fn into_owned(mut self, registry: &Arc<Registry<K, V, S>>) -> Result<OwnedMarkGuard<K, V, S>, Self> {
-        if !std::ptr::eq(self.registry, Arc::as_ptr(registry)) {
-            return Err(self);
-        }
-        let job = self.job.clone();
-        self.released = true; // by the other guard, later
-        let registry = Arc::clone(registry);
-        Ok(Guard {
-            registry,
-            job,
-            hash: self.hash,
-            generation: self.generation,
-            marked_at: self.marked_at,
-            released: false,
-        })
+fn entry<K: Clone, V>(hash: u64, job: &K, value: V) -> Box<Entry<K, V>> {
+    Entry::new(hash, job.clone(), Owner::new(Generation::UNDRAWN, Instant::now(), value))
+}
+
+fn clone_of<'r, K, V>(held: &Held<'r, K, V>) -> Held<'r, K, V> {
+    match held {
+        Held::Borrowed(shared) => Held::Borrowed(shared),
+        Held::Owned(registry) => Held::Owned(Arc::clone(registry)),
     }
 }
 
-impl<R, K> Drop for Guard<R, K>
-where
-    R: Handle<Job = K>,
-    K: 'static,
-{
+impl<K: 'static, V> Drop for MarkGuard<'_, K, V> {
     fn drop(&mut self) {
         if !self.released {
             self.release();
@@ -340,12 +340,11 @@ where
     }
 }
 
-impl<R, K> fmt::Debug for Guard<R, K>
-where
-    R: Handle<Job = K>,
-    K: fmt::Debug + 'static,
-{
+impl<K: fmt::Debug + 'static, V> fmt::Debug for MarkGuard<'_, K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("job", &self.job).field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("MarkGuard")
+            .field("job", &self.job)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,8 @@
 //! The safe face of the map: [`Registry`], its guards, its reader and its snapshot.
 
+mod error;
 mod guard;
-mod occupied;
+mod handle;
 mod reader;
 mod snapshot;
 mod stats;
@@ -11,19 +12,23 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-pub use self::guard::{Guard, Handle, MarkGuard, OwnedMarkGuard};
-pub use self::occupied::Occupied;
+pub use self::error::OccupiedError;
+pub use self::guard::{MarkGuard, OwnedMarkGuard};
+pub use self::handle::RegistryHandle;
 pub use self::reader::Reader;
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{Snapshot, SnapshotIter};
 pub use self::stats::RegistryStats;
 
+pub(crate) use self::guard::Displaces;
+use self::guard::Held;
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::map::{JobMap, Table};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
+use crate::show::{Show, Shown};
 use crate::sync::Counter;
-use crate::trace;
+use crate::telemetry;
 
 /// Which jobs have a live finalizer, and who it is.
 ///
@@ -101,10 +106,17 @@ use crate::trace;
 /// drop(registry);
 /// ```
 pub struct Registry<K = u64, V = Finalizer, S = DefaultHashBuilder> {
-    map: JobMap<K, V>,
+    shared: Shared<K, V>,
     hasher: S,
+}
+
+/// What the guards need of a registry: all of it but the hasher.
+pub(crate) struct Shared<K, V> {
+    map: JobMap<K, V>,
     displaced: Counter,
     stale_clears: Counter,
+    /// Writes a job id, if the user says how.
+    show: Option<Show<K>>,
 }
 
 impl<K, V> Registry<K, V> {
@@ -170,7 +182,33 @@ impl<K, V, S> Registry<K, V, S> {
         #[must_use]
         pub const fn with_capacity_and_hasher(owned: usize, hasher: S) -> Self {
             let map = JobMap::with_capacity(owned);
-            Self { map, hasher, displaced: Counter::new(), stale_clears: Counter::new() }
+            let shared = Shared { map, displaced: Counter::new(), stale_clears: Counter::new(), show: None };
+            Self { shared, hasher }
+        }
+    }
+
+    crate::sync::const_unless_loom! {
+        /// Writes job ids by `show` wherever they are told: in events, explanations and errors, in one line.
+        ///
+        /// What `show` writes is escaped there, so that no id can forge a line of the log. Without it, integers are
+        /// written as such, text as such and escaped, `[u8; 16]` in hex, and ids of other types as their type's name.
+        ///
+        /// ```
+        /// use livemark::Registry;
+        ///
+        /// #[derive(Clone, PartialEq, Eq, Hash)]
+        /// struct JobId {
+        ///     queue: &'static str,
+        ///     number: u32,
+        /// }
+        ///
+        /// static FINALIZING: Registry<JobId> = Registry::new().showing(|id, f| write!(f, "{}/{}", id.queue, id.number));
+        /// assert!(FINALIZING.is_empty());
+        /// ```
+        #[must_use]
+        pub const fn showing(mut self, show: fn(&K, &mut fmt::Formatter<'_>) -> fmt::Result) -> Self {
+            self.shared.show = Some(show);
+            self
         }
     }
 
@@ -185,7 +223,7 @@ impl<K, V, S> Registry<K, V, S> {
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
-        self.map.len(&reclaim::pin())
+        self.shared.map.len(&reclaim::pin())
     }
 
     /// Whether no job is marked, by the same walk as [`len`](Self::len).
@@ -196,7 +234,7 @@ impl<K, V, S> Registry<K, V, S> {
     /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.shared.map.is_empty()
     }
 
     /// What the registry has counted so far.
@@ -208,17 +246,18 @@ impl<K, V, S> Registry<K, V, S> {
     /// ```
     #[must_use]
     pub fn stats(&self) -> RegistryStats {
-        RegistryStats { marks: self.marks(), displaced: self.displaced.get(), stale_clears: self.stale_clears.get() }
+        let Shared { displaced, stale_clears, .. } = &self.shared;
+        RegistryStats { marks: self.marks(), displaced: displaced.get(), stale_clears: stale_clears.get() }
     }
 
     /// How many jobs are marked, and when the oldest was: counted as [`len`](Self::len) is.
     pub(crate) fn census(&self) -> (usize, Option<std::time::Instant>) {
-        self.map.census(&reclaim::pin())
+        self.shared.map.census(&reclaim::pin())
     }
 
     /// How many marks were made: see [`RegistryStats::marks`].
     pub(crate) fn marks(&self) -> u64 {
-        self.map.inserted()
+        self.shared.map.inserted()
     }
 
     #[inline]
@@ -230,6 +269,12 @@ impl<K, V, S> Registry<K, V, S> {
         self.hasher.hash_one(job)
     }
 
+    pub(crate) fn shown<'a>(&self, job: &'a K) -> Shown<'a, K> {
+        self.shared.shown(job)
+    }
+}
+
+impl<K, V> Shared<K, V> {
     /// Releases a guard's mark. Runs no `Hash`, `Eq` or `Clone` of the user's, so that a guard can be dropped while
     /// unwinding.
     fn release(&self, hash: u64, generation: Generation) -> bool {
@@ -244,6 +289,10 @@ impl<K, V, S> Registry<K, V, S> {
     fn is_current(&self, hash: u64, generation: Generation) -> bool {
         self.map.find_generation(hash, generation, &reclaim::pin()).is_some()
     }
+
+    fn shown<'a>(&self, job: &'a K) -> Shown<'a, K> {
+        Shown { job, show: self.show }
+    }
 }
 
 impl<K, V, S> Registry<K, V, S>
@@ -253,7 +302,7 @@ where
     S: BuildHasher,
 {
     /// Marks `job` as owned by the caller until the guard is dropped. Takes over: an earlier owner is displaced, and
-    /// can see it by [`is_current`](MarkGuard#method.is_current).
+    /// can see it by [`is_current`](MarkGuard::is_current).
     ///
     /// Mark *before* the job becomes reapable (before its `finished_at` is visible), and let the guard live until
     /// the final state is committed. A job without an id: `id.map(|id| registry.mark(id, ..))`, whose
@@ -271,8 +320,8 @@ where
     /// assert!(registry.is_active(&7), "a late release never frees a newer owner");
     /// # drop(second);
     /// ```
-    pub fn mark(&self, job: K, value: V) -> MarkGuard<'_, K, V, S> {
-        Guard::mark(self, job, value)
+    pub fn mark(&self, job: K, value: V) -> MarkGuard<'_, K, V> {
+        MarkGuard::mark(Held::Borrowed(&self.shared), self.hash(&job), job, value)
     }
 
     /// Marks `job` unless it is marked: check and claim in one step.
@@ -282,27 +331,17 @@ where
     ///
     /// # Errors
     ///
-    /// [`Occupied`] if the job has an owner: gives the value back, and says who the owner is.
+    /// [`OccupiedError`] if the job has an owner: gives the value back, and says who the owner is.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
     /// let guard = registry.try_mark(7, "monitor")?;
     /// assert!(registry.try_mark(7, "reaper").is_err());
     /// # drop(guard);
-    /// # Ok::<(), livemark::Occupied<&str>>(())
+    /// # Ok::<(), livemark::OccupiedError<&str>>(())
     /// ```
-    pub fn try_mark(&self, job: K, value: V) -> Result<MarkGuard<'_, K, V, S>, Occupied<V>> {
-        Guard::try_mark(self, job, value, None)
-    }
-
-    /// [`try_mark`](Self::try_mark) that also takes over from the `displaceable` mark, if it is still that one.
-    pub(crate) fn try_take_over(
-        &self,
-        job: K,
-        value: V,
-        displaceable: Option<Generation>,
-    ) -> Result<MarkGuard<'_, K, V, S>, Occupied<V>> {
-        Guard::try_mark(self, job, value, displaceable)
+    pub fn try_mark(&self, job: K, value: V) -> Result<MarkGuard<'_, K, V>, OccupiedError<V>> {
+        MarkGuard::try_mark(Held::Borrowed(&self.shared), self.hash(&job), job, value)
     }
 
     /// [`mark`](Self::mark) with a guard that keeps the registry alive: `'static`, for tasks and across `.await`.
@@ -318,15 +357,18 @@ where
     /// std::thread::spawn(move || drop(guard)).join().expect("the thread ends well");
     /// assert!(!registry.is_active(&7));
     /// ```
-    pub fn mark_owned(self: &Arc<Self>, job: K, value: V) -> OwnedMarkGuard<K, V, S> {
-        Guard::mark(Arc::clone(self), job, value)
+    pub fn mark_owned(self: &Arc<Self>, job: K, value: V) -> OwnedMarkGuard<K, V>
+    where
+        S: Send + Sync + 'static,
+    {
+        RegistryHandle::from(self).mark(job, value)
     }
 
     /// [`try_mark`](Self::try_mark) with a guard that keeps the registry alive.
     ///
     /// # Errors
     ///
-    /// [`Occupied`] if the job has an owner.
+    /// [`OccupiedError`] if the job has an owner.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -334,10 +376,13 @@ where
     /// let guard = registry.try_mark_owned(7, "run 1")?;
     /// assert!(registry.try_mark_owned(7, "run 2").is_err());
     /// # drop(guard);
-    /// # Ok::<(), livemark::Occupied<&str>>(())
+    /// # Ok::<(), livemark::OccupiedError<&str>>(())
     /// ```
-    pub fn try_mark_owned(self: &Arc<Self>, job: K, value: V) -> Result<OwnedMarkGuard<K, V, S>, Occupied<V>> {
-        Guard::try_mark(Arc::clone(self), job, value, None)
+    pub fn try_mark_owned(self: &Arc<Self>, job: K, value: V) -> Result<OwnedMarkGuard<K, V>, OccupiedError<V>>
+    where
+        S: Send + Sync + 'static,
+    {
+        RegistryHandle::from(self).try_mark(job, value)
     }
 
     /// Clears the mark of `job`, whoever holds it. Says whether anyone did; doing it twice is harmless.
@@ -382,7 +427,7 @@ where
     {
         let cleared = self.remove(job, |owner| owner.generation == generation);
         if !cleared {
-            self.stale_clears.increment();
+            self.shared.stale_clears.increment();
         }
         cleared
     }
@@ -408,7 +453,7 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.hash(job);
-        let Some(table) = self.map.table() else { return false };
+        let Some(table) = self.shared.map.table() else { return false };
         !table.rules_out(hash) && Self::finds(table, hash, job)
     }
 
@@ -439,7 +484,7 @@ where
     {
         let hash = self.hash(job);
         let guard = reclaim::pin();
-        self.map.table()?.find(hash, job, &guard).map(|entry| entry.owner.clone())
+        self.shared.map.table()?.find(hash, job, &guard).map(|entry| entry.owner.clone())
     }
 
     /// A reading session for a hot loop: pinned once, and so cheaper by the look-up.
@@ -476,7 +521,7 @@ where
         K: Ord,
     {
         let guard = reclaim::pin();
-        let cut = self.map.cut(&guard);
+        let cut = self.shared.map.cut(&guard);
         let owners = cut.entries.iter().map(|entry| (entry.job.clone(), entry.owner.clone())).collect();
         Snapshot::new(owners, cut.atomic)
     }
@@ -488,9 +533,9 @@ where
     {
         let hash = self.hash(job);
         let guard = reclaim::pin();
-        let removed = self.map.remove(hash, &guard, |entry| entry.job.borrow() == job && is_it(&entry.owner));
+        let removed = self.shared.map.remove(hash, &guard, |entry| entry.job.borrow() == job && is_it(&entry.owner));
         if let Some(entry) = removed {
-            trace::cleared(&entry.job, entry.owner.generation);
+            telemetry::cleared(self.shown(&entry.job), entry.owner.generation);
         }
         removed.is_some()
     }

@@ -75,7 +75,7 @@ where
     pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
         // Before the pin: what is handed over between them lets it repin once too often.
         let retired = reclaim::retired();
-        Self { registry, table: registry.map.table_or_made(), guard: reclaim::pin(), retired }
+        Self { registry, table: registry.shared.map.table_or_made(), guard: reclaim::pin(), retired }
     }
 
     /// Whether `job` is marked, as [`Registry::is_active`].

@@ -15,6 +15,8 @@ use crate::owner::Owner;
 /// assert_eq!(snapshot.len(), 1);
 /// assert_eq!(snapshot.get("job-7").map(|owner| owner.value), Some("run 1"));
 /// ```
+///
+/// Job ids whose `Ord` is no total order come out in some order, and [`get`](Self::get) may miss them.
 #[derive(Clone)]
 pub struct Snapshot<K = u64, V = Finalizer> {
     /// Sorted by job, each job once.
@@ -23,14 +25,75 @@ pub struct Snapshot<K = u64, V = Finalizer> {
 }
 
 impl<K: Ord, V> Snapshot<K, V> {
-    pub(super) fn new(mut owners: Vec<(K, Owner<V>)>, atomic: bool) -> Self {
-        owners.sort_unstable_by(|(job, _), (other, _)| job.cmp(other));
-        Self { owners, atomic }
+    pub(super) fn new(owners: Vec<(K, Owner<V>)>, atomic: bool) -> Self {
+        Self { owners: sorted(owners), atomic }
+    }
+}
+
+/// Sorts by job: by merging, as `std`'s sorts may panic where an `Ord` is no total order. Such ids come out in some
+/// order.
+fn sorted<K: Ord, V>(mut left: Vec<(K, Owner<V>)>) -> Vec<(K, Owner<V>)> {
+    if left.is_sorted_by(|(job, _), (next, _)| job.cmp(next).is_le()) {
+        return left;
+    }
+    // Each half is sorted by itself.
+    let right = sorted(left.split_off(left.len() / 2));
+    let left = sorted(left);
+    // The lesser of the two first ones goes next.
+    let mut merged = Vec::with_capacity(left.len().saturating_add(right.len()));
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    while let (Some((job, _)), Some((other, _))) = (left.peek(), right.peek()) {
+        merged.extend(if other.cmp(job).is_lt() { right.next() } else { left.next() });
+    }
+    // One of them is empty now.
+    merged.extend(left);
+    merged.extend(right);
+    merged
+}
+
+/// The jobs of a [`Snapshot`] and their owners, in the order of the jobs: made by [`Snapshot::iter`].
+#[derive(Debug)]
+pub struct SnapshotIter<'a, K, V>(std::slice::Iter<'a, (K, Owner<V>)>);
+
+impl<K, V> Clone for SnapshotIter<'_, K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<'a, K, V> Iterator for SnapshotIter<'a, K, V> {
+    type Item = (&'a K, &'a Owner<V>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|(job, owner)| (job, owner))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<K, V> DoubleEndedIterator for SnapshotIter<'_, K, V> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.0.next_back().map(|(job, owner)| (job, owner))
+    }
+}
+
+impl<K, V> ExactSizeIterator for SnapshotIter<'_, K, V> {}
+impl<K, V> std::iter::FusedIterator for SnapshotIter<'_, K, V> {}
+
+/// Iterates as [`Snapshot::iter`] does.
+impl<'a, K, V> IntoIterator for &'a Snapshot<K, V> {
+    type Item = (&'a K, &'a Owner<V>);
+    type IntoIter = SnapshotIter<'a, K, V>;
+
+    fn into_iter(self) -> SnapshotIter<'a, K, V> {
+        self.iter()
     }
 }
 
 impl<K, V> Snapshot<K, V> {
-    /// The jobs and their owners, in the order of the jobs.
+    /// Returns the jobs and their owners, in the order of the jobs. A `for` loop over `&snapshot` does so as well.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -40,11 +103,11 @@ impl<K, V> Snapshot<K, V> {
     /// assert_eq!(runs, [(7, "run 1"), (8, "run 2")]);
     /// ```
     #[must_use]
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &Owner<V>)> + DoubleEndedIterator {
-        self.owners.iter().map(|(job, owner)| (job, owner))
+    pub fn iter(&self) -> SnapshotIter<'_, K, V> {
+        SnapshotIter(self.owners.iter())
     }
 
-    /// How many jobs were marked.
+    /// Returns how many jobs were marked.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -57,7 +120,7 @@ impl<K, V> Snapshot<K, V> {
         self.owners.len()
     }
 
-    /// Whether no job was marked.
+    /// Returns `true` if no job was marked.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -70,7 +133,7 @@ impl<K, V> Snapshot<K, V> {
         self.owners.is_empty()
     }
 
-    /// Who owned `job`.
+    /// Returns the owner of `job`, if it had one.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -88,11 +151,12 @@ impl<K, V> Snapshot<K, V> {
         self.owners.get(place).map(|(_, owner)| owner)
     }
 
-    /// Whether all of it was so at one instant.
+    /// Returns `true` if all entries held at one common instant. Returns `false` if writers kept two consecutive passes
+    /// from agreeing. Each entry then held at some instant during the call.
     ///
-    /// It is not where writers did not pause between two readings of the registry. Each entry is then of an instant of
-    /// its own: when an owner moves its mark from one id to another, both may appear, or neither. A reading takes some
-    /// microseconds, so registries that are not marked and cleared all the time nearly always give atomic snapshots.
+    /// When an owner moves its mark from one id to another, a snapshot that is not atomic may have both, or neither. A
+    /// pass takes some microseconds, so registries that are not marked and cleared all the time nearly always give
+    /// atomic snapshots.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();

@@ -1,4 +1,4 @@
-//! A claim that was refused: [`Occupied`].
+//! A claim that was refused: [`OccupiedError`].
 
 use std::fmt;
 
@@ -9,21 +9,22 @@ use crate::owner::Owner;
 /// ```
 /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
 /// let _guard = registry.mark(7, "monitor");
-/// let occupied = registry.try_mark(7, "reaper").unwrap_err();
-/// assert_eq!((occupied.owner.value, occupied.value), ("monitor", "reaper"));
+/// let refused = registry.try_mark(7, "helper").unwrap_err();
+/// assert_eq!((refused.owner.value, refused.value), ("monitor", "helper"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Occupied<V> {
+#[non_exhaustive]
+pub struct OccupiedError<V> {
     /// Who held the mark at that instant.
     pub owner: Owner<V>,
     /// The value that was to be marked with.
     pub value: V,
 }
 
-impl<V> fmt::Display for Occupied<V> {
+impl<V> fmt::Display for OccupiedError<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the job is marked already, by generation {}", self.owner.generation)
     }
 }
 
-impl<V: fmt::Debug> std::error::Error for Occupied<V> {}
+impl<V: fmt::Debug> std::error::Error for OccupiedError<V> {}

@@ -1,0 +1,412 @@
+//! Since when a reaper looks regularly, for each limit that a pause of its own matters to: boot graces, and the limits of
+//! pulses.
+//!
+//! ```text
+//!  sweeps   S S S S                                  S S S S S S
+//!  looks    | | | |.......... a pause ...............| | | | | |
+//!                                                    |-- boot grace --|   tiers 1 and 2 wait, and deadlines that
+//!                                                                     |   passed during the pause; then all act
+//! ```
+//!
+//! A reaper looks when it begins a sweep, and when a job is due. The gap between two looks is a *pause* to a limit if it
+//! is longer than that limit and the gap before was not. Gaps that are always long are the reaper's pace.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use super::memory::Told;
+
+/// What a reaper remembers from one sweep to the next. Several threads may sweep with one reaper.
+pub(super) struct SweepHistory(ArcSwap<HistoryState>);
+
+#[derive(Clone)]
+pub(super) struct HistoryState {
+    /// The reaper's latest look. Before the first, the reaper's own start.
+    last: Moment,
+    has_swept: bool,
+    /// The latest start of any timer: what a limit counts from that is new.
+    latest: Start,
+    /// What the gaps mean to each limit: what is a pause to a short one is none to a long one.
+    timers: Vec<GraceTimer>,
+    /// The jobs that the latest sweep deferred.
+    pub(super) told: Arc<Told>,
+}
+
+/// Counts how long a reaper has looked regularly, as one limit sees it.
+#[derive(Clone, Copy)]
+struct GraceTimer {
+    /// To have been away is to have been away for longer than this.
+    limit: Duration,
+    start: Start,
+    /// How often it began anew without having run to its end.
+    restarts: u8,
+    /// The last gap between two sweeps was too long.
+    late_sweep: bool,
+    /// The last gap between two jobs was too long.
+    late_job: bool,
+    /// Some gap between two jobs of this sweep was too long.
+    had_late_job: bool,
+    /// How many sweeps before this one had such a gap, one after the other.
+    late_streak: u8,
+}
+
+/// What a timer counts from.
+#[derive(Clone, Copy)]
+struct Start {
+    at: Instant,
+    /// How long the reaper was away before, in all. `None` at the reaper's own start.
+    after: Option<Duration>,
+}
+
+/// A timer that has not run to its end begins anew so often at most: gaps that are long and short by turns would
+/// otherwise keep it from ever ending.
+const RESTARTS: u8 = 2;
+/// A gap between two jobs that so many sweeps had before is the reaper's pace: a job store that is always slow at one
+/// job must not keep the others waiting for ever.
+const LATE_SWEEPS: u8 = 2;
+
+/// Which two looks a gap is between. Each kind has a pace of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Between {
+    Sweeps,
+    Jobs,
+}
+
+/// One instant by two clocks. The monotonic one may stand still while the machine sleeps. The other one jumps then, as do
+/// ages that a job store computes by it.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// Returns how long ago `earlier` was, by the clock that went further.
+    fn since(self, earlier: Self) -> Duration {
+        let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
+        self.monotonic.saturating_duration_since(earlier.monotonic).max(wall)
+    }
+}
+
+impl SweepHistory {
+    /// Begins now.
+    pub(super) fn new() -> Self {
+        Self(ArcSwap::from_pointee(HistoryState::new(Moment::now())))
+    }
+
+    /// Records that a sweep begins under a policy with these limits.
+    pub(super) fn begin(&self, limits: &[Duration]) -> Arc<HistoryState> {
+        let now = Moment::now();
+        let mut state = self.0.load_full();
+        self.0.rcu(|before| {
+            state = Arc::new(before.next_sweep(now, limits));
+            Arc::clone(&state)
+        });
+        state
+    }
+
+    /// Records what a sweep saw until its last look, unless another thread has looked since.
+    pub(super) fn end(&self, swept: &HistoryState, last: Moment, told: Told) {
+        let told = Arc::new(told);
+        self.0.rcu(|before| {
+            let told = Arc::clone(&told);
+            if before.last.monotonic > last.monotonic {
+                HistoryState { told, ..before.as_ref().clone() }
+            } else {
+                HistoryState { last, told, ..swept.clone() }
+            }
+        });
+    }
+}
+
+impl HistoryState {
+    fn new(now: Moment) -> Self {
+        let latest = Start { at: now.monotonic, after: None };
+        Self { last: now, has_swept: false, latest, timers: Vec::new(), told: Arc::default() }
+    }
+
+    fn next_sweep(&self, now: Moment, limits: &[Duration]) -> Self {
+        let gap = now.since(self.last);
+        let next = |limit: &Duration| self.timer(*limit).next_sweep(now.monotonic, gap, self.has_swept);
+        let timers: Vec<_> = limits.iter().map(next).collect();
+        let starts = timers.iter().map(|timer| timer.start).chain([self.latest]);
+        let latest = starts.max_by_key(|start| start.at).unwrap_or(self.latest);
+        Self { last: now, has_swept: true, latest, timers, told: Arc::clone(&self.told) }
+    }
+
+    /// Records that the reaper looks at a job that is due. Allocates only if a gap was too long for some limit, or the one
+    /// before was.
+    pub(super) fn next_job(state: &mut Arc<Self>, last: &mut Moment) {
+        Self::next_job_at(state, last, Moment::now());
+    }
+
+    fn next_job_at(state: &mut Arc<Self>, last: &mut Moment, now: Moment) {
+        let gap = now.since(std::mem::replace(last, now));
+        if !state.timers.iter().any(|timer| timer.late_job || gap > timer.limit) {
+            return;
+        }
+        let state = Arc::make_mut(state);
+        state.last = now;
+        for timer in &mut state.timers {
+            *timer = timer.next_job(now.monotonic, gap);
+            if timer.start.at > state.latest.at {
+                state.latest = timer.start;
+            }
+        }
+    }
+
+    pub(super) fn last(&self) -> Moment {
+        self.last
+    }
+
+    fn timer(&self, limit: Duration) -> GraceTimer {
+        let known = self.timers.iter().find(|timer| timer.limit == limit);
+        known.copied().unwrap_or_else(|| GraceTimer::new(limit, self.latest))
+    }
+
+    /// Returns how much of a boot grace, one of the policy's, is left at this look.
+    pub(super) fn boot_grace_left(&self, now: Moment, grace: Duration) -> Option<Duration> {
+        let timer = self.timer(grace);
+        grace.checked_sub(timer.runs_for(now)).filter(|left| !left.is_zero())
+    }
+
+    /// Returns how long the pause was from which a boot grace counts: job ages jumped by so much.
+    pub(super) fn pause_before(&self, grace: Duration) -> Option<Duration> {
+        self.timer(grace).start.after
+    }
+
+    /// Returns how long a pulse may still be silent because of a pause of this process, in which it could not beat.
+    pub(super) fn pulse_grace_left(&self, now: Moment, stale_after: Duration) -> Option<Duration> {
+        let timer = self.timer(stale_after);
+        timer.start.after?;
+        stale_after.checked_sub(timer.runs_for(now)).filter(|left| !left.is_zero())
+    }
+}
+
+impl GraceTimer {
+    fn new(limit: Duration, start: Start) -> Self {
+        Self { limit, start, restarts: 0, late_sweep: false, late_job: false, had_late_job: false, late_streak: 0 }
+    }
+
+    fn runs_for(&self, now: Moment) -> Duration {
+        now.monotonic.saturating_duration_since(self.start.at)
+    }
+
+    /// A sweep begins at `now`, `gap` after the last look.
+    fn next_sweep(self, now: Instant, gap: Duration, has_swept: bool) -> Self {
+        let late_streak = if self.had_late_job { self.late_streak.saturating_add(1) } else { 0 };
+        let next = Self { late_streak, late_job: false, had_late_job: false, ..self };
+        let next = next.after_gap(now, gap, Between::Sweeps, self.late_sweep);
+        // A reaper that never swept was not away: this is its first look.
+        if has_swept { next } else { Self { start: Start { after: None, ..next.start }, ..next } }
+    }
+
+    /// A job is due at `now`, `gap` after the last look.
+    fn next_job(self, now: Instant, gap: Duration) -> Self {
+        let pace = self.late_job || self.late_streak >= LATE_SWEEPS;
+        self.after_gap(now, gap, Between::Jobs, pace)
+    }
+
+    fn after_gap(mut self, now: Instant, gap: Duration, between: Between, pace: bool) -> Self {
+        let late = gap > self.limit;
+        match between {
+            Between::Sweeps => self.late_sweep = late,
+            Between::Jobs => {
+                self.late_job = late;
+                self.had_late_job |= late;
+            }
+        }
+        // It begins anew after a pause.
+        if late && !pace && self.restarts < RESTARTS {
+            let earlier = if self.restarts > 0 { self.start.after.unwrap_or_default() } else { Duration::ZERO };
+            let start = Start { at: now, after: Some(earlier.saturating_add(gap)) };
+            return Self { start, restarts: self.restarts.saturating_add(1), ..self };
+        }
+        // It has run to its end: later pauses count again.
+        if now.saturating_duration_since(self.start.at) >= self.limit {
+            self.restarts = 0;
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(60);
+
+    /// A reaper on a clock that the test moves.
+    struct Rehearsal {
+        now: Moment,
+        history: Arc<HistoryState>,
+        limits: Vec<Duration>,
+    }
+
+    impl Rehearsal {
+        fn new() -> Self {
+            Self::with(&[PAUSE])
+        }
+
+        fn with(limits: &[Duration]) -> Self {
+            let now = Moment::now();
+            Self { now, history: Arc::new(HistoryState::new(now)), limits: limits.into() }
+        }
+
+        fn advance(&mut self, seconds: u64) {
+            self.now.monotonic += Duration::from_secs(seconds);
+            self.now.wall += Duration::from_secs(seconds);
+        }
+
+        /// Lets both clocks run, then sweeps: for how long has the reaper been there?
+        fn sweep_after(&mut self, seconds: u64) -> u64 {
+            self.wake_after(seconds, seconds)
+        }
+
+        fn wake_after(&mut self, monotonic: u64, wall: u64) -> u64 {
+            self.now.monotonic += Duration::from_secs(monotonic);
+            self.now.wall += Duration::from_secs(wall);
+            self.history = Arc::new(self.history.next_sweep(self.now, &self.limits));
+            self.runs_for(PAUSE)
+        }
+
+        /// Lets both clocks run, then a job is due.
+        fn job_after(&mut self, seconds: u64) -> u64 {
+            self.advance(seconds);
+            let mut last = self.history.last;
+            HistoryState::next_job_at(&mut self.history, &mut last, self.now);
+            Arc::make_mut(&mut self.history).last = last;
+            self.runs_for(PAUSE)
+        }
+
+        fn runs_for(&self, limit: Duration) -> u64 {
+            self.history.timer(limit).runs_for(self.now).as_secs()
+        }
+
+        fn pause(&self) -> Option<u64> {
+            self.history.pause_before(PAUSE).map(|pause| pause.as_secs())
+        }
+    }
+
+    #[test]
+    fn it_counts_from_the_start() {
+        let mut reaper = Rehearsal::new();
+        assert_eq!([reaper.sweep_after(10), reaper.sweep_after(10), reaper.sweep_after(60)], [10, 20, 80]);
+    }
+
+    #[test]
+    fn it_counts_from_the_end_of_a_pause() {
+        let mut reaper = Rehearsal::new();
+        reaper.sweep_after(10);
+        assert_eq!([reaper.sweep_after(61), reaper.sweep_after(10), reaper.sweep_after(10)], [0, 10, 20]);
+        assert_eq!(reaper.sweep_after(61), 0, "and of the next one");
+    }
+
+    #[test]
+    fn a_first_sweep_that_comes_late_is_a_first_look_and_no_pause() {
+        let mut reaper = Rehearsal::new();
+        assert_eq!([reaper.sweep_after(3600), reaper.sweep_after(10)], [0, 10]);
+        assert_eq!(reaper.pause(), None);
+        assert_eq!(reaper.history.pulse_grace_left(reaper.now, PAUSE), None);
+    }
+
+    #[test]
+    fn sleep_is_seen_by_the_clock_on_the_wall() {
+        let mut reaper = Rehearsal::new();
+        reaper.sweep_after(10);
+        assert_eq!([reaper.wake_after(1, 8 * 3600), reaper.sweep_after(10)], [0, 10]);
+        assert_eq!(reaper.pause(), Some(8 * 3600));
+        assert_eq!(reaper.history.boot_grace_left(reaper.now, PAUSE), Some(PAUSE - Duration::from_secs(10)));
+        assert_eq!(reaper.history.pulse_grace_left(reaper.now, PAUSE), Some(PAUSE - Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_is_no_pause() {
+        let mut reaper = Rehearsal::new();
+        reaper.sweep_after(10);
+        reaper.now.wall -= Duration::from_secs(3600);
+        assert_eq!(reaper.sweep_after(10), 20);
+    }
+
+    #[test]
+    fn gaps_that_alternate_do_not_hold_it_back_for_ever() {
+        let mut reaper = Rehearsal::new();
+        let runs: Vec<_> = [61, 10, 61, 10, 61, 10, 61].map(|gap| reaper.sweep_after(gap)).into();
+        assert_eq!(runs, [0, 10, 0, 10, 71, 81, 0]);
+    }
+
+    #[test]
+    fn two_pauses_in_one_grace_are_one_long_pause() {
+        let mut reaper = Rehearsal::new();
+        reaper.sweep_after(10);
+        assert_eq!([reaper.sweep_after(3600), reaper.sweep_after(10), reaper.sweep_after(7200)], [0, 10, 0]);
+        assert_eq!(reaper.pause(), Some(3600 + 7200));
+        assert_eq!([reaper.sweep_after(10), reaper.sweep_after(60), reaper.sweep_after(100)], [10, 70, 0]);
+        assert_eq!(reaper.pause(), Some(100), "the one before has run to its end");
+    }
+
+    #[test]
+    fn a_boot_grace_that_is_changed_does_not_forget_the_pause() {
+        let mut reaper = Rehearsal::new();
+        reaper.sweep_after(10);
+        assert_eq!(reaper.sweep_after(3600), 0);
+        reaper.limits.clear();
+        reaper.sweep_after(0);
+        reaper.limits.push(PAUSE * 2);
+        reaper.sweep_after(10);
+        assert_eq!(reaper.runs_for(PAUSE * 2), 10);
+        assert_eq!(reaper.history.pause_before(PAUSE * 2), Some(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn a_pause_of_one_grace_is_none_to_a_longer_one() {
+        let mut reaper = Rehearsal::with(&[PAUSE, PAUSE * 10]);
+        for (seconds, [short, long]) in [(10, [10, 10]), (61, [0, 71]), (10, [10, 81]), (601, [0, 0])] {
+            reaper.sweep_after(seconds);
+            assert_eq!([PAUSE, PAUSE * 10].map(|limit| reaper.runs_for(limit)), [short, long]);
+        }
+    }
+
+    #[test]
+    fn who_always_comes_late_looks_twice_once() {
+        let mut reaper = Rehearsal::new();
+        assert_eq!([reaper.sweep_after(100), reaper.sweep_after(100), reaper.sweep_after(100)], [0, 100, 200]);
+        assert_eq!([reaper.sweep_after(10), reaper.sweep_after(100)], [210, 0], "once in time, a pause counts again");
+    }
+
+    #[test]
+    fn a_pause_between_two_jobs_is_a_pause() {
+        let mut reaper = Rehearsal::new();
+        reaper.sweep_after(100);
+        assert_eq!([reaper.job_after(1), reaper.job_after(61), reaper.job_after(1)], [1, 0, 1]);
+        assert_eq!(reaper.pause(), Some(61));
+        assert_eq!(reaper.sweep_after(5), 6, "and not another one to the next sweep");
+    }
+
+    #[test]
+    fn actions_that_are_always_slow_are_the_reapers_pace() {
+        let mut reaper = Rehearsal::new();
+        reaper.sweep_after(100);
+        // Within one sweep.
+        assert_eq!([100, 100, 100].map(|gap| reaper.job_after(gap)), [0, 100, 200]);
+        // One slow job in each sweep, and others after it: they are not kept waiting for ever.
+        let held_back = [(); 6].map(|()| {
+            reaper.sweep_after(1);
+            reaper.job_after(1);
+            reaper.job_after(100) < 60
+        });
+        assert_eq!(held_back, [true, false, false, false, false, false]);
+        // A sweep without one: the next is a pause again.
+        reaper.sweep_after(1);
+        reaper.sweep_after(1);
+        reaper.job_after(1);
+        assert_eq!(reaper.job_after(100), 0);
+    }
+}

@@ -1,0 +1,176 @@
+//! What a verdict hands to whoever acts on it: [`Claim`].
+
+use std::fmt;
+use std::hash::Hash;
+
+use crate::finalizer::Finalizer;
+use crate::owner::{Generation, Owner};
+use crate::registry::MarkGuard;
+
+/// The reaper's claim of a job: what the job is finalized again under, or ended.
+///
+/// It holds the guard of a mark where the reaper's registry is in play: in stages that mark, in
+/// [`Mode::Honor`](super::Mode::Honor), and for the backstop in [`Mode::DeferAll`](super::Mode::DeferAll) as well.
+/// Elsewhere it holds none, which means "not held in this process's registry" and no more. Dropping a claim gives the job
+/// back. For a `Reaper<'static>` it is `'static`, and moves into a thread or a task.
+///
+/// A monitor's own guard becomes a claim by [`From`], so that finalizing and finalizing again are one function:
+///
+/// ```
+/// use livemark::{Claim, Finalizer, Pulse, Registry};
+///
+/// fn finalize(job: u64, run: u64, claim: Claim<'_>) -> Result<(), &'static str> {
+///     let pulse = Pulse::new();
+///     // First of all: whoever works under the claim is its owner now, with a pulse that somebody beats.
+///     if !claim.replace(Finalizer::new(Some(run), "merge").with_pulse(pulse.clone())) {
+///         return Err("taken over before it began");
+///     }
+///     for _gate in ["test", "lint"] {
+///         pulse.beat();
+///     }
+///     if !claim.is_current() {
+///         return Err("taken over");
+///     }
+///     Ok(()) // commit, by compare-and-set, then drop the claim
+/// }
+///
+/// let registry: Registry = Registry::new();
+/// let guard = registry.mark(7, Finalizer::new(Some(1), "merge"));
+/// assert_eq!(finalize(7, 1, guard.into()), Ok(()));
+/// ```
+#[must_use = "dropping the claim gives the job back: keep it while the job is finalized or ended"]
+#[clippy::has_significant_drop]
+pub struct Claim<'r, K: 'static = u64, V = Finalizer> {
+    guard: Option<MarkGuard<'r, K, V>>,
+    /// Boxed: seldom there, and a verdict is moved about.
+    displaced: Option<Box<Owner<V>>>,
+}
+
+impl<'r, K: 'static, V> Claim<'r, K, V> {
+    /// Claims nothing: where no registry is in play.
+    pub(super) const fn without_a_mark() -> Self {
+        Self { guard: None, displaced: None }
+    }
+
+    pub(super) fn new((guard, displaced): (MarkGuard<'r, K, V>, Option<Owner<V>>)) -> Self {
+        Self { guard: Some(guard), displaced: displaced.map(Box::new) }
+    }
+
+    /// Returns `true` while nobody has displaced the claim's mark, and always where no registry is in play.
+    ///
+    /// Ask before committing, as with [`MarkGuard::is_current`].
+    ///
+    /// ```
+    /// # use livemark::{Claim, Registry};
+    /// # let registry: Registry<u64, &str> = Registry::new();
+    /// let claim = Claim::from(registry.mark(7, "run 2"));
+    /// assert!(claim.is_current());
+    /// registry.clear(&7);
+    /// assert!(!claim.is_current());
+    /// ```
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.guard.as_ref().is_none_or(MarkGuard::is_current)
+    }
+
+    /// Returns the fencing token of the claim's mark, if it holds one.
+    ///
+    /// ```
+    /// # use livemark::{Claim, Registry};
+    /// # let registry: Registry<u64, &str> = Registry::new();
+    /// let guard = registry.mark(7, "run 2");
+    /// let generation = guard.generation();
+    /// assert_eq!(Claim::from(guard).generation(), Some(generation));
+    /// ```
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        self.guard.as_ref().map(MarkGuard::generation)
+    }
+
+    /// Returns the owner whom the claim displaced: so that it can be cancelled. `None` if the job had no owner.
+    ///
+    /// The backstop displaces whoever holds the mark, an earlier claim of the reaper's included, and a redrive displaces
+    /// an owner that made no progress.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Cause, Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy);
+    /// let stuck = registry.mark(7, Finalizer::new(Some(42), "merge"));
+    /// let job = RunningJob::new(&7, "merge", Duration::from_secs(3601));
+    /// let Verdict::Reap(Cause::Backstop, claim) = reaper.sweep().judge(&job) else { unreachable!() };
+    /// assert_eq!(claim.displaced().and_then(|owner| owner.value.run_id), Some(42));
+    /// assert!(!stuck.is_current());
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn displaced(&self) -> Option<&Owner<V>> {
+        self.displaced.as_deref()
+    }
+
+    /// Returns the guard of the claim's mark, if it holds one.
+    ///
+    /// ```
+    /// # use livemark::{Claim, Registry};
+    /// # let registry: Registry<u64, &str> = Registry::new();
+    /// let claim = Claim::from(registry.mark(7, "run 2"));
+    /// assert_eq!(claim.guard().map(|guard| *guard.job()), Some(7));
+    /// ```
+    #[must_use]
+    pub fn guard(&self) -> Option<&MarkGuard<'r, K, V>> {
+        self.guard.as_ref()
+    }
+
+    /// Turns the claim into the guard of its mark, if it holds one.
+    ///
+    /// ```
+    /// # use livemark::{Claim, Registry};
+    /// # let registry: Registry<u64, &str> = Registry::new();
+    /// let claim = Claim::from(registry.mark(7, "run 2"));
+    /// let guard = claim.into_guard().expect("the claim holds a mark");
+    /// assert!(guard.clear());
+    /// ```
+    #[must_use = "dropping the guard clears the mark at once"]
+    pub fn into_guard(self) -> Option<MarkGuard<'r, K, V>> {
+        self.guard
+    }
+}
+
+impl<K, V> Claim<'_, K, V>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Puts another context in the place of the claim's: the worker's own run and pulse, before it does anything else.
+    /// Returns whether the mark still stood, and `true` where no registry is in play.
+    ///
+    /// A pulse in the reaper's own context counts only from its first beat on, since nobody may have it. The worker's
+    /// counts from here on.
+    ///
+    /// ```
+    /// # use livemark::{Claim, Registry};
+    /// # let registry: Registry<u64, &str> = Registry::new();
+    /// let claim = Claim::from(registry.mark(7, "reaper"));
+    /// assert!(claim.replace("run 2"));
+    /// assert_eq!(registry.owner(&7).map(|owner| owner.value), Some("run 2"));
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "a worker asks `is_current` before it commits")]
+    pub fn replace(&self, value: V) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.replace(value))
+    }
+}
+
+/// A monitor's own mark, as a claim that displaced nobody.
+impl<'r, K: 'static, V> From<MarkGuard<'r, K, V>> for Claim<'r, K, V> {
+    fn from(guard: MarkGuard<'r, K, V>) -> Self {
+        Self { guard: Some(guard), displaced: None }
+    }
+}
+
+impl<K: fmt::Debug + 'static, V: fmt::Debug> fmt::Debug for Claim<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("guard", &self.guard).field("displaced", &self.displaced).finish()
+    }
+}

@@ -1,0 +1,212 @@
+//! Whoever switches a reaper and watches it, without its types: [`ReaperHandle`].
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+
+use super::boot_grace::SweepHistory;
+use super::stats::Counts;
+use super::{Mode, Policy, ReaperStats};
+use crate::telemetry;
+
+/// What a reaper shares with its handles.
+pub(super) struct Control {
+    pub(super) policy: ArcSwap<Policy>,
+    pub(super) counts: Counts,
+    pub(super) history: SweepHistory,
+    /// The `reaper` label of its metrics.
+    pub(super) name: &'static str,
+    registered: OnceLock<()>,
+}
+
+impl Control {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self {
+            policy: ArcSwap::from_pointee(policy),
+            counts: Counts::default(),
+            history: SweepHistory::new(),
+            name: "default",
+            registered: OnceLock::new(),
+        }
+    }
+
+    /// Shows the reaper's metrics at zero, once.
+    pub(super) fn register(&self) {
+        self.registered.get_or_init(|| telemetry::register(self.name));
+    }
+
+    pub(super) fn try_update_policy<E>(&self, mut change: impl FnMut(&Policy) -> Result<Policy, E>) -> Result<(), E> {
+        let mut current = self.policy.load_full();
+        loop {
+            let changed = Arc::new(change(&current)?);
+            // Stored only where nobody has stored another one since it was read.
+            let found = Arc::clone(&self.policy.compare_and_swap(&current, changed));
+            if Arc::ptr_eq(&found, &current) {
+                return Ok(());
+            }
+            current = found;
+        }
+    }
+}
+
+/// Switches a reaper and watches it from elsewhere: an admin route, a signal's thread, a dashboard.
+///
+/// It is `Clone + Send + Sync + 'static` and has no type parameters, whatever the reaper's are. It outlives the reaper,
+/// whose last policy and counts it then shows.
+///
+/// ```
+/// # use std::time::Duration;
+/// use livemark::{Mode, Policy, Reaper, ReaperHandle, Registry};
+///
+/// struct AppState {
+///     reaper: ReaperHandle,
+/// }
+///
+/// let registry: Registry<String, &str> = Registry::new();
+/// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+/// let reaper = Reaper::with_claim(&registry, policy, |_job| "reaper");
+/// let state = AppState { reaper: reaper.handle() };
+/// state.reaper.set_mode(Mode::DeferAll); // the safe brake
+/// assert_eq!(reaper.policy().mode(), Mode::DeferAll);
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
+#[derive(Clone)]
+pub struct ReaperHandle(pub(super) Arc<Control>);
+
+/// The six methods that a reaper and its handle share: documented once.
+macro_rules! control_methods {
+    () => {
+        /// Returns the policy in force.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use livemark::{Policy, Reaper, Registry};
+        /// # let registry: Registry = Registry::new();
+        /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+        /// # let reaper = Reaper::new(&registry, policy.clone());
+        /// assert_eq!(*reaper.policy(), policy);
+        /// assert_eq!(*reaper.handle().policy(), policy);
+        /// # Ok::<(), livemark::PolicyError>(())
+        /// ```
+        #[must_use]
+        pub fn policy(&self) -> std::sync::Arc<Policy> {
+            self.control().policy.load_full()
+        }
+
+        /// Puts another policy in force, from the next sweep on. Sweeps under way keep theirs. Lock-free.
+        ///
+        /// To change one setting of whatever is in force, use `update_policy`: it loses no other change.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use livemark::{Policy, Reaper, Registry};
+        /// # let registry: Registry = Registry::new();
+        /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+        /// let reaper = Reaper::new(&registry, policy);
+        /// let other = Policy::builder().hard_deadline(Duration::from_secs(7200)).marking_stage("merge").build()?;
+        /// reaper.set_policy(other.clone());
+        /// assert_eq!(*reaper.policy(), other);
+        /// # Ok::<(), livemark::PolicyError>(())
+        /// ```
+        pub fn set_policy(&self, policy: Policy) {
+            self.control().policy.store(std::sync::Arc::new(policy));
+        }
+
+        /// Puts what `change` makes of the policy in force in its place, from the next sweep on. Of two updates at once
+        /// neither is lost: `change` is called again if another came first. Lock-free.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use livemark::{Mode, Policy, Reaper, Registry};
+        /// # let registry: Registry = Registry::new();
+        /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+        /// # let reaper = Reaper::new(&registry, policy);
+        /// reaper.update_policy(|policy| policy.with_mode(Mode::DryRun));
+        /// assert_eq!(reaper.policy().mode(), Mode::DryRun);
+        /// # Ok::<(), livemark::PolicyError>(())
+        /// ```
+        pub fn update_policy(&self, mut change: impl FnMut(&Policy) -> Policy) {
+            let Ok(()) = self.control().try_update_policy(|policy| Ok::<_, std::convert::Infallible>(change(policy)));
+        }
+
+        /// Puts what `change` makes of the policy in force in its place, as `update_policy` does, if it makes one.
+        ///
+        /// # Errors
+        ///
+        /// Returns the error of `change`. The policy in force stays.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use livemark::{Policy, Reaper, Registry};
+        /// # let registry: Registry = Registry::new();
+        /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+        /// # let reaper = Reaper::new(&registry, policy.clone());
+        /// let shorter = |policy: &Policy| policy.to_builder().hard_deadline(Duration::from_secs(1)).build();
+        /// assert!(reaper.try_update_policy(shorter).is_err(), "shorter than the graces");
+        /// assert_eq!(*reaper.policy(), policy);
+        /// # Ok::<(), livemark::PolicyError>(())
+        /// ```
+        pub fn try_update_policy<E>(&self, change: impl FnMut(&Policy) -> Result<Policy, E>) -> Result<(), E> {
+            self.control().try_update_policy(change)
+        }
+
+        /// Changes the mode, from the next sweep on: the kill switch, the brake, the dry run. Loses no other change.
+        /// Lock-free.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use livemark::{Mode, Policy, Reaper, Registry};
+        /// # let registry: Registry = Registry::new();
+        /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+        /// # let reaper = Reaper::new(&registry, policy);
+        /// reaper.set_mode(Mode::Ignore);
+        /// assert_eq!(reaper.policy().mode(), Mode::Ignore);
+        /// # Ok::<(), livemark::PolicyError>(())
+        /// ```
+        pub fn set_mode(&self, mode: Mode) {
+            self.update_policy(|policy| policy.with_mode(mode));
+        }
+
+        /// Returns what the reaper has counted so far.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+        /// # let registry: Registry = Registry::new();
+        /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+        /// # let reaper = Reaper::new(&registry, policy);
+        /// # let past = Duration::from_secs(400);
+        /// # let job = RunningJob::new(&7, "merge", past).finished_for(past);
+        /// let _monitor = registry.mark(7, Finalizer::new(Some(1), "merge"));
+        /// assert!(matches!(reaper.sweep().judge(&job), Verdict::Defer(_)));
+        /// let stats = reaper.stats();
+        /// assert_eq!((stats.sweeps, stats.finalizer_defers_total, stats.redrives), (1, 1, 0));
+        /// # Ok::<(), livemark::PolicyError>(())
+        /// ```
+        #[must_use]
+        pub fn stats(&self) -> ReaperStats {
+            self.control().counts.read()
+        }
+    };
+}
+
+pub(super) use control_methods;
+
+impl ReaperHandle {
+    fn control(&self) -> &Control {
+        &self.0
+    }
+
+    control_methods! {}
+}
+
+impl fmt::Debug for ReaperHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReaperHandle")
+            .field("name", &self.0.name)
+            .field("policy", &self.policy())
+            .field("stats", &self.stats())
+            .finish()
+    }
+}

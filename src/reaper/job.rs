@@ -1,0 +1,137 @@
+//! What goes into [`Sweep::judge`](super::Sweep::judge): [`RunningJob`]. Plain data.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A running job as the job store shows it: an id, a stage, and ages.
+///
+/// Ages are [`Duration`]s. Compute them with `saturating` subtraction, so that a clock that went backwards counts as zero.
+///
+/// ```
+/// use std::time::Duration;
+/// use livemark::RunningJob;
+///
+/// // Started 400 s ago. Its process exited 310 s ago, and its final state is not committed.
+/// let job = RunningJob::new(&7_u64, "merge", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
+/// assert_eq!(job.finished_for, Some(Duration::from_secs(310)));
+/// ```
+///
+/// A job that may have an age, as a nullable column has, takes it by the field:
+///
+/// ```
+/// # use std::time::Duration;
+/// # use livemark::RunningJob;
+/// # let column: Option<Duration> = None;
+/// let mut job = RunningJob::new(&7_u64, "merge", Duration::from_secs(400));
+/// job.finished_for = column;
+/// ```
+#[non_exhaustive]
+pub struct RunningJob<'a, K = u64> {
+    /// The id that monitors mark.
+    pub id: &'a K,
+    /// The stage whose rules apply.
+    pub stage: &'a str,
+    /// How long ago the job was *first* started, over all of its runs: the deadline bounds them together.
+    pub running_for: Duration,
+    /// How long ago the process of the job's latest run exited (its stamp, `finished_at`), if it has. The job is then
+    /// finished, and not lost. A redrive restarts the stamp.
+    pub finished_for: Option<Duration>,
+    /// How long ago the job's worker was last seen, if it is gone.
+    pub lost_for: Option<Duration>,
+    /// The job is alive by other means than a mark.
+    pub held: bool,
+    /// How often the job was redriven already, where the store counts.
+    pub redrives: u32,
+}
+
+impl<'a, K> RunningJob<'a, K> {
+    /// Describes a job that was first started `running_for` ago, and is neither finished nor lost.
+    #[must_use]
+    pub const fn new(id: &'a K, stage: &'a str, running_for: Duration) -> Self {
+        Self { id, stage, running_for, finished_for: None, lost_for: None, held: false, redrives: 0 }
+    }
+
+    /// Says that the process of the job's latest run exited that long ago.
+    #[must_use]
+    pub const fn finished_for(mut self, age: Duration) -> Self {
+        self.finished_for = Some(age);
+        self
+    }
+
+    /// Says that the job's worker was last seen that long ago.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::RunningJob;
+    /// let job = RunningJob::new(&7_u64, "build", Duration::from_secs(400)).lost_for(Duration::from_secs(90));
+    /// assert!(job.finished_for.is_none());
+    /// ```
+    #[must_use]
+    pub const fn lost_for(mut self, age: Duration) -> Self {
+        self.lost_for = Some(age);
+        self
+    }
+
+    /// Says that the job is alive by other means than its mark: its worker is marked, a child process is there, another
+    /// host's lease is fresh. Only the deadline acts on such a job, in every stage and every mode.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::RunningJob;
+    /// # let child_is_alive = true;
+    /// let job = RunningJob::new(&7_u64, "build", Duration::from_secs(400)).held(child_is_alive);
+    /// assert!(job.held);
+    /// ```
+    #[must_use]
+    pub const fn held(mut self, held: bool) -> Self {
+        self.held = held;
+        self
+    }
+
+    /// Says how often the job was redriven already. A job that was redriven
+    /// [`max_redrives`](crate::PolicyBuilder::max_redrives) times is reaped instead.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::RunningJob;
+    /// let job = RunningJob::new(&7_u64, "merge", Duration::from_secs(400)).redrives(2);
+    /// assert_eq!(job.redrives, 2);
+    /// ```
+    #[must_use]
+    pub const fn redrives(mut self, redrives: u32) -> Self {
+        self.redrives = redrives;
+        self
+    }
+}
+
+impl<K> Clone for RunningJob<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for RunningJob<'_, K> {}
+
+impl<K: PartialEq> PartialEq for RunningJob<'_, K> {
+    fn eq(&self, other: &Self) -> bool {
+        let ages = |job: &Self| (job.running_for, job.finished_for, job.lost_for, job.held, job.redrives);
+        self.id == other.id && self.stage == other.stage && ages(self) == ages(other)
+    }
+}
+
+impl<K: Eq> Eq for RunningJob<'_, K> {}
+
+impl<K: fmt::Debug> fmt::Debug for RunningJob<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, stage, running_for, finished_for, lost_for, held, redrives } = self;
+        f.debug_struct("RunningJob")
+            .field("id", id)
+            .field("stage", stage)
+            .field("running_for", running_for)
+            .field("finished_for", finished_for)
+            .field("lost_for", lost_for)
+            .field("held", held)
+            .field("redrives", redrives)
+            .finish()
+    }
+}

@@ -1,0 +1,520 @@
+//! One pass over the running jobs: [`Sweep`], and how it decides.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::boot_grace::{HistoryState, Moment};
+use super::explain::{Ask, Explanation};
+use super::handle::Control;
+use super::memory::{Left, Told};
+use super::policy::StageLimits;
+use super::{Cause, Claim, DeferReason, Deferral, Mode, Policy, Proposed, Reaper, RunningJob, Verdict};
+use crate::finalizer::Finalizer;
+use crate::hasher::DefaultHashBuilder;
+use crate::owner::Owner;
+use crate::registry::{Displaces, Reader};
+use crate::telemetry;
+
+/// One pass over the running jobs, begun by [`Reaper::sweep`]: one policy and one pinned reader for all of it.
+///
+/// A sweep is not `Send`. The claims in its verdicts are, and outlive it.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
+/// # let registry: Registry = Registry::new();
+/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+/// # let reaper = Reaper::new(&registry, policy);
+/// # let running: Vec<RunningJob> = vec![];
+/// let mut sweep = reaper.sweep();
+/// let deferred = running.iter().filter(|job| matches!(sweep.judge(job), Verdict::Defer(_))).count();
+/// # assert_eq!(deferred, 0);
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
+pub struct Sweep<'a, 'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
+    reaper: &'a Reaper<'r, K, V, S>,
+    pass: Pass<'a>,
+    /// Made when the first job asks for an owner.
+    reader: Option<Reader<'a, K, V, S>>,
+}
+
+/// What a sweep keeps between two jobs. It is not pinned, so that it may live across an `.await`.
+pub(super) struct Pass<'a> {
+    pub(super) control: &'a Control,
+    pub(super) policy: Arc<Policy>,
+    /// Of all stages: most jobs are within these, and their stages need not be looked up.
+    strictest: StageLimits,
+    history: Arc<HistoryState>,
+    /// The latest look at a job that was due, or the begin of the sweep.
+    last: Moment,
+    has_looked: bool,
+    told: Told,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(control: &'a Control, policy: Arc<Policy>) -> Self {
+        // Noted without a boot grace as well: one that is put in force later need not begin anew.
+        let history = control.history.begin(&policy.graces());
+        let (strictest, last) = (policy.strictest(), history.last());
+        Self { control, policy, strictest, history, last, has_looked: false, told: Told::default() }
+    }
+
+    /// Returns `true` for a job that is due in no stage: nearly every one.
+    #[inline]
+    pub(super) fn is_within_all_limits<K>(&self, job: &RunningJob<'_, K>) -> bool {
+        Trigger::of(job, &self.strictest).is_none()
+    }
+
+    fn look(&mut self) {
+        self.has_looked = true;
+        HistoryState::next_job(&mut self.history, &mut self.last);
+    }
+
+    /// Notes what is told of a job that is left alone. Returns whether it is news.
+    fn note<K: Hash>(&mut self, job: &K, left: Left) -> bool {
+        self.told.note(job, left, &self.history.told)
+    }
+
+    pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
+        self.told.is_news(job)
+    }
+
+    pub(super) fn boot_grace_left(&self, limits: &StageLimits) -> Option<Duration> {
+        self.history.boot_grace_left(self.last, limits.boot_grace?)
+    }
+
+    /// Returns how long a deadline is still held back that passed while the reaper was away.
+    ///
+    /// Only what was within its deadline before the pause is: its age less the pause.
+    pub(super) fn deadline_held_back<K>(&self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Duration> {
+        let left = self.boot_grace_left(limits)?;
+        let pause = self.history.pause_before(limits.boot_grace?)?;
+        let before = job.running_for.saturating_sub(pause);
+        limits.hard_deadline.is_some_and(|deadline| !past(before, deadline)).then_some(left)
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        // Most sweeps have found nothing due, and the one before as well.
+        if !self.has_looked && self.history.told.is_empty() {
+            return;
+        }
+        self.control.history.end(&self.history, self.last, std::mem::take(&mut self.told));
+    }
+}
+
+/// Returns `true` if `age` is longer than `limit`: exactly at a limit is not past it.
+#[inline]
+pub(super) fn past(age: Duration, limit: Duration) -> bool {
+    age > limit
+}
+
+/// What a job's ages call for, by the limits of its stage and before anybody asks for its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trigger {
+    /// Past the deadline, which comes first.
+    Deadline,
+    /// Tier 1: lost and not finished. Tier 2: finished.
+    Tier(Proposed),
+}
+
+impl Trigger {
+    #[inline]
+    pub(super) fn of<K>(job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Self> {
+        if limits.hard_deadline.is_some_and(|deadline| past(job.running_for, deadline)) {
+            return Some(Self::Deadline);
+        }
+        match (job.finished_for, job.lost_for) {
+            (Some(finished_for), _) => {
+                past(finished_for, limits.finalize_grace).then(|| Self::Tier(Self::of_finished(job, limits)))
+            }
+            (None, Some(lost_for)) => {
+                past(lost_for, limits.lost_grace).then_some(Self::Tier(Proposed::Reap(Cause::WorkerLost)))
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// What tier 2 proposes.
+    #[inline]
+    pub(super) fn of_finished<K>(job: &RunningJob<'_, K>, limits: &StageLimits) -> Proposed {
+        if job.redrives >= limits.max_redrives { Proposed::Reap(Cause::RedrivesExhausted) } else { Proposed::Redrive }
+    }
+}
+
+impl<K, V, S> Sweep<'_, '_, K, V, S> {
+    /// Returns the policy that this sweep judges by.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use livemark::{Mode, Policy, Reaper, Registry};
+    ///
+    /// # let registry: Registry = Registry::new();
+    /// let policy = Policy::builder().mode(Mode::DryRun).hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// let reaper = Reaper::new(&registry, policy);
+    /// let sweep = reaper.sweep();
+    /// reaper.set_mode(Mode::Honor); // from the next sweep on
+    /// assert_eq!(sweep.policy().mode(), Mode::DryRun);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.pass.policy
+    }
+}
+
+impl<'a, 'r, K, V, S> Sweep<'a, 'r, K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    pub(super) fn new(reaper: &'a Reaper<'r, K, V, S>, pass: Pass<'a>) -> Self {
+        Self { reaper, pass, reader: None }
+    }
+
+    /// Says what to do with one job. "Past" a limit means longer than it.
+    ///
+    /// First comes the deadline. A job that runs past its `hard_deadline` is a [`Verdict::Reap`] as [`Cause::Backstop`],
+    /// whatever its mark, its stamp or the mode, and is never redriven. Only the boot grace holds it back, where the
+    /// deadline passed while the reaper was away.
+    ///
+    /// 1. Its worker is lost, past `lost_grace`, and it is not finished: `Reap` as [`Cause::WorkerLost`].
+    /// 2. It finished, past `finalize_grace`: [`Verdict::Redrive`], or `Reap` as [`Cause::RedrivesExhausted`] if it was
+    ///    redriven `max_redrives` times already.
+    ///
+    /// Tiers 1 and 2 are deferred, by the first of these that holds: in [`Mode::DeferAll`]; for a job that is
+    /// [`held`](RunningJob::held); to a live owner, in stages that mark, in `Honor` and `DryRun`; for the `boot_grace`. An
+    /// owner is live unless its pulse is older than `stale_after`. The pulse in a reaper's own claim counts from its first
+    /// beat on, and what a pause of the process hid from pulses does not count.
+    ///
+    /// | | deadline | tier 1 or 2, owned | tier 1 or 2, free | claim |
+    /// |---|---|---|---|---|
+    /// | `Honor` | reap | defer | redrive or reap | yes |
+    /// | `Honor`, a stage that does not mark | reap | redrive or reap | redrive or reap | none |
+    /// | `Ignore` | reap | redrive or reap | redrive or reap | none |
+    /// | `DeferAll` | reap | defer | defer | of the deadline |
+    /// | `DryRun` | `DryRun` | defer | `DryRun` | none |
+    ///
+    /// The claim of tiers 1 and 2 is one step with its check: [`try_mark`](crate::Registry::try_mark), or the same for
+    /// exactly the owner that made no progress. Whoever has marked the job meanwhile keeps it. The claim of the deadline
+    /// displaces whoever holds the mark.
+    ///
+    /// Healthy jobs cost no allocation. Deferred ones cost the `Clone` of the owner's context and the sweep's memory of
+    /// them. Lock-free.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Policy, Reaper, Registry, RunningJob, Verdict};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy);
+    /// # let seconds = Duration::from_secs;
+    /// # let running: Vec<RunningJob> = vec![RunningJob::new(&7, "merge", seconds(400)).finished_for(seconds(310))];
+    /// # fn finalize_again(_claim: impl Send) {}
+    /// # fn end(_job: u64) {}
+    /// std::thread::scope(|scope| {
+    ///     let mut sweep = reaper.sweep();
+    ///     for job in &running {
+    ///         match sweep.judge(job) {
+    ///             Verdict::Healthy | Verdict::Defer(_) | Verdict::DryRun(_) => {}
+    ///             // The claim moves to the thread that does the work.
+    ///             Verdict::Redrive(claim) => drop(scope.spawn(move || finalize_again(claim))),
+    ///             // By compare-and-set. The claim is given back after it.
+    ///             Verdict::Reap(_cause, _claim) => end(*job.id),
+    ///         }
+    ///     }
+    /// });
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[inline]
+    pub fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V> {
+        let Self { reaper, pass, reader } = self;
+        if pass.is_within_all_limits(job) { Verdict::Healthy } else { Judge { reaper, pass, reader }.judge(job) }
+    }
+
+    /// Says why a verdict of this sweep is what it is, and what comes next. Nothing is formatted or looked up until the
+    /// explanation is asked.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Finalizer, Policy, Proposed, Cause, Reaper, Registry, RunningJob};
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy);
+    /// let _monitor = registry.mark(7, Finalizer::new(Some(42), "merge"));
+    /// let job = RunningJob::new(&7, "merge", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
+    /// let mut sweep = reaper.sweep();
+    /// let verdict = sweep.judge(&job);
+    /// let why = sweep.explain(&job, &verdict);
+    /// assert!(why.to_string().starts_with("job 7: tier 2: defer, owned by run 42 at `merge`, generation "));
+    /// assert_eq!(why.upcoming(), Some((Proposed::Reap(Cause::Backstop), Duration::from_secs(3200))));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn explain<'e>(&'e self, job: &'e RunningJob<'_, K>, verdict: &'e Verdict<'_, K, V>) -> Explanation<'e> {
+        explain(self.reaper, &self.pass, job, verdict)
+    }
+}
+
+/// How one job is judged: by the tables of [`Sweep::judge`].
+struct Judge<'s, 'a, 'r, K, V, S> {
+    reaper: &'a Reaper<'r, K, V, S>,
+    pass: &'s mut Pass<'a>,
+    reader: &'s mut Option<Reader<'a, K, V, S>>,
+}
+
+/// Judges one job for a pass that is pinned only here.
+#[inline]
+pub(super) fn judge_unpinned<'a, 'r, K, V, S>(
+    reaper: &'a Reaper<'r, K, V, S>,
+    pass: &mut Pass<'a>,
+    job: &RunningJob<'_, K>,
+) -> Verdict<'r, K, V>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    if pass.is_within_all_limits(job) {
+        return Verdict::Healthy;
+    }
+    Judge { reaper, pass, reader: &mut None }.judge(job)
+}
+
+impl<'r, K, V, S> Judge<'_, '_, 'r, K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    /// Judges a job that is past the limits of some stage: few are.
+    #[cold]
+    fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V> {
+        // A pause since the last look is noticed before anything is decided.
+        self.pass.look();
+        let limits = *self.pass.policy.stage(job.stage);
+        match Trigger::of(job, &limits) {
+            None => Verdict::Healthy,
+            Some(Trigger::Deadline) => self.judge_overdue(job, &limits),
+            Some(Trigger::Tier(proposed)) => match self.claim_unless_deferred(job, &limits) {
+                Ok(claim) => self.decide(job, proposed, claim),
+                Err(deferral) => self.defer(job, deferral),
+            },
+        }
+    }
+
+    /// Ends a job that is past its deadline, whoever holds it.
+    fn judge_overdue(&mut self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Verdict<'r, K, V> {
+        // A machine that slept past the deadlines of all its jobs ends nobody on waking.
+        if self.pass.deadline_held_back(job, limits).is_some() {
+            let owner = self.owner(job.id, limits).cloned();
+            return self.defer(job, Deferral::new(DeferReason::BootGrace, owner));
+        }
+        let claims = limits.marking && matches!(self.pass.policy.mode(), Mode::Honor | Mode::DeferAll);
+        let claim = if claims {
+            let context = (self.reaper.claim)(job);
+            // Nobody keeps a job from a claim that displaces anyone.
+            self.reaper
+                .registry
+                .claim(job.id, context, Displaces::Anyone)
+                .map_or_else(|_| Claim::without_a_mark(), Claim::new)
+        } else {
+            Claim::without_a_mark()
+        };
+        self.decide(job, Proposed::Reap(Cause::Backstop), claim)
+    }
+
+    /// The owner to be deferred to or displaced, where marks count.
+    fn owner(&mut self, job: &K, limits: &StageLimits) -> Option<&Owner<V>> {
+        if !limits.marking || self.pass.policy.mode() == Mode::Ignore {
+            return None;
+        }
+        let registry = &self.reaper.registry;
+        let reader = self.reader.get_or_insert_with(|| registry.reader());
+        // What is due is rare, and was perhaps long in coming: the caller acts on verdicts between two jobs.
+        reader.repin();
+        reader.owner(job)
+    }
+
+    /// Claims a job that nothing protects. Claims nothing where the registry is not to be written.
+    fn claim_unless_deferred(
+        &mut self,
+        job: &RunningJob<'_, K>,
+        limits: &StageLimits,
+    ) -> Result<Claim<'r, K, V>, Deferral<V>> {
+        let mode = self.pass.policy.mode();
+        let booting = self.pass.boot_grace_left(limits).is_some();
+        let reaper = self.reaper;
+
+        // Who owns the job, and does the owner get on?
+        let owner = self.owner(job.id, limits).cloned();
+        let live = owner.as_ref().is_some_and(|owner| self.pass.liveness(reaper, owner, limits) != Liveness::Stale);
+
+        // The first reason that holds is the reason.
+        let reason = if mode == Mode::DeferAll {
+            Some(DeferReason::DeferAll)
+        } else if job.held {
+            Some(DeferReason::Held)
+        } else if live {
+            Some(DeferReason::Owned)
+        } else if booting {
+            Some(DeferReason::BootGrace)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return Err(Deferral::new(reason, owner));
+        }
+
+        // Where another has taken over since from an owner without progress, the mark is not the reaper's to take.
+        let displaceable = owner.map(|owner| owner.generation);
+        let tell_displaced = || {
+            if let Some(generation) = displaceable {
+                telemetry::stale_owner(reaper.registry.shown(job.id), generation);
+            }
+        };
+        if mode != Mode::Honor || !limits.marking {
+            tell_displaced();
+            return Ok(Claim::without_a_mark());
+        }
+        // Check and claim are one step.
+        match reaper.registry.claim(job.id, (reaper.claim)(job), Displaces::Only(displaceable)) {
+            Ok(claim) => {
+                tell_displaced();
+                Ok(Claim::new(claim))
+            }
+            Err(owner) => {
+                self.pass.control.counts.claim_conflicts.increment();
+                telemetry::claim_conflict(self.pass.control.name);
+                Err(Deferral::new(DeferReason::ClaimConflict, Some(owner)))
+            }
+        }
+    }
+
+    /// Turns a proposal into the verdict of this mode, and counts and tells it.
+    fn decide(&mut self, job: &RunningJob<'_, K>, proposed: Proposed, claim: Claim<'r, K, V>) -> Verdict<'r, K, V> {
+        if self.pass.policy.mode() == Mode::DryRun {
+            return self.tell_dry_run(job, Left::Proposed(proposed), Verdict::DryRun(proposed));
+        }
+        let shown = || self.reaper.registry.shown(job.id);
+        // A reaper with a registry of its own finds every job unowned. Said once: the next claim is not the only mark.
+        if claim.guard().is_some() && self.reaper.registry.marks() == 1 {
+            telemetry::only_mark(shown(), job.stage);
+        }
+        let Control { counts, name, .. } = self.pass.control;
+        match proposed {
+            Proposed::Redrive => {
+                counts.redrives.increment();
+                telemetry::redriven(name, shown(), job.stage, claim.generation());
+                Verdict::Redrive(claim)
+            }
+            Proposed::Reap(cause) => {
+                match cause {
+                    Cause::WorkerLost => &counts.reaps_worker_lost,
+                    Cause::Backstop => &counts.reaps_backstop,
+                    Cause::RedrivesExhausted => &counts.reaps_redrives_exhausted,
+                }
+                .increment();
+                let said = (cause.as_str(), cause.label());
+                telemetry::reaped(name, shown(), job.stage, said, claim.generation());
+                Verdict::Reap(cause, claim)
+            }
+        }
+    }
+
+    fn defer(&mut self, job: &RunningJob<'_, K>, deferral: Deferral<V>) -> Verdict<'r, K, V> {
+        let reason = deferral.reason;
+        let left = Left::Deferred(reason);
+        if self.pass.policy.mode() == Mode::DryRun {
+            return self.tell_dry_run(job, left, Verdict::Defer(deferral));
+        }
+        let is_news = self.pass.note(job.id, left);
+        let Control { counts, name, .. } = self.pass.control;
+        match reason {
+            DeferReason::Owned | DeferReason::ClaimConflict => &counts.finalizer_defers_total,
+            DeferReason::Held => &counts.defers_held,
+            DeferReason::BootGrace => &counts.defers_boot_grace,
+            DeferReason::DeferAll => &counts.defers_defer_all,
+        }
+        .increment();
+        let told = telemetry::Deferred {
+            reaper: name,
+            reason: reason.as_str(),
+            to_owner: reason.is_for_the_owner(),
+            owner: deferral.owner.as_ref(),
+            is_news,
+        };
+        telemetry::deferred(self.reaper.registry.shown(job.id), &told);
+        Verdict::Defer(deferral)
+    }
+
+    /// Tells what a dry run found. Counts nothing.
+    fn tell_dry_run(&mut self, job: &RunningJob<'_, K>, left: Left, verdict: Verdict<'r, K, V>) -> Verdict<'r, K, V> {
+        let is_news = self.pass.note(job.id, left);
+        telemetry::dry_run(
+            self.reaper.registry.shown(job.id),
+            &explain(self.reaper, self.pass, job, &verdict),
+            is_news,
+        );
+        verdict
+    }
+}
+
+impl Pass<'_> {
+    /// Says whether an owner keeps its job.
+    pub(super) fn liveness<K, V, S>(
+        &self,
+        reaper: &Reaper<'_, K, V, S>,
+        owner: &Owner<V>,
+        limits: &StageLimits,
+    ) -> Liveness {
+        let pulse = (reaper.pulse)(&owner.value);
+        let (Some(stale_after), Some(pulse)) = (limits.stale_after, pulse) else { return Liveness::UntilCleared };
+        let now = Instant::now();
+        let age = pulse.age_at(now);
+        // A reaper's own claim was made with this pulse, and nobody has beaten it since: whoever works under the claim has
+        // no way to it.
+        if owner.generation.is_claim() && age >= now.saturating_duration_since(owner.marked_at()) {
+            return Liveness::UntilCleared;
+        }
+        // What a pause of the process hid from the pulse does not count.
+        let of_its_own = stale_after.checked_sub(age);
+        let after_a_pause = self.history.pulse_grace_left(self.last, stale_after);
+        of_its_own.into_iter().chain(after_a_pause).max().map_or(Liveness::Stale, Liveness::For)
+    }
+}
+
+/// For how long an owner keeps its job from tiers 1 and 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Liveness {
+    /// It gives no pulse, or none that counts.
+    UntilCleared,
+    For(Duration),
+    /// It made no progress for too long.
+    Stale,
+}
+
+/// As [`Sweep::explain`], for a pass without a pin.
+pub(super) fn explain<'e, K, V, S>(
+    reaper: &'e Reaper<'_, K, V, S>,
+    pass: &'e Pass<'_>,
+    job: &'e RunningJob<'_, K>,
+    verdict: &'e Verdict<'_, K, V>,
+) -> Explanation<'e>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    let ask: &'e dyn Ask = reaper;
+    Explanation::new(ask, pass, job, verdict)
+}
+
+impl<K, V, S> fmt::Debug for Sweep<'_, '_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sweep").field("reaper", &self.reaper).field("policy", &self.pass.policy).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+//! Which jobs the latest sweep left alone: so that news can be told from repetition.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+
+use super::{DeferReason, Proposed};
+use crate::hasher::DefaultHashBuilder;
+
+/// What was told of a job that was not acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    Deferred(DeferReason),
+    Proposed(Proposed),
+}
+
+/// What one sweep told of the jobs that it left alone, by a hash of their ids: an id need not be cloned for it. Two jobs
+/// of one hash, one pair in 2^64, would be taken for one in the log.
+#[derive(Debug, Default)]
+pub(super) struct Told(HashMap<u64, (Left, bool)>);
+
+impl Told {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes what is told of `job`. Returns whether it is news: the sweep before told something else, or nothing.
+    pub(super) fn note<K: Hash>(&mut self, job: &K, left: Left, before: &Self) -> bool {
+        let hash = hash(job);
+        if self.0.is_empty() {
+            self.0.reserve(before.0.len());
+        }
+        // Within a sweep a job that is judged again is no news either.
+        let known = self.0.get(&hash).or_else(|| before.0.get(&hash));
+        let is_news = known.is_none_or(|(known, _)| *known != left);
+        self.0.insert(hash, (left, is_news));
+        is_news
+    }
+
+    /// Returns whether what was noted of `job` is news.
+    pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
+        self.0.get(&hash(job)).is_none_or(|(_, is_news)| *is_news)
+    }
+}
+
+fn hash<K: Hash>(job: &K) -> u64 {
+    DefaultHashBuilder::new().hash_one(job)
+}

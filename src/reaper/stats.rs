@@ -1,0 +1,75 @@
+//! What a reaper counts: [`ReaperStats`]. Each counter is spelled once.
+
+use crate::sync::Counter;
+
+macro_rules! counters {
+    ($($(#[$attr:meta])* $name:ident,)*) => {
+        /// What a reaper has counted since it was made: its *verdicts*. Healthy jobs are not counted. In
+        /// [`Mode::DryRun`](super::Mode::DryRun) only sweeps are, and what the loop could not do.
+        ///
+        /// Each number is exact, but they are read one after the other.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use livemark::{Policy, Reaper, Registry};
+        /// # let registry: Registry = Registry::new();
+        /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+        /// # let reaper = Reaper::new(&registry, policy);
+        /// let stats = reaper.stats();
+        /// if stats.redrives > 0 && stats.finalizer_defers_total == 0 {
+        ///     eprintln!("redrives and never a deferral: is this the registry that the monitors mark in?");
+        /// }
+        /// # Ok::<(), livemark::PolicyError>(())
+        /// ```
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        #[non_exhaustive]
+        pub struct ReaperStats {
+            $($(#[$attr])* pub $name: u64,)*
+        }
+
+        #[derive(Default)]
+        pub(super) struct Counts {
+            $(pub(super) $name: Counter,)*
+        }
+
+        impl Counts {
+            pub(super) fn read(&self) -> ReaperStats {
+                ReaperStats { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Sweeps begun.
+    sweeps,
+    /// Jobs left to a live owner, once per sweep that did.
+    finalizer_defers_total,
+    /// Jobs left alone because they are alive by other means, once per sweep that did.
+    defers_held,
+    /// Jobs left alone because the reaper had just started or been away, once per sweep that did.
+    defers_boot_grace,
+    /// Jobs left alone in [`Mode::DeferAll`](super::Mode::DeferAll), once per sweep that did.
+    defers_defer_all,
+    /// Jobs to be finalized again.
+    redrives,
+    /// Jobs to be ended because their worker was lost.
+    reaps_worker_lost,
+    /// Jobs to be ended because they ran past their hard deadline.
+    reaps_backstop,
+    /// Jobs to be ended because they were redriven too often.
+    reaps_redrives_exhausted,
+    /// Claims that came second to another's mark.
+    claim_conflicts,
+    /// Verdicts that the job store's compare-and-set refused.
+    refused,
+    /// Times that the running jobs could not be listed.
+    failed_listings,
+    /// Rows that could not be read.
+    bad_rows,
+    /// Verdicts that could not be carried out.
+    failed_actions,
+    /// Panics that the loop caught.
+    panics,
+}

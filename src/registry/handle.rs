@@ -1,0 +1,165 @@
+//! A registry that is borrowed or shared, behind one type: [`RegistryHandle`].
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::guard::{Claimed, Displaces, Held, KeepsAlive};
+use super::{MarkGuard, OccupiedError, Registry, Shared};
+use crate::finalizer::Finalizer;
+use crate::hasher::DefaultHashBuilder;
+use crate::owner::Owner;
+
+/// A `&'r Registry` or an `Arc<Registry>`: what a reaper, a middleware or an application's state holds.
+///
+/// Guards made through a handle of an `Arc` keep the registry alive and are `'static`, and those of a borrowed registry
+/// live as long as the borrow. All else of the registry is reached by `Deref`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use livemark::{Finalizer, OwnedMarkGuard, Registry, RegistryHandle};
+///
+/// /// Marks whatever it is given, in a registry of either kind.
+/// #[derive(Clone)]
+/// struct Middleware {
+///     finalizing: RegistryHandle<'static>,
+/// }
+///
+/// impl Middleware {
+///     fn new(finalizing: impl Into<RegistryHandle<'static>>) -> Self {
+///         Self { finalizing: finalizing.into() }
+///     }
+///
+///     fn begin(&self, job: u64) -> OwnedMarkGuard {
+///         self.finalizing.mark(job, Finalizer::new(None, "merge"))
+///     }
+/// }
+///
+/// static FINALIZING: Registry = Registry::new();
+/// let guards = [Middleware::new(&FINALIZING).begin(7), Middleware::new(Arc::new(Registry::new())).begin(7)];
+/// assert!(guards.iter().all(|guard| guard.is_current()));
+/// ```
+pub struct RegistryHandle<'r, K = u64, V = Finalizer, S = DefaultHashBuilder>(Kind<'r, K, V, S>);
+
+enum Kind<'r, K, V, S> {
+    Borrowed(&'r Registry<K, V, S>),
+    Shared(Arc<Registry<K, V, S>>),
+}
+
+impl<K, V, S> KeepsAlive<K, V> for Registry<K, V, S>
+where
+    K: Send + Sync,
+    V: Send + Sync,
+    S: Send + Sync,
+{
+    fn shared(&self) -> &Shared<K, V> {
+        &self.shared
+    }
+}
+
+impl<'r, K, V, S> RegistryHandle<'r, K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    /// Marks `job`, as [`Registry::mark`] does, with a guard that holds the registry as this handle does.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use livemark::{OwnedMarkGuard, Registry, RegistryHandle};
+    ///
+    /// let handle: RegistryHandle<'static, u64, &str> = Arc::new(Registry::new()).into();
+    /// let guard: OwnedMarkGuard<u64, &str> = handle.mark(7, "run 1");
+    /// assert!(handle.is_active(&7));
+    /// # drop(guard);
+    /// ```
+    pub fn mark(&self, job: K, value: V) -> MarkGuard<'r, K, V> {
+        MarkGuard::mark(self.held(), self.hash(&job), job, value)
+    }
+
+    /// Marks `job` unless it is marked, as [`Registry::try_mark`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`OccupiedError`] if the job has an owner.
+    ///
+    /// ```
+    /// # use livemark::{Registry, RegistryHandle};
+    /// # let registry: Registry<u64, &str> = Registry::new();
+    /// let handle = RegistryHandle::from(&registry);
+    /// let guard = handle.try_mark(7, "run 1")?;
+    /// assert!(handle.try_mark(7, "run 2").is_err());
+    /// # drop(guard);
+    /// # Ok::<(), livemark::OccupiedError<&str>>(())
+    /// ```
+    pub fn try_mark(&self, job: K, value: V) -> Result<MarkGuard<'r, K, V>, OccupiedError<V>> {
+        MarkGuard::try_mark(self.held(), self.hash(&job), job, value)
+    }
+
+    /// Claims `job` for the reaper, with the owner that this displaces. Returns the owner that keeps the job otherwise.
+    pub(crate) fn claim(&self, job: &K, value: V, displaces: Displaces) -> Result<Claimed<'r, K, V>, Owner<V>> {
+        MarkGuard::claim(&self.held(), self.hash(job), job, value, displaces)
+    }
+
+    fn held(&self) -> Held<'r, K, V> {
+        match &self.0 {
+            Kind::Borrowed(registry) => Held::Borrowed(&registry.shared),
+            Kind::Shared(registry) => {
+                let registry: Arc<Registry<K, V, S>> = Arc::clone(registry);
+                Held::Owned(registry)
+            }
+        }
+    }
+}
+
+impl<K, V, S> Deref for RegistryHandle<'_, K, V, S> {
+    type Target = Registry<K, V, S>;
+
+    fn deref(&self) -> &Registry<K, V, S> {
+        match &self.0 {
+            Kind::Borrowed(registry) => registry,
+            Kind::Shared(registry) => registry,
+        }
+    }
+}
+
+impl<K, V, S> Clone for RegistryHandle<'_, K, V, S> {
+    fn clone(&self) -> Self {
+        Self(match &self.0 {
+            Kind::Borrowed(registry) => Kind::Borrowed(registry),
+            Kind::Shared(registry) => Kind::Shared(Arc::clone(registry)),
+        })
+    }
+}
+
+impl<'r, K, V, S> From<&'r Registry<K, V, S>> for RegistryHandle<'r, K, V, S> {
+    fn from(registry: &'r Registry<K, V, S>) -> Self {
+        Self(Kind::Borrowed(registry))
+    }
+}
+
+impl<K, V, S> From<Arc<Registry<K, V, S>>> for RegistryHandle<'static, K, V, S> {
+    fn from(registry: Arc<Registry<K, V, S>>) -> Self {
+        Self(Kind::Shared(registry))
+    }
+}
+
+impl<K, V, S> From<&Arc<Registry<K, V, S>>> for RegistryHandle<'static, K, V, S> {
+    fn from(registry: &Arc<Registry<K, V, S>>) -> Self {
+        Self(Kind::Shared(Arc::clone(registry)))
+    }
+}
+
+impl<'r, K, V, S> From<&RegistryHandle<'r, K, V, S>> for RegistryHandle<'r, K, V, S> {
+    fn from(handle: &RegistryHandle<'r, K, V, S>) -> Self {
+        handle.clone()
+    }
+}
+
+impl<K, V, S> fmt::Debug for RegistryHandle<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RegistryHandle").field(&**self).finish()
+    }
+}

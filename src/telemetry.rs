@@ -1,0 +1,278 @@
+//! What the crate reports through `tracing` and `metrics`. Without the features it reports nothing.
+//!
+//! Only this file knows whether the features are on. It stands below all that it reports on, and is told in plain words
+//! and numbers. Events are sent after an operation, never between a load and its compare-exchange. Subscribers and
+//! recorders are the user's code: nothing that they do gets out of here.
+
+use std::any::Any;
+use std::fmt;
+use std::time::Instant;
+
+use crate::finalizer::Finalizer;
+use crate::owner::{Generation, Owner};
+use crate::show::{Escaped, Shown};
+
+#[cfg(feature = "tracing")]
+macro_rules! event {
+    ($level:ident, $($fields:tt)*) => {
+        if enabled(tracing::Level::$level) {
+            tell(|| tracing::event!(target: "livemark", tracing::Level::$level, $($fields)*));
+        }
+    };
+}
+
+#[cfg(not(feature = "tracing"))]
+macro_rules! event {
+    // Names the values, so that they are used in both builds. Evaluates nothing.
+    ($level:ident, $($name:ident = $(%)? $value:expr,)* $message:literal) => {
+        if false { let _ = (stringify!($level), $(&$value,)* $message); }
+    };
+}
+
+#[cfg(feature = "metrics")]
+macro_rules! count {
+    ($name:literal, $reaper:expr $(, $label:literal => $value:expr)?) => {
+        let reaper = $reaper;
+        let _: Result<(), _> = crate::unwind::caught(|| {
+            metrics::counter!($name, "reaper" => reaper $(, $label => $value)?).increment(1);
+        });
+    };
+}
+
+#[cfg(not(feature = "metrics"))]
+macro_rules! count {
+    ($name:literal, $reaper:expr $(, $label:literal => $value:expr)?) => {
+        if false { let _ = ($name, $reaper, $($value)?); }
+    };
+}
+
+/// Returns `true` if any subscriber may want an event of this level. One load, and no code of the user's.
+#[cfg(feature = "tracing")]
+#[inline]
+fn enabled(level: tracing::Level) -> bool {
+    level <= tracing::level_filters::STATIC_MAX_LEVEL && level <= tracing::level_filters::LevelFilter::current()
+}
+
+/// Sends an event. Whatever the subscriber does, a mark, a release and the reaper's loop go on.
+///
+/// A release may come from the destructor of a thread-local, when the subscriber's own thread-locals are gone. A panic
+/// would be caught there too, but its message would still be printed. So the thread says nothing from then on.
+#[cfg(feature = "tracing")]
+#[cold]
+#[inline(never)]
+fn tell(event: impl FnOnce()) {
+    use std::cell::Cell;
+
+    // Without a destructor: it can be read as long as the thread runs.
+    std::thread_local! { static LOCALS: Cell<Locals> = const { Cell::new(Locals::Unwatched) } }
+
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Locals {
+        Unwatched,
+        Watched,
+        Gone,
+    }
+
+    struct Watch;
+
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            LOCALS.set(Locals::Gone);
+        }
+    }
+
+    std::thread_local! { static WATCH: Watch = const { Watch } }
+
+    if LOCALS.get() == Locals::Gone {
+        return;
+    }
+    let _: Result<(), _> = crate::unwind::caught(event);
+    // Thread-locals are destroyed in the reverse order of their first use: the watch comes after the subscriber's, and
+    // so goes before them.
+    if LOCALS.get() == Locals::Unwatched && WATCH.try_with(|_| ()).is_ok() {
+        LOCALS.set(Locals::Watched);
+    }
+}
+
+#[inline]
+pub(crate) fn marked<K: 'static>(job: Shown<'_, K>, generation: Generation) {
+    event!(TRACE, job = %job, generation = generation.get(), displaced = false, "mark");
+}
+
+/// A mark took the job over from an earlier owner: so seldom that it is told at a level that people read.
+#[cold]
+pub(crate) fn displaced<K: 'static>(job: Shown<'_, K>, generation: Generation) {
+    event!(DEBUG, job = %job, generation = generation.get(), displaced = true, "mark");
+}
+
+#[inline]
+pub(crate) fn cleared<K: 'static>(job: Shown<'_, K>, generation: Generation) {
+    event!(TRACE, job = %job, generation = generation.get(), "clear");
+}
+
+#[inline]
+pub(crate) fn stale_clear<K: 'static>(job: Shown<'_, K>, generation: Generation) {
+    event!(TRACE, job = %job, generation = generation.get(), "stale clear");
+}
+
+/// The mark stays without its guard.
+#[inline]
+pub(crate) fn detached<K: 'static>(job: Shown<'_, K>, generation: Generation) {
+    event!(TRACE, job = %job, generation = generation.get(), "detach");
+}
+
+/// What the event of a deferral says.
+pub(crate) struct Deferred<'a, V> {
+    pub(crate) reaper: &'static str,
+    pub(crate) reason: &'static str,
+    /// Whether the job is left to its owner.
+    pub(crate) to_owner: bool,
+    pub(crate) owner: Option<&'a Owner<V>>,
+    /// Whether the sweep before deferred the job for another reason, or not at all.
+    pub(crate) is_news: bool,
+}
+
+pub(crate) fn deferred<K: 'static, V: 'static>(job: Shown<'_, K>, deferred: &Deferred<'_, V>) {
+    let &Deferred { reaper, reason, to_owner, owner, is_news } = deferred;
+    if to_owner {
+        count!("finalizer_defers_total", reaper);
+    }
+    let finalizer = owner.and_then(|owner| (&owner.value as &dyn Any).downcast_ref::<Finalizer>());
+    macro_rules! defer {
+        ($level:ident) => {
+            event!(
+                $level,
+                job = %job,
+                reason = reason,
+                run_id = finalizer.and_then(|finalizer| finalizer.run_id),
+                stage = finalizer.map(|finalizer| &*finalizer.stage),
+                generation = owner.map(|owner| owner.generation.get()),
+                age_ms = owner.map(|owner| u64::try_from(owner.age().as_millis()).unwrap_or(u64::MAX)),
+                "defer"
+            )
+        };
+    }
+    if is_news {
+        defer!(INFO);
+    } else {
+        defer!(DEBUG);
+    }
+}
+
+pub(crate) fn redriven<K: 'static>(reaper: &'static str, job: Shown<'_, K>, stage: &str, claim: Option<Generation>) {
+    count!("reaper_redrives_total", reaper);
+    event!(WARN, job = %job, stage = stage, claim = claim.map(Generation::get), "redrive");
+}
+
+/// `label`: the cause as the counter's label has it.
+pub(crate) fn reaped<K: 'static>(
+    reaper: &'static str,
+    job: Shown<'_, K>,
+    stage: &str,
+    (cause, label): (&'static str, &'static str),
+    claim: Option<Generation>,
+) {
+    count!("reaper_reaps_total", reaper, "cause" => label);
+    event!(WARN, job = %job, stage = stage, cause = cause, claim = claim.map(Generation::get), "reap");
+}
+
+pub(crate) fn dry_run<K: 'static>(job: Shown<'_, K>, verdict: &dyn fmt::Display, is_news: bool) {
+    if is_news {
+        event!(INFO, job = %job, verdict = %verdict, "dry run");
+    } else {
+        event!(DEBUG, job = %job, verdict = %verdict, "dry run");
+    }
+}
+
+/// The reaper's claim is the only mark that was ever made in its registry.
+pub(crate) fn only_mark<K: 'static>(job: Shown<'_, K>, stage: &str) {
+    event!(
+        WARN,
+        job = %job,
+        stage = stage,
+        "no job was ever marked in the reaper's registry: do the monitors mark in another one?"
+    );
+}
+
+/// An owner made no progress and is, or in a dry run would be, displaced.
+pub(crate) fn stale_owner<K: 'static>(job: Shown<'_, K>, generation: Generation) {
+    event!(WARN, job = %job, generation = generation.get(), "stale owner");
+}
+
+pub(crate) fn claim_conflict(reaper: &'static str) {
+    count!("reaper_claim_conflicts_total", reaper);
+}
+
+/// The job store's compare-and-set said no.
+pub(crate) fn refused<K: 'static>(reaper: &'static str, job: Shown<'_, K>) {
+    count!("reaper_refused_total", reaper);
+    event!(INFO, job = %job, "the job store refused a verdict: the job has moved on");
+}
+
+pub(crate) fn sweep_begun(reaper: &'static str) {
+    count!("reaper_sweeps_total", reaper);
+}
+
+pub(crate) fn failed(reaper: &'static str, failure: &dyn fmt::Display) {
+    count!("reaper_failures_total", reaper);
+    event!(ERROR, failure = %Escaped(failure), "a turn of the reaper's loop failed");
+}
+
+/// Describes all metrics, and shows those of this reaper at zero: an alert can be written before anything happened.
+pub(crate) fn register(reaper: &'static str) {
+    #[cfg(feature = "metrics")]
+    {
+        use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+        let _: Result<(), _> = crate::unwind::caught(|| {
+            for (name, what) in [
+                ("finalizer_defers_total", "Jobs left to a live owner, once per sweep."),
+                ("reaper_sweeps_total", "Sweeps begun."),
+                ("reaper_redrives_total", "Verdicts to redrive a job."),
+                ("reaper_claim_conflicts_total", "Claims that came second to another mark."),
+                ("reaper_refused_total", "Verdicts that the job store's compare-and-set refused."),
+                ("reaper_failures_total", "Listings, rows, actions and panics that cost a turn of the loop."),
+            ] {
+                describe_counter!(name, Unit::Count, what);
+                counter!(name, "reaper" => reaper).increment(0);
+            }
+            describe_counter!("reaper_reaps_total", Unit::Count, "Verdicts to reap a job, by cause.");
+            for cause in ["worker_lost", "backstop", "redrives_exhausted"] {
+                counter!("reaper_reaps_total", "reaper" => reaper, "cause" => cause).increment(0);
+            }
+            describe_gauge!("finalizer_owned", Unit::Count, "Jobs marked when the latest sweep began.");
+            describe_gauge!(
+                "finalizer_oldest_owner_age_seconds",
+                Unit::Seconds,
+                "How long the oldest mark was held when the latest sweep began."
+            );
+            describe_gauge!("livemark_unreclaimed", Unit::Count, "Cleared entries that wait to be freed.");
+            for name in ["finalizer_owned", "finalizer_oldest_owner_age_seconds", "livemark_unreclaimed"] {
+                gauge!(name, "reaper" => reaper).set(0.0);
+            }
+        });
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = reaper;
+}
+
+/// Sets the gauges of all that is owned. `census` walks through the registry and returns how many jobs are owned, and
+/// since when the oldest is. Nobody asks the registry in [`Mode::Ignore`](crate::Mode::Ignore): the gauges then say 0.
+pub(crate) fn owners(reaper: &'static str, census: impl FnOnce() -> (usize, Option<Instant>)) {
+    #[cfg(feature = "metrics")]
+    {
+        let (owned, oldest) = census();
+        let age = oldest.map_or(0.0, |marked_at| marked_at.elapsed().as_secs_f64());
+        let unreclaimed = crate::reclaim::reclaim_stats().unreclaimed();
+        let _: Result<(), _> = crate::unwind::caught(|| {
+            // A gauge is a float: exact up to 2^53 jobs.
+            #[expect(clippy::cast_precision_loss, reason = "as above")]
+            metrics::gauge!("finalizer_owned", "reaper" => reaper).set(owned as f64);
+            metrics::gauge!("finalizer_oldest_owner_age_seconds", "reaper" => reaper).set(age);
+            #[expect(clippy::cast_precision_loss, reason = "as above")]
+            metrics::gauge!("livemark_unreclaimed", "reaper" => reaper).set(unreclaimed as f64);
+        });
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (reaper, census);
+}
