@@ -95,8 +95,8 @@ pub use crate::finalizer::{Finalizer, Pulse};
 pub use crate::hasher::{DefaultHashBuilder, DefaultHasher};
 pub use crate::owner::{Generation, Owner};
 pub use crate::reaper::{
-    Cause, DeferReason, Deferral, Explanation, Failure, Mode, Policy, PolicyBuilder, PolicyError, Reaper, ReaperStats,
-    RunningJob, Scheduler, StageRules, Sweep, UnknownMode, Verdict,
+    Cause, DeferReason, Deferral, Explanation, Failure, Mode, ParseModeError, Policy, PolicyBuilder, PolicyError,
+    Reaper, ReaperStats, RunningJob, Scheduler, StageRules, Sweep, Verdict,
 };
 pub use crate::reclaim::{ReclaimStats, reclaim_stats};
 pub use crate::registry::{

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use self::explain::Explanation;
-pub use self::mode::{Mode, UnknownMode};
+pub use self::mode::{Mode, ParseModeError};
 pub use self::policy::{Policy, PolicyBuilder, PolicyError, StageRules};
 pub use self::run::{Failure, Scheduler};
 pub use self::sweep::Sweep;

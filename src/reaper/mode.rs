@@ -3,18 +3,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// How far a reaper trusts the registry, and whether it acts at all.
+/// Says how far a reaper trusts the registry, and whether it acts at all.
 ///
-/// | mode | tiers 1 and 2 (worker lost, finished) | tier 3 (backstop) | registry |
+/// | mode | tiers 1 and 2 (worker lost, finished) | tier 3 (deadline) | registry |
 /// |---|---|---|---|
-/// | `Honor` | a live owner is deferred to, other jobs are claimed and acted on | acts, displaces the owner | read and written |
-/// | `Ignore` | act | acts | neither read nor written |
-/// | `DeferAll` | wait, owned or not | acts, displaces the owner | read; written by the backstop |
-/// | `DryRun` | as `Honor`, not to be acted on | as `Honor`, not to be acted on | read |
+/// | `Honor` | the reaper defers to a live owner, and claims other jobs to act on them | acts, displaces the owner | read and written |
+/// | `Ignore` | act, owned or not | acts | neither read nor written |
+/// | `DeferAll` | wait, owned or not | acts, displaces the owner | read, written by the deadline |
+/// | `DryRun` | say what `Honor` would do | says so only | read |
 ///
-/// A `boot_grace` holds tiers 1 and 2 back in every mode.
+/// A [`boot_grace`](crate::PolicyBuilder::boot_grace) holds tiers 1 and 2 back in every mode. The
+/// [`hard_deadline`](crate::PolicyBuilder::hard_deadline) acts in every mode, but `DryRun` only says so.
 ///
-/// As text (`Display`, [`FromStr`], `serde`): `honor`, `ignore`, `defer_all`, `dry_run`.
+/// A mode as text (`Display`, [`FromStr`], `serde`) is `honor`, `ignore`, `defer_all` or `dry_run`.
 ///
 /// ```
 /// use livemark::Mode;
@@ -24,19 +25,18 @@ use std::str::FromStr;
 /// assert!("defer".parse::<Mode>().is_err());
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Mode {
-    /// A live owner is deferred to, until the backstop.
+    /// The reaper defers to a live owner until the deadline.
     #[default]
     Honor,
-    /// The kill switch: as if no registry existed. It is neither read nor written.
+    /// The reaper behaves as if no registry existed, and neither reads nor writes it. This is the bypass: live
+    /// finalizers are redriven. [`DeferAll`](Self::DeferAll) is the brake.
     Ignore,
-    /// Whatever looks dead is left alone, owned or not; only the backstop acts. For the time in which nobody knows
-    /// whether marks can be trusted.
+    /// The reaper leaves every job alone that looks dead, owned or not, until the deadline. This is the safe brake while
+    /// nobody knows whether marks can be trusted.
     DeferAll,
-    /// The verdicts of `Honor`, to be looked at and *not* acted on: no job is claimed, nothing is counted. A redrive or
-    /// a reap has no claim here, just as in `Ignore`, so ask [`Sweep::policy`](super::Sweep::policy) for the mode
-    /// before acting ([`Reaper::run`](super::Reaper::run) does).
+    /// The reaper says what [`Honor`](Self::Honor) would do, as `Verdict::DryRun(Proposed)`, and does nothing. Such a
+    /// verdict carries no claim and cannot be acted on. See [`Sweep::judge`](super::Sweep::judge).
     DryRun,
 }
 
@@ -59,27 +59,56 @@ impl fmt::Display for Mode {
     }
 }
 
-/// A text that names no [`Mode`].
+/// Says of a text that it names no [`Mode`].
 ///
 /// ```
 /// let error = "defer".parse::<livemark::Mode>().unwrap_err();
 /// assert_eq!(error.to_string(), "\"defer\" is not a mode: one of honor, ignore, defer_all, dry_run");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownMode(Box<str>);
+pub struct ParseModeError(Box<str>);
 
 impl FromStr for Mode {
-    type Err = UnknownMode;
+    type Err = ParseModeError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownMode> {
-        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| UnknownMode(text.into()))
+    fn from_str(text: &str) -> Result<Self, ParseModeError> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| ParseModeError(text.into()))
     }
 }
 
-impl fmt::Display for UnknownMode {
+impl fmt::Display for ParseModeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} is not a mode: one of honor, ignore, defer_all, dry_run", self.0)
     }
 }
 
-impl std::error::Error for UnknownMode {}
+impl std::error::Error for ParseModeError {}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Mode {
+    fn serialize<T: serde::Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Reads a mode from text only: a derived enum also takes the map `{"honor": null}`.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Mode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Mode;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mode: one of honor, ignore, defer_all, dry_run")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Mode, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
