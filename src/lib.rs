@@ -96,7 +96,7 @@ pub use crate::hasher::{DefaultHashBuilder, DefaultHasher};
 pub use crate::owner::{Generation, Owner};
 pub use crate::reaper::{
     Cause, DeferReason, Deferral, Explanation, Failure, Mode, ParseModeError, Policy, PolicyBuilder, PolicyError,
-    Reaper, ReaperStats, RunningJob, Scheduler, StageRules, Sweep, Verdict,
+    Reaper, ReaperStats, RunningJob, Scheduler, StageLimits, StageRules, Sweep, Verdict,
 };
 pub use crate::reclaim::{ReclaimStats, reclaim_stats};
 pub use crate::registry::{

@@ -145,10 +145,6 @@ pub(crate) fn never_swept() {
     event!(warn, "the reaper's loop was told to stop before its first sweep: was the sender dropped?");
 }
 
-pub(crate) fn honors_nothing() {
-    event!(warn, "the policy honours marks, but declares no stage as marking: no mark will be asked for");
-}
-
 /// A job id, shown if its type is one of those that job systems use.
 struct Job<'a, K>(&'a K);
 

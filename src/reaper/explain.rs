@@ -4,9 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::time::Duration;
 
-use super::policy::Limits;
 use super::tiers::{Due, past};
-use super::{Cause, DeferReason, Mode, Policy, RunningJob, Verdict};
+use super::{Cause, DeferReason, Mode, Policy, RunningJob, StageLimits, Verdict};
 use crate::finalizer::{Finalizer, Pulse};
 use crate::owner::{Generation, Owner};
 use crate::registry::MarkGuard;
@@ -35,7 +34,7 @@ pub struct Explanation<'a> {
     said: Said<'a>,
     due: Option<Due>,
     ages: Ages,
-    limits: Limits,
+    limits: StageLimits,
     mode: Mode,
 }
 
@@ -85,7 +84,7 @@ where
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn explain(&self, job: &RunningJob<'_, K>, policy: &Policy) -> Explanation<'_> {
-        let limits = *policy.limits(job.stage);
+        let limits = *policy.stage(job.stage);
         Explanation {
             said: self.said(),
             due: Due::of(job, &limits),
@@ -133,7 +132,7 @@ impl fmt::Display for Explanation<'_> {
             })?,
             Said::Healthy | Said::Defer(..) => {}
         }
-        let Limits { finalize_grace, lost_grace, hard_deadline, .. } = self.limits;
+        let StageLimits { finalize_grace, lost_grace, hard_deadline, .. } = self.limits;
         if let Some(finished) = self.ages.finished {
             age(f, "finished", finished, "finalize_grace", finalize_grace)?;
         }

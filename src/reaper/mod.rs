@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 
 pub use self::explain::Explanation;
 pub use self::mode::{Mode, ParseModeError};
-pub use self::policy::{Policy, PolicyBuilder, PolicyError, StageRules};
+pub use self::policy::{Policy, PolicyBuilder, PolicyError, StageLimits, StageRules};
 pub use self::run::{Failure, Scheduler};
 pub use self::sweep::Sweep;
 pub use self::verdict::{Cause, DeferReason, Deferral, RunningJob, Verdict};
@@ -185,7 +185,7 @@ where
     ) -> Self {
         Self {
             registry,
-            policy: ArcSwap::from_pointee(warned(policy)),
+            policy: ArcSwap::from_pointee(policy),
             claim: Box::new(claim),
             // Where the contexts are finalizers, `stale_after` means something without more ado.
             pulse: Box::new(|value| (value as &dyn Any).downcast_ref::<Finalizer>()?.pulse.as_ref()),
@@ -259,7 +259,7 @@ where
 
 impl<K, V, S> Reaper<'_, K, V, S> {
     /// Whether an owner gives a pulse, and made no progress for too long.
-    fn is_stale(&self, owner: &Owner<V>, limits: &policy::Limits) -> bool {
+    fn is_stale(&self, owner: &Owner<V>, limits: &StageLimits) -> bool {
         let Some(stale_after) = limits.stale_after else { return false };
         (self.pulse)(&owner.value).is_some_and(|pulse| pulse.age() > stale_after)
     }
@@ -293,7 +293,7 @@ impl<K, V, S> Reaper<'_, K, V, S> {
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn set_policy(&self, policy: Policy) {
-        self.policy.store(Arc::new(warned(policy)));
+        self.policy.store(Arc::new(policy));
     }
 
     /// What the reaper has counted so far.
@@ -330,14 +330,6 @@ impl<K, V, S> Reaper<'_, K, V, S> {
             panics: counts.panics.get(),
         }
     }
-}
-
-/// The easiest mistake is to forget the declaration of a stage: it would bring the incident back in silence.
-fn warned(policy: Policy) -> Policy {
-    if policy.honors_nothing() {
-        trace::honors_nothing();
-    }
-    policy
 }
 
 impl<K, V, S> fmt::Debug for Reaper<'_, K, V, S> {

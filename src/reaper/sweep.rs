@@ -5,9 +5,8 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use super::attendance::Looks;
-use super::policy::Limits;
 use super::tiers::{Due, past_deadline};
-use super::{Cause, DeferReason, Deferral, Mode, Policy, Reaper, RunningJob, Verdict};
+use super::{Cause, DeferReason, Deferral, Mode, Policy, Reaper, RunningJob, StageLimits, Verdict};
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::owner::Owner;
@@ -34,7 +33,7 @@ pub struct Sweep<'a, 'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     reaper: &'a Reaper<'r, K, V, S>,
     policy: Arc<Policy>,
     /// Of all stages: most jobs are within these, and their stages need not be looked up.
-    soonest: Limits,
+    strictest: StageLimits,
     /// Made when the first job asks for an owner.
     reader: Option<Reader<'r, K, V, S>>,
     /// Since when the reaper looks regularly.
@@ -78,8 +77,8 @@ where
         crate::reclaim::free_due();
         // Noted without a boot grace as well: one that is put in force later need not begin anew.
         let looks = reaper.attendance.look(&policy.boot_graces());
-        let soonest = policy.soonest();
-        Self { reaper, policy, soonest, reader: None, looks }
+        let strictest = policy.strictest();
+        Self { reaper, policy, strictest, reader: None, looks }
     }
 
     /// Says what to do with one job. "Past" a limit means longer than it.
@@ -127,14 +126,14 @@ where
     /// ```
     #[inline]
     pub fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V, S> {
-        let within = Due::of(job, &self.soonest).is_none() && !past_deadline(job, &self.soonest);
+        let within = Due::of(job, &self.strictest).is_none() && !past_deadline(job, &self.strictest);
         if within { Verdict::Healthy } else { self.judge_by_stage(job) }
     }
 
     /// For jobs that are past the limits of some stage: few.
     #[cold]
     fn judge_by_stage(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V, S> {
-        let limits = *self.policy.limits(job.stage);
+        let limits = *self.policy.stage(job.stage);
         let mut deferral = None;
         if let Some(due) = Due::of(job, &limits) {
             match self.claim_unless_deferred(job, &limits) {
@@ -143,7 +142,7 @@ where
             }
         }
         if past_deadline(job, &limits) {
-            let claims = limits.marks && matches!(self.policy.mode(), Mode::Honor | Mode::DeferAll);
+            let claims = limits.marking && matches!(self.policy.mode(), Mode::Honor | Mode::DeferAll);
             let claim = claims.then(|| self.reaper.registry.mark(job.id.clone(), (self.reaper.claim)(job)));
             return self.act(Due::Reap(Cause::Backstop), job, claim);
         }
@@ -154,8 +153,8 @@ where
     }
 
     /// The owner to be deferred to or displaced, where marks count.
-    fn owner(&mut self, job: &K, limits: &Limits) -> Option<&Owner<V>> {
-        if !limits.marks || self.policy.mode() == Mode::Ignore {
+    fn owner(&mut self, job: &K, limits: &StageLimits) -> Option<&Owner<V>> {
+        if !limits.marking || self.policy.mode() == Mode::Ignore {
             return None;
         }
         let registry = self.reaper.registry;
@@ -169,7 +168,7 @@ where
     fn claim_unless_deferred(
         &mut self,
         job: &RunningJob<'_, K>,
-        limits: &Limits,
+        limits: &StageLimits,
     ) -> Result<Option<MarkGuard<'r, K, V, S>>, Deferral<V>> {
         let mode = self.policy.mode();
         let booting = limits.boot_grace.is_some_and(|grace| self.looks.is_within(grace));
@@ -192,7 +191,7 @@ where
                 trace::stale_owner(&job.id, generation);
             }
         };
-        if mode != Mode::Honor || !limits.marks {
+        if mode != Mode::Honor || !limits.marking {
             tell_displaced();
             return Ok(None);
         }

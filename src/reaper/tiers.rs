@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::policy::Limits;
-use super::{Cause, RunningJob};
+use super::{Cause, RunningJob, StageLimits};
 
 /// Exactly at a limit is not past it.
 #[inline]
@@ -13,7 +12,7 @@ pub(super) fn past(age: Duration, limit: Duration) -> bool {
 
 /// Tier 3.
 #[inline]
-pub(super) fn past_deadline<K>(job: &RunningJob<'_, K>, limits: &Limits) -> bool {
+pub(super) fn past_deadline<K>(job: &RunningJob<'_, K>, limits: &StageLimits) -> bool {
     limits.hard_deadline.is_some_and(|deadline| past(job.running_for, deadline))
 }
 
@@ -27,7 +26,7 @@ pub(super) enum Due {
 impl Due {
     /// Tiers 1 and 2. They exclude each other: a lost job is one that is not finished.
     #[inline]
-    pub(super) fn of<K>(job: &RunningJob<'_, K>, limits: &Limits) -> Option<Self> {
+    pub(super) fn of<K>(job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Self> {
         match (job.finished_for, job.lost_for) {
             (Some(finished_for), _) => past(finished_for, limits.finalize_grace).then_some(Self::Redrive),
             (None, Some(lost_for)) => past(lost_for, limits.lost_grace).then_some(Self::Reap(Cause::WorkerLost)),

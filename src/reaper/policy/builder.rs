@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Policy, PolicyError, StageRules};
+use super::{Policy, PolicyError, Stage, StageRules};
 use crate::reaper::Mode;
 
-/// Builds a [`Policy`]; of a setting that is given twice the last value counts, but a stage is given once.
+/// Builds a [`Policy`]. The last value counts where a setting is given twice, but a stage is given once.
 ///
 /// | setting | default |
 /// |---|---|
@@ -13,9 +13,10 @@ use crate::reaper::Mode;
 /// | `finalize_grace` | 300 s |
 /// | `lost_grace` | 60 s |
 /// | `hard_deadline` / `no_backstop` | none: one of the two must be given |
+/// | `max_redrives` | 3 |
 /// | `boot_grace` | none: the reaper acts from its first sweep on |
-/// | `stale_after` | none: an owner is deferred to whatever its pulse |
-/// | stages | none: a stage that is not declared as marking never consults the registry |
+/// | `stale_after` | none: the reaper defers to an owner whatever its pulse |
+/// | marking stages / `no_marking_stages` | none: one of the two must be given |
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,183 +27,241 @@ use crate::reaper::Mode;
 ///     .finalize_grace(Duration::from_secs(300))
 ///     .lost_grace(Duration::from_secs(60))
 ///     .hard_deadline(Duration::from_secs(3600))
+///     .max_redrives(3)
 ///     .boot_grace(Duration::from_secs(60))
 ///     .stale_after(Duration::from_secs(600))
-///     .marking_stage("gates")
+///     .marking_stages(["gates", "merge"])
 ///     .stage("deploy", StageRules::marking().hard_deadline(Duration::from_secs(4 * 3600)))
 ///     .build()?;
+/// assert!(policy.marking_stages().eq(["deploy", "gates", "merge"]));
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
+///
+/// A builder from [`Policy::to_builder`] holds what that policy was given. What is given to it again replaces that.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct PolicyBuilder {
-    pub(super) mode: Mode,
-    pub(super) everywhere: StageRules,
-    pub(super) stages: Vec<(Box<str>, StageRules)>,
+    given: Settings,
+    /// What the policy that this was made from was given.
+    inherited: Settings,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Settings {
+    mode: Option<Mode>,
+    defaults: StageRules,
+    stages: Vec<(Box<str>, StageRules)>,
+    no_marking_stages: bool,
 }
 
 impl PolicyBuilder {
+    /// Holds what `policy` was given, to be replaced.
+    pub(super) fn inheriting(policy: &Policy) -> Self {
+        let stages = policy.stages.iter().map(|stage| (stage.name.clone(), stage.rules.clone())).collect();
+        let inherited = Settings {
+            mode: Some(policy.mode),
+            defaults: policy.rules.clone(),
+            stages,
+            no_marking_stages: policy.marking_stages().next().is_none(),
+        };
+        Self { given: Settings::default(), inherited }
+    }
+
+    /// Starts with limits that were read together.
+    #[cfg(feature = "serde")]
+    pub(super) fn with_rules(rules: StageRules) -> Self {
+        Self::default().with_defaults(|_| rules)
+    }
+
+    fn with_defaults(mut self, set: impl FnOnce(StageRules) -> StageRules) -> Self {
+        self.given.defaults = set(self.given.defaults);
+        self
+    }
+
     /// Sets the mode.
     ///
     /// ```
     /// use livemark::{Mode, Policy};
     ///
-    /// // A first day in production: look at the verdicts, act on none.
-    /// let policy = Policy::builder().mode(Mode::DryRun).no_backstop().build()?;
+    /// // On a first day in production the reaper proposes and does nothing.
+    /// let policy = Policy::builder().mode(Mode::DryRun).no_backstop().marking_stage("merge").build()?;
+    /// assert_eq!(policy.mode(), Mode::DryRun);
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
-    pub fn mode(self, mode: Mode) -> Self {
-        Self { mode, ..self }
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.given.mode = Some(mode);
+        self
     }
 
-    /// How long a job may be finished but not committed before it is re-driven, unless a live owner holds its mark.
+    /// Sets how long a job may be finished and not committed. Past it the reaper redrives the job, unless a live owner
+    /// holds its mark. An age that equals a limit is not past it.
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Policy, Reaper, Registry, RunningJob, Verdict};
-    /// # let registry: Registry = Registry::new();
-    /// let policy = Policy::builder().finalize_grace(Duration::from_secs(30)).no_backstop().build()?;
-    /// let reaper = Reaper::new(&registry, policy);
-    /// # let zero = Duration::ZERO;
-    /// let finished = |secs| RunningJob { id: 7, stage: "merge", running_for: zero, finished_for: Some(Duration::from_secs(secs)), lost_for: None };
-    /// assert!(matches!(reaper.sweep().judge(&finished(30)), Verdict::Healthy)); // exactly at a limit is not past it
-    /// assert!(matches!(reaper.sweep().judge(&finished(31)), Verdict::Redrive(_)));
+    /// use std::time::Duration;
+    /// use livemark::Policy;
+    ///
+    /// let policy = Policy::builder().finalize_grace(Duration::from_secs(30)).no_backstop().marking_stage("merge").build()?;
+    /// assert_eq!(policy.finalize_grace(), Duration::from_secs(30));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn finalize_grace(self, grace: Duration) -> Self {
-        Self { everywhere: self.everywhere.finalize_grace(grace), ..self }
+        self.with_defaults(|rules| rules.finalize_grace(grace))
     }
 
-    /// How long a job's worker may be lost before the job is reaped.
+    /// Sets how long a job's worker may be lost. Past it the reaper ends the job, unless a live owner holds its mark.
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Cause, Policy, Reaper, Registry, RunningJob, Verdict};
-    /// # let registry: Registry = Registry::new();
-    /// let policy = Policy::builder().lost_grace(Duration::from_secs(10)).no_backstop().build()?;
-    /// let reaper = Reaper::new(&registry, policy);
-    /// # let zero = Duration::ZERO;
-    /// let lost = |secs| RunningJob { id: 7, stage: "build", running_for: zero, finished_for: None, lost_for: Some(Duration::from_secs(secs)) };
-    /// assert!(matches!(reaper.sweep().judge(&lost(10)), Verdict::Healthy));
-    /// assert!(matches!(reaper.sweep().judge(&lost(11)), Verdict::Reap(Cause::WorkerLost, _)));
+    /// use std::time::Duration;
+    /// use livemark::Policy;
+    ///
+    /// let policy = Policy::builder().lost_grace(Duration::from_secs(10)).no_backstop().marking_stage("merge").build()?;
+    /// assert_eq!(policy.lost_grace(), Duration::from_secs(10));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn lost_grace(self, grace: Duration) -> Self {
-        Self { everywhere: self.everywhere.lost_grace(grace), ..self }
+        self.with_defaults(|rules| rules.lost_grace(grace))
     }
 
-    /// How long a job may run in all before it is reaped, owned or not: the backstop.
+    /// Sets how long a job may run in all. Past it the reaper ends the job, owned or not: this is the backstop.
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Cause, Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
-    /// # let registry: Registry = Registry::new();
+    /// use std::time::Duration;
+    /// use livemark::Policy;
+    ///
     /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// let reaper = Reaper::new(&registry, policy);
-    /// let stuck = registry.mark(7, Finalizer::new(Some(1), "merge"));
-    /// let job = RunningJob { id: 7, stage: "merge", running_for: Duration::from_secs(3601), finished_for: None, lost_for: None };
-    /// assert!(matches!(reaper.sweep().judge(&job), Verdict::Reap(Cause::Backstop, Some(_))));
-    /// assert!(!stuck.is_current(), "displaced: it must not commit");
+    /// assert_eq!(policy.hard_deadline(), Some(Duration::from_secs(3600)));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn hard_deadline(self, deadline: Duration) -> Self {
-        Self { everywhere: self.everywhere.hard_deadline(deadline), ..self }
+        self.with_defaults(|rules| rules.hard_deadline(deadline))
     }
 
-    /// Says that no job is ever reaped for its age: a finalizer that hangs then holds its job for ever.
+    /// Declares that the reaper ends no job for its age. A finalizer that hangs then holds its job for ever.
     ///
     /// ```
     /// use livemark::Policy;
     ///
     /// let policy = Policy::builder().no_backstop().marking_stage("merge").build()?; // somebody else ends what hangs
+    /// assert_eq!(policy.hard_deadline(), None);
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn no_backstop(self) -> Self {
-        Self { everywhere: self.everywhere.no_backstop(), ..self }
+        self.with_defaults(StageRules::no_backstop)
     }
 
-    /// How long the reaper leaves alone what looks dead (the backstop acts) after its own start, and after it was away
-    /// for longer than this: then it looks twice before it acts. For finalizers that have yet to mark again, and for
-    /// ages that jumped while the machine slept.
+    /// Sets how often a job may be redriven. A job that would be redriven once more is ended instead, with
+    /// `Cause::RedrivesExhausted`. With 0 the reaper redrives no job.
     ///
-    /// - Away: nobody began a sweep for longer than the grace, by the monotonic or by the wall clock.
-    /// - Not away: the gap before was too long as well. That is the pace of a slow reaper.
-    /// - A grace that has not run to its end begins anew twice at most.
-    ///
-    /// So choose it longer than the time from one sweep to the next.
+    /// The job store counts the redrives. Where it reports none, the deadline alone bounds their number.
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{DeferReason, Policy, Reaper, Registry, RunningJob, Verdict};
-    /// # let registry: Registry = Registry::new();
-    /// let policy = Policy::builder().boot_grace(Duration::from_secs(60)).no_backstop().build()?;
-    /// let reaper = Reaper::new(&registry, policy); // has just started
-    /// let past = Duration::from_secs(400);
-    /// let job = RunningJob { id: 7, stage: "merge", running_for: past, finished_for: Some(past), lost_for: None };
-    /// let Verdict::Defer(deferral) = reaper.sweep().judge(&job) else { unreachable!() };
-    /// assert_eq!(deferral.reason, DeferReason::BootGrace);
+    /// use livemark::Policy;
+    ///
+    /// let policy = Policy::builder().max_redrives(1).no_backstop().marking_stage("merge").build()?;
+    /// assert_eq!(policy.max_redrives(), 1);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn max_redrives(self, redrives: u32) -> Self {
+        self.with_defaults(|rules| rules.max_redrives(redrives))
+    }
+
+    /// Sets how long the reaper defers every job that looks dead after its own start, and after any gap between sweeps
+    /// that is longer than this. Owners have that time to mark again, and ages that jumped while the machine slept
+    /// have it to settle.
+    ///
+    /// - The reaper measures the gap by the monotonic and by the wall clock.
+    /// - A gap that follows another one is no gap, but the pace of a slow reaper.
+    /// - A job whose deadline passed before the gap is still ended by the backstop.
+    ///
+    /// Set it longer than the time from one sweep to the next.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use livemark::Policy;
+    ///
+    /// let policy = Policy::builder().boot_grace(Duration::from_secs(60)).no_backstop().marking_stage("merge").build()?;
+    /// assert_eq!(policy.boot_grace(), Some(Duration::from_secs(60)));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn boot_grace(self, grace: Duration) -> Self {
-        Self { everywhere: self.everywhere.boot_grace(grace), ..self }
+        self.with_defaults(|rules| rules.boot_grace(grace))
     }
 
-    /// How long an owner with a [`Pulse`](crate::Pulse) may make no progress and still be deferred to. After it, the
-    /// job is treated as unowned, and the owner displaced. Owners without a pulse never go stale.
+    /// Sets how long an owner with a [`Pulse`](crate::Pulse) may make no progress. Past it the reaper treats the job as
+    /// unowned and displaces the owner. An owner without a pulse never goes stale.
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Finalizer, Policy, Pulse, Reaper, Registry, RunningJob, Verdict};
-    /// # let registry: Registry = Registry::new();
-    /// let policy = Policy::builder().stale_after(Duration::from_millis(1)).no_backstop().marking_stage("merge").build()?;
-    /// let reaper = Reaper::new(&registry, policy);
-    /// let hangs = registry.mark(7, Finalizer::new(Some(1), "merge").with_pulse(Pulse::new()));
-    /// std::thread::sleep(Duration::from_millis(5)); // without a beat
-    /// let past = Duration::from_secs(400);
-    /// let job = RunningJob { id: 7, stage: "merge", running_for: past, finished_for: Some(past), lost_for: None };
-    /// assert!(matches!(reaper.sweep().judge(&job), Verdict::Redrive(Some(_))));
-    /// assert!(!hangs.is_current());
+    /// use std::time::Duration;
+    /// use livemark::Policy;
+    ///
+    /// let policy = Policy::builder().stale_after(Duration::from_secs(600)).no_backstop().marking_stage("merge").build()?;
+    /// assert_eq!(policy.stale_after(), Some(Duration::from_secs(600)));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn stale_after(self, limit: Duration) -> Self {
-        Self { everywhere: self.everywhere.stale_after(limit), ..self }
+        self.with_defaults(|rules| rules.stale_after(limit))
     }
 
-    /// Declares a stage whose monitors mark, with the limits of the whole policy.
+    /// Adds a stage whose monitors mark, with the limits of the whole policy.
     ///
     /// In such a stage "no mark" means "no live finalizer".
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
-    /// # let registry: Registry = Registry::new();
+    /// use livemark::Policy;
+    ///
     /// let policy = Policy::builder().no_backstop().marking_stage("merge").build()?;
-    /// let reaper = Reaper::new(&registry, policy);
-    /// let guard = registry.mark(7, Finalizer::new(Some(1), "merge"));
-    /// let past = Duration::from_secs(400);
-    /// let job = |stage| RunningJob { id: 7, stage, running_for: past, finished_for: Some(past), lost_for: None };
-    /// assert!(matches!(reaper.sweep().judge(&job("merge")), Verdict::Defer(_)));
-    /// assert!(matches!(reaper.sweep().judge(&job("Merge")), Verdict::Redrive(None)), "not that stage: its marks are not asked for");
+    /// assert!(policy.stage("merge").marking);
+    /// assert!(!policy.stage("Merge").marking, "another stage: the reaper asks for none of its marks");
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn marking_stage(self, stage: impl Into<Box<str>>) -> Self {
         self.stage(stage, StageRules::marking())
     }
 
-    /// Gives a stage rules of its own. Limits that they leave open are those of the whole policy. Each stage once.
+    /// Adds several stages whose monitors mark, each as by [`marking_stage`](Self::marking_stage).
+    ///
+    /// ```
+    /// use livemark::Policy;
+    ///
+    /// let policy = Policy::builder().no_backstop().marking_stages(["merge", "gates"]).build()?;
+    /// assert!(policy.marking_stages().eq(["gates", "merge"]));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn marking_stages(self, stages: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        stages.into_iter().fold(self, Self::marking_stage)
+    }
+
+    /// Declares that no stage's monitors mark. The reaper then defers to nobody for a mark's sake.
+    ///
+    /// ```
+    /// use livemark::{Policy, PolicyError};
+    ///
+    /// assert_eq!(Policy::builder().no_backstop().build(), Err(PolicyError::NoMarkingStages), "by oversight?");
+    /// let policy = Policy::builder().no_backstop().no_marking_stages().build()?; // no
+    /// assert_eq!(policy.marking_stages().next(), None);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn no_marking_stages(mut self) -> Self {
+        self.given.no_marking_stages = true;
+        self
+    }
+
+    /// Gives a stage rules of its own. Limits that they leave open are those of the whole policy.
     ///
     /// ```
     /// use std::time::Duration;
     /// use livemark::{Policy, StageRules};
     ///
+    /// let day = Duration::from_secs(24 * 3600);
     /// let policy = Policy::builder()
     ///     .hard_deadline(Duration::from_secs(3600))
-    ///     .stage("migrate", StageRules::marking().hard_deadline(Duration::from_secs(24 * 3600)))
+    ///     .stage("migrate", StageRules::marking().hard_deadline(day))
     ///     .build()?;
+    /// assert_eq!(policy.stage("migrate").hard_deadline, Some(day));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn stage(mut self, stage: impl Into<Box<str>>, rules: StageRules) -> Self {
-        self.stages.push((stage.into(), rules));
+        self.given.stages.push((stage.into(), rules));
         self
     }
 
@@ -210,35 +269,65 @@ impl PolicyBuilder {
     ///
     /// # Errors
     ///
-    /// [`PolicyError`] for settings that cannot work, here or in a stage: a limit of zero, a `hard_deadline` that is
-    /// not beyond the `finalize_grace`, a `stale_after` (where monitors mark) that is not within the `hard_deadline`,
-    /// neither or both of `hard_deadline` and `no_backstop`, a stage given twice.
+    /// Returns a [`PolicyError`] for settings that cannot work, in the whole policy or in a stage:
+    ///
+    /// - neither or both of `hard_deadline` and `no_backstop`
+    /// - neither or both of marking stages and `no_marking_stages`, in every mode
+    /// - a limit of zero
+    /// - a `finalize_grace`, `lost_grace`, `boot_grace` or `stale_after` at or above the `hard_deadline` of its stage,
+    ///   also where the limit is a default or the policy's (but a stage that does not mark may inherit any
+    ///   `stale_after`)
+    /// - a stage given twice
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// use std::time::Duration;
     /// use livemark::{Policy, PolicyError};
     ///
-    /// let error = Policy::builder().hard_deadline(Duration::from_secs(60)).build().unwrap_err();
-    /// assert!(matches!(error, PolicyError::DeadlineWithinGrace { .. }));
+    /// let error = Policy::builder().hard_deadline(Duration::from_secs(60)).marking_stage("merge").build().unwrap_err();
+    /// assert!(matches!(error, PolicyError::NeverActs { setting: "finalize_grace", .. }));
     /// assert_eq!(
     ///     error.to_string(),
     ///     "hard_deadline (60s) must be longer than finalize_grace (300s): the backstop would act first",
     /// );
     /// ```
     pub fn build(self) -> Result<Policy, PolicyError> {
-        let undeclared = self.everywhere.settle(None, &StageRules::new())?;
-        let names = self.stages.iter().map(|(name, _)| name);
-        if let Some((_, twice)) =
-            names.clone().enumerate().find(|(place, name)| names.clone().take(*place).any(|other| other == *name))
-        {
+        let Self { given, inherited } = self;
+        let rules = given.defaults.or(&inherited.defaults);
+        let defaults = rules.resolve_defaults()?;
+
+        let mut stages = given.stages;
+        stages.sort_by(|(name, _), (other, _)| name.cmp(other));
+        let pairs = stages.iter().zip(stages.iter().skip(1));
+        if let Some((twice, _)) = pairs.map(|(one, next)| (&one.0, &next.0)).find(|(one, next)| one == next) {
             return Err(PolicyError::StageGivenTwice { stage: twice.clone() });
         }
-        let stages = self.stages.into_iter().map(|(stage, rules)| {
-            let limits = rules.settle(Some(&stage), &self.everywhere)?;
-            Ok((stage, limits))
+
+        // Of marking stages and `no_marking_stages`, what was given replaces what was inherited.
+        let marking = stages.iter().find(|(_, rules)| rules.marking);
+        if let (Some((stage, _)), true) = (marking, given.no_marking_stages) {
+            return Err(PolicyError::MarkingAndNoMarkingStages { stage: stage.clone() });
+        }
+        let may_mark_none = given.no_marking_stages || inherited.no_marking_stages;
+
+        // The inherited stages that were not given again.
+        let mut others = inherited.stages;
+        others.retain(|(name, _)| stages.binary_search_by(|(given, _)| given.cmp(name)).is_err());
+        if given.no_marking_stages {
+            for (_, rules) in &mut others {
+                rules.marking = false;
+            }
+        }
+        stages.append(&mut others);
+        stages.sort_by(|(name, _), (other, _)| name.cmp(other));
+        if !may_mark_none && !stages.iter().any(|(_, rules)| rules.marking) {
+            return Err(PolicyError::NoMarkingStages);
+        }
+
+        let stages = stages.into_iter().map(|(name, own)| {
+            let limits = own.resolve_stage(&name, &rules)?;
+            Ok(Stage { name, limits, rules: own })
         });
-        let mut stages: Vec<_> = stages.collect::<Result<_, _>>()?;
-        stages.sort_unstable_by(|(stage, _), (other, _)| stage.cmp(other));
-        Ok(Policy { mode: self.mode, undeclared, stages })
+        let stages = stages.collect::<Result<_, _>>()?;
+        Ok(Policy { mode: given.mode.or(inherited.mode).unwrap_or_default(), defaults, stages, rules })
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Why a [`Policy`](crate::Policy) cannot work. Names the stage, where it is one's own rules, and the settings at odds.
+/// Says why a [`Policy`](crate::Policy) cannot work, with the settings at odds and the stage that they concern.
 ///
 /// ```
 /// use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 ///
 /// let impatient = StageRules::marking().hard_deadline(Duration::from_secs(60));
 /// let error = Policy::builder().hard_deadline(Duration::from_secs(3600)).stage("deploy", impatient).build().unwrap_err();
-/// assert!(matches!(&error, PolicyError::DeadlineWithinGrace { stage: Some(stage), .. } if **stage == *"deploy"));
+/// assert!(matches!(&error, PolicyError::NeverActs { setting: "finalize_grace", stage: Some(stage), .. } if **stage == *"deploy"));
 /// assert_eq!(
 ///     error.to_string(),
 ///     "stage \"deploy\": hard_deadline (60s) must be longer than finalize_grace (300s): the backstop would act first",
@@ -20,42 +20,43 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// Neither `hard_deadline` nor `no_backstop` was given: a finalizer that hangs would hold its job for ever,
-    /// which must be asked for.
+    /// Neither `hard_deadline` nor `no_backstop` was given. Without a backstop, a finalizer that hangs holds its job
+    /// for ever, and a policy must ask for that.
     NoDeadline,
     /// Both `hard_deadline` and `no_backstop` were given.
     DeadlineAndNoBackstop {
-        /// The stage whose rules these are; `None` for the whole policy.
+        /// The stage whose rules contradict each other, or `None` for the whole policy.
         stage: Option<Box<str>>,
     },
-    /// `hard_deadline` is not longer than `finalize_grace`: the backstop would end jobs that are still in their grace.
-    DeadlineWithinGrace {
-        /// The stage that this concerns; `None` for the whole policy.
-        stage: Option<Box<str>>,
-        /// The deadline in force there.
-        hard_deadline: Duration,
-        /// The grace in force there.
-        finalize_grace: Duration,
+    /// Neither marking stages nor `no_marking_stages` were given. Without a marking stage, the reaper redrives live
+    /// finalizers, and a policy must ask for that.
+    NoMarkingStages,
+    /// Both a marking stage and `no_marking_stages` were given.
+    MarkingAndNoMarkingStages {
+        /// The first marking stage, by name.
+        stage: Box<str>,
     },
-    /// `hard_deadline` is not longer than `stale_after`: the backstop would act before any owner could be found stale.
-    DeadlineWithinStaleAfter {
-        /// The stage that this concerns; `None` for the whole policy.
-        stage: Option<Box<str>>,
-        /// The deadline in force there.
-        hard_deadline: Duration,
+    /// A limit is not shorter than the `hard_deadline` of its stage. The backstop would always act first.
+    NeverActs {
+        /// The name of the limit's setting.
+        setting: &'static str,
         /// The limit in force there.
-        stale_after: Duration,
+        limit: Duration,
+        /// The deadline in force there.
+        hard_deadline: Duration,
+        /// The stage that this concerns, or `None` for the whole policy.
+        stage: Option<Box<str>>,
     },
-    /// A stage was given rules twice: the second would silently undo the first, its marking included.
+    /// A stage was given rules twice. The second rules would silently undo the first, their marking included.
     StageGivenTwice {
         /// The stage's name.
         stage: Box<str>,
     },
-    /// A limit is zero: everything would be past it at once. (A `boot_grace` of none is left out.)
+    /// A limit is zero, and every job would be past it at once. (A policy without a `boot_grace` leaves it out.)
     Zero {
-        /// The setting's name.
+        /// The name of the limit's setting.
         setting: &'static str,
-        /// The stage that this concerns; `None` for the whole policy.
+        /// The stage that this concerns, or `None` for the whole policy.
         stage: Option<Box<str>>,
     },
 }
@@ -63,12 +64,11 @@ pub enum PolicyError {
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match self {
-            Self::NoDeadline => None,
+            Self::NoDeadline | Self::NoMarkingStages | Self::MarkingAndNoMarkingStages { .. } => None,
             Self::StageGivenTwice { stage } => Some(stage),
-            Self::DeadlineAndNoBackstop { stage }
-            | Self::DeadlineWithinGrace { stage, .. }
-            | Self::DeadlineWithinStaleAfter { stage, .. }
-            | Self::Zero { stage, .. } => stage.as_ref(),
+            Self::DeadlineAndNoBackstop { stage } | Self::NeverActs { stage, .. } | Self::Zero { stage, .. } => {
+                stage.as_ref()
+            }
         };
         if let Some(stage) = stage {
             write!(f, "stage {stage:?}: ")?;
@@ -78,14 +78,14 @@ impl fmt::Display for PolicyError {
             Self::DeadlineAndNoBackstop { .. } => {
                 f.write_str("both hard_deadline and no_backstop are given: they contradict each other")
             }
-            Self::DeadlineWithinGrace { hard_deadline, finalize_grace, .. } => write!(
+            Self::NoMarkingStages => f.write_str("neither a marking stage nor no_marking_stages is given: choose one"),
+            Self::MarkingAndNoMarkingStages { stage } => write!(
                 f,
-                "hard_deadline ({hard_deadline:?}) must be longer than finalize_grace ({finalize_grace:?}): \
-                 the backstop would act first",
+                "both a marking stage ({stage:?}) and no_marking_stages are given: they contradict each other",
             ),
-            Self::DeadlineWithinStaleAfter { hard_deadline, stale_after, .. } => write!(
+            Self::NeverActs { setting, limit, hard_deadline, .. } => write!(
                 f,
-                "hard_deadline ({hard_deadline:?}) must be longer than stale_after ({stale_after:?}): \
+                "hard_deadline ({hard_deadline:?}) must be longer than {setting} ({limit:?}): \
                  the backstop would act first",
             ),
             Self::StageGivenTwice { .. } => f.write_str("is given twice: its rules contradict each other"),

@@ -4,17 +4,19 @@ mod builder;
 mod error;
 mod rules;
 #[cfg(feature = "serde")]
-mod settings;
+mod serde;
 
+use std::fmt;
 use std::time::Duration;
 
 pub use self::builder::PolicyBuilder;
 pub use self::error::PolicyError;
-pub use self::rules::StageRules;
+pub use self::rules::{StageLimits, StageRules};
 
 use super::Mode;
 
-/// A reaper's limits, per stage, and its mode. Immutable: [`Reaper::set_policy`](super::Reaper::set_policy) swaps it.
+/// Holds a reaper's mode and its limits in each stage. A policy never changes:
+/// [`Reaper::set_policy`](super::Reaper::set_policy) puts another one in its place.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,8 +31,13 @@ use super::Mode;
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
 ///
-/// With the feature `serde` it can be part of a settings file or of a request, in the same words, with durations in
-/// seconds and with the builder's checks:
+/// Two policies are equal if their modes, the names of their stages and all settled limits are. Which limits a stage
+/// was given and which it inherited makes no difference.
+///
+/// # Settings files
+///
+/// With the feature `serde` a policy can be part of a settings file or of a request. The keys are the builder's setters,
+/// durations are in seconds, and the builder's checks apply:
 ///
 /// ```
 /// # #[cfg(feature = "serde")] {
@@ -38,73 +45,100 @@ use super::Mode;
 ///     mode = "honor"
 ///     finalize_grace = 300
 ///     hard_deadline = 3600
+///     marking_stages = ["gates", "merge"]
 ///
 ///     [stages]
-///     gates = { marks = true }
-///     deploy = { marks = true, hard_deadline = 14400 }
+///     deploy = { marking = true, hard_deadline = 14400 }
+///     external = { max_redrives = 0 }
 /// "#;
 /// let policy: livemark::Policy = toml::from_str(settings).unwrap();
 /// # assert_eq!(policy, livemark::Policy::builder()
 /// #     .hard_deadline(std::time::Duration::from_secs(3600))
-/// #     .marking_stage("gates")
+/// #     .marking_stages(["gates", "merge"])
 /// #     .stage("deploy", livemark::StageRules::marking().hard_deadline(std::time::Duration::from_secs(14400)))
+/// #     .stage("external", livemark::StageRules::new().max_redrives(0))
 /// #     .build().unwrap());
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// - `no_backstop` and `no_marking_stages` are `true` or `false`, and `false` is as if they were left out. A limit of
+///   `null` is left out as well.
+/// - `marking_stage` takes one name. `stage` is another word for `stages`, and `marks` for `marking`.
+/// - Unknown and duplicate keys are refused, and a list in the place of a map.
+/// - A policy is written with all its settled limits, in each stage. It is read back as an equal one.
+///
+/// Give the policy a key of its own in a larger file. In a `#[serde(flatten)]` field serde hands a struct only the keys
+/// that it knows, and **a misspelt setting vanishes**. `#[serde(deny_unknown_fields)]` on the struct *around* the policy
+/// refuses it there, although serde does not promise this. An `Option<Policy>` must not be flattened at all, because
+/// serde makes `None` of a policy that is refused.
+#[derive(Clone)]
 pub struct Policy {
-    pub(super) mode: Mode,
-    /// Of every stage that has no rules of its own: it is not declared as marking.
-    pub(super) undeclared: Limits,
-    /// Sorted, so that equal policies are equal. Few, so a search in order is as good as any.
-    pub(super) stages: Vec<(Box<str>, Limits)>,
+    mode: Mode,
+    /// In every stage that has no rules of its own.
+    defaults: StageLimits,
+    /// Sorted by name, each once. There are few, so a search in order is as good as any.
+    stages: Vec<Stage>,
+    /// What the defaults were made from.
+    rules: StageRules,
 }
 
-/// The limits of one stage, all settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
-    pub(super) marks: bool,
-    pub(super) finalize_grace: Duration,
-    pub(super) lost_grace: Duration,
-    pub(super) hard_deadline: Option<Duration>,
-    pub(super) boot_grace: Option<Duration>,
-    pub(super) stale_after: Option<Duration>,
+#[derive(Clone, Debug)]
+struct Stage {
+    name: Box<str>,
+    limits: StageLimits,
+    /// What the limits were made from.
+    rules: StageRules,
 }
 
 impl Policy {
-    /// Starts a policy. A `hard_deadline`, or an explicit `no_backstop`, must be given.
+    /// Starts a policy. It must be given a `hard_deadline` or `no_backstop`, and marking stages or `no_marking_stages`.
     ///
     /// ```
     /// use livemark::{Policy, PolicyError};
     ///
     /// assert_eq!(Policy::builder().build(), Err(PolicyError::NoDeadline));
-    /// assert!(Policy::builder().no_backstop().build().is_ok());
+    /// assert_eq!(Policy::builder().no_backstop().build(), Err(PolicyError::NoMarkingStages));
+    /// assert!(Policy::builder().no_backstop().marking_stage("merge").build().is_ok());
     /// ```
     pub fn builder() -> PolicyBuilder {
         PolicyBuilder::default()
     }
 
-    /// The mode this policy is for.
+    /// Returns a builder that holds what this policy was given. What is given to it again replaces that:
+    ///
+    /// - A stage that is given again gets the new rules alone, and other stages stay.
+    /// - A `hard_deadline` replaces an inherited `no_backstop`, and the reverse.
+    /// - A marking stage replaces an inherited `no_marking_stages`. The reverse makes every inherited stage one that
+    ///   does not mark.
+    /// - A stage follows a limit of the whole policy that is given again, unless it was given its own.
     ///
     /// ```
-    /// use livemark::{Mode, Policy};
+    /// use std::time::Duration;
+    /// use livemark::{Policy, StageRules};
     ///
-    /// let policy = Policy::builder().mode(Mode::DryRun).no_backstop().build()?;
-    /// assert_eq!(policy.mode(), Mode::DryRun);
+    /// let secs = Duration::from_secs;
+    /// let policy = Policy::builder()
+    ///     .hard_deadline(secs(3600))
+    ///     .marking_stage("merge")
+    ///     .stage("deploy", StageRules::marking().finalize_grace(secs(900)))
+    ///     .build()?;
+    /// assert_eq!(policy.to_builder().build()?, policy);
+    ///
+    /// let patient = policy.to_builder().finalize_grace(secs(600)).build()?;
+    /// assert_eq!(patient.stage("merge").finalize_grace, secs(600));
+    /// assert_eq!(patient.stage("deploy").finalize_grace, secs(900), "its own");
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.mode
+    pub fn to_builder(&self) -> PolicyBuilder {
+        PolicyBuilder::inheriting(self)
     }
 
-    /// The same limits in another mode: what a kill switch sets.
+    /// Returns the same limits in another mode. This is how a kill switch is thrown.
     ///
     /// ```
-    /// # use std::time::Duration;
     /// use livemark::{Mode, Policy};
     ///
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).build()?;
+    /// let policy = Policy::builder().no_backstop().marking_stage("merge").build()?;
     /// assert_eq!(policy.mode(), Mode::Honor);
     /// assert_eq!(policy.with_mode(Mode::Ignore).mode(), Mode::Ignore);
     /// # Ok::<(), livemark::PolicyError>(())
@@ -114,32 +148,150 @@ impl Policy {
         Self { mode, ..self.clone() }
     }
 
-    #[inline]
-    pub(super) fn limits(&self, stage: &str) -> &Limits {
-        self.stages.iter().find(|(name, _)| **name == *stage).map_or(&self.undeclared, |(_, limits)| limits)
+    /// Returns the mode.
+    ///
+    /// ```
+    /// use livemark::{Mode, Policy};
+    ///
+    /// let policy = Policy::builder().mode(Mode::DryRun).no_backstop().marking_stage("merge").build()?;
+    /// assert_eq!(policy.mode(), Mode::DryRun);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
-    /// The least of each limit over all stages: who is within these is within those of any stage.
-    pub(super) fn soonest(&self) -> Limits {
-        self.stages.iter().fold(self.undeclared, |soonest, (_, limits)| Limits {
-            finalize_grace: soonest.finalize_grace.min(limits.finalize_grace),
-            lost_grace: soonest.lost_grace.min(limits.lost_grace),
-            hard_deadline: soonest.hard_deadline.into_iter().chain(limits.hard_deadline).min(),
-            ..soonest
+    /// Returns the policy's [`finalize_grace`](PolicyBuilder::finalize_grace), which a stage may replace.
+    #[must_use]
+    pub fn finalize_grace(&self) -> Duration {
+        self.defaults.finalize_grace
+    }
+
+    /// Returns the policy's [`lost_grace`](PolicyBuilder::lost_grace), which a stage may replace.
+    #[must_use]
+    pub fn lost_grace(&self) -> Duration {
+        self.defaults.lost_grace
+    }
+
+    /// Returns the policy's [`hard_deadline`](PolicyBuilder::hard_deadline), which a stage may replace. Returns `None`
+    /// for a policy with [`no_backstop`](PolicyBuilder::no_backstop).
+    #[must_use]
+    pub fn hard_deadline(&self) -> Option<Duration> {
+        self.defaults.hard_deadline
+    }
+
+    /// Returns the policy's [`max_redrives`](PolicyBuilder::max_redrives), which a stage may replace.
+    #[must_use]
+    pub fn max_redrives(&self) -> u32 {
+        self.defaults.max_redrives
+    }
+
+    /// Returns the policy's [`boot_grace`](PolicyBuilder::boot_grace), which a stage may replace.
+    #[must_use]
+    pub fn boot_grace(&self) -> Option<Duration> {
+        self.defaults.boot_grace
+    }
+
+    /// Returns the policy's [`stale_after`](PolicyBuilder::stale_after), which a stage may replace.
+    #[must_use]
+    pub fn stale_after(&self) -> Option<Duration> {
+        self.defaults.stale_after
+    }
+
+    /// Returns the names of the stages whose monitors mark, sorted. A policy with
+    /// [`no_marking_stages`](PolicyBuilder::no_marking_stages) has none.
+    ///
+    /// ```
+    /// use livemark::{Policy, StageRules};
+    ///
+    /// let policy = Policy::builder().no_backstop().marking_stage("merge").stage("build", StageRules::new()).build()?;
+    /// assert!(policy.marking_stages().eq(["merge"]));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn marking_stages(&self) -> impl Iterator<Item = &str> {
+        self.stages().filter(|(_, limits)| limits.marking).map(|(stage, _)| stage)
+    }
+
+    /// Returns the stages that were given, sorted by name, with the limits in force there.
+    ///
+    /// ```
+    /// use livemark::{Policy, StageRules};
+    ///
+    /// let policy = Policy::builder().no_backstop().marking_stage("merge").stage("build", StageRules::new()).build()?;
+    /// let marking: Vec<_> = policy.stages().map(|(stage, limits)| (stage, limits.marking)).collect();
+    /// assert_eq!(marking, [("build", false), ("merge", true)]);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn stages(&self) -> impl Iterator<Item = (&str, &StageLimits)> {
+        self.stages.iter().map(|stage| (&*stage.name, &stage.limits))
+    }
+
+    /// Returns the limits in force in a stage. In a stage that was not given they are those of the whole policy, and
+    /// its monitors do not mark.
+    ///
+    /// ```
+    /// use livemark::{Policy, StageRules};
+    ///
+    /// let policy = Policy::builder()
+    ///     .no_backstop()
+    ///     .max_redrives(5)
+    ///     .stage("merge", StageRules::marking().max_redrives(1))
+    ///     .build()?;
+    /// assert_eq!((policy.stage("merge").marking, policy.stage("merge").max_redrives), (true, 1));
+    /// assert_eq!((policy.stage("other").marking, policy.stage("other").max_redrives), (false, 5));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn stage(&self, name: &str) -> &StageLimits {
+        self.stages.iter().find(|stage| *stage.name == *name).map_or(&self.defaults, |stage| &stage.limits)
+    }
+
+    /// Returns the least of each limit that calls for an act. A job within these is within those of its stage.
+    pub(super) fn strictest(&self) -> StageLimits {
+        self.stages.iter().fold(self.defaults, |strictest, stage| StageLimits {
+            finalize_grace: strictest.finalize_grace.min(stage.limits.finalize_grace),
+            lost_grace: strictest.lost_grace.min(stage.limits.lost_grace),
+            hard_deadline: strictest.hard_deadline.into_iter().chain(stage.limits.hard_deadline).min(),
+            ..strictest
         })
     }
 
-    /// Each boot grace that some stage has, once.
+    /// Returns each boot grace that some stage has, once.
     pub(super) fn boot_graces(&self) -> Vec<Duration> {
-        let limits = self.stages.iter().map(|(_, limits)| limits).chain([&self.undeclared]);
+        let limits = self.stages.iter().map(|stage| &stage.limits).chain([&self.defaults]);
         let mut graces: Vec<_> = limits.filter_map(|limits| limits.boot_grace).collect();
         graces.sort_unstable();
         graces.dedup();
         graces
     }
+}
 
-    /// Whether it is meant to honour marks but never asks for one.
-    pub(super) fn honors_nothing(&self) -> bool {
-        matches!(self.mode, Mode::Honor | Mode::DryRun) && !self.stages.iter().any(|(_, limits)| limits.marks)
+/// Compares what holds, not what it was made from.
+impl PartialEq for Policy {
+    fn eq(&self, other: &Self) -> bool {
+        self.mode == other.mode && self.defaults == other.defaults && self.stages().eq(other.stages())
+    }
+}
+
+impl Eq for Policy {}
+
+/// Shows what holds, not what it was made from.
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Stages<'a>(&'a Policy);
+
+        impl fmt::Debug for Stages<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_map().entries(self.0.stages()).finish()
+            }
+        }
+
+        f.debug_struct("Policy")
+            .field("mode", &self.mode)
+            .field("defaults", &self.defaults)
+            .field("stages", &Stages(self))
+            .finish_non_exhaustive()
     }
 }

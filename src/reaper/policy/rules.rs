@@ -1,13 +1,17 @@
-//! What is said of one stage, or of all: [`StageRules`]; and how the two are settled to limits.
+//! What is said of one stage, or of all: [`StageRules`]. What comes of it: [`StageLimits`].
 
 use std::time::Duration;
 
-use super::{Limits, PolicyError};
+use super::PolicyError;
 
 const DEFAULT_FINALIZE_GRACE: Duration = Duration::from_secs(300);
 const DEFAULT_LOST_GRACE: Duration = Duration::from_secs(60);
+const DEFAULT_MAX_REDRIVES: u32 = 3;
 
-/// The rules of one stage: whether its monitors mark, and limits that differ from the policy's.
+/// Says of one stage whether its monitors mark, and which of its limits differ from the policy's.
+///
+/// Each setter is that of [`PolicyBuilder`](crate::PolicyBuilder), for this stage. A limit that the rules leave open is
+/// that of the whole policy.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,40 +19,81 @@ const DEFAULT_LOST_GRACE: Duration = Duration::from_secs(60);
 ///
 /// let policy = Policy::builder()
 ///     .hard_deadline(Duration::from_secs(3600))
-///     // Its monitors are not ours and never mark: dead means past the grace.
-///     .stage("external", StageRules::new().finalize_grace(Duration::from_secs(30)))
-///     .stage("migrate", StageRules::marking().no_backstop())
+///     // These monitors are not ours and never mark: dead means past the grace.
+///     .stage("external", StageRules::new().finalize_grace(Duration::from_secs(30)).max_redrives(0))
+///     .stage("migrate", StageRules::marking().no_backstop().stale_after(Duration::from_secs(600)))
 ///     .build()?;
+/// assert_eq!(policy.stage("external").finalize_grace, Duration::from_secs(30));
+/// assert_eq!(policy.stage("migrate").hard_deadline, None);
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "rules do nothing until a policy is built with them"]
 pub struct StageRules {
-    pub(super) marks: bool,
+    pub(super) marking: bool,
     pub(super) finalize_grace: Option<Duration>,
     pub(super) lost_grace: Option<Duration>,
     pub(super) hard_deadline: Option<Duration>,
     pub(super) no_backstop: bool,
+    pub(super) max_redrives: Option<u32>,
     pub(super) boot_grace: Option<Duration>,
     pub(super) stale_after: Option<Duration>,
 }
 
+/// Holds the limits in force in one stage. They are settled: nothing in them is left to the policy or to a default.
+///
+/// [`Policy::stage`](crate::Policy::stage) gives them.
+///
+/// ```
+/// use std::time::Duration;
+/// use livemark::Policy;
+///
+/// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+/// let limits = policy.stage("merge");
+/// assert!(limits.marking);
+/// assert_eq!((limits.finalize_grace, limits.lost_grace), (Duration::from_secs(300), Duration::from_secs(60)));
+/// assert_eq!((limits.hard_deadline, limits.max_redrives), (Some(Duration::from_secs(3600)), 3));
+/// assert_eq!((limits.boot_grace, limits.stale_after), (None, None));
+/// # Ok::<(), livemark::PolicyError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StageLimits {
+    /// The stage's monitors mark, so that a missing mark means that no finalizer is alive.
+    pub marking: bool,
+    /// A job may be finished and not committed for this long. See
+    /// [`PolicyBuilder::finalize_grace`](crate::PolicyBuilder::finalize_grace).
+    pub finalize_grace: Duration,
+    /// A job's worker may be lost for this long. See [`PolicyBuilder::lost_grace`](crate::PolicyBuilder::lost_grace).
+    pub lost_grace: Duration,
+    /// A job may run for this long in all, or for ever without a backstop. See
+    /// [`PolicyBuilder::hard_deadline`](crate::PolicyBuilder::hard_deadline).
+    pub hard_deadline: Option<Duration>,
+    /// A job may be redriven this often. See [`PolicyBuilder::max_redrives`](crate::PolicyBuilder::max_redrives).
+    pub max_redrives: u32,
+    /// The reaper waits for this long after it was away. See
+    /// [`PolicyBuilder::boot_grace`](crate::PolicyBuilder::boot_grace).
+    pub boot_grace: Option<Duration>,
+    /// An owner may make no progress for this long. See
+    /// [`PolicyBuilder::stale_after`](crate::PolicyBuilder::stale_after).
+    pub stale_after: Option<Duration>,
+}
+
 impl StageRules {
-    /// Of a stage whose monitors do not mark: the registry is never consulted for it.
+    /// Creates the rules of a stage whose monitors do not mark: the reaper consults the registry for none of its jobs.
     ///
     /// ```
-    /// # use std::time::Duration;
     /// use livemark::{Policy, StageRules};
     ///
-    /// let rules = StageRules::new().finalize_grace(Duration::from_secs(30)); // dead means past the grace, mark or no mark
-    /// let policy = Policy::builder().no_backstop().stage("external", rules).build()?;
+    /// let policy = Policy::builder().no_backstop().marking_stage("merge").stage("external", StageRules::new()).build()?;
+    /// assert!(!policy.stage("external").marking);
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Of a stage whose monitors mark.
+    /// Creates the rules of a stage whose monitors mark.
     ///
     /// ```
     /// use livemark::{Policy, StageRules};
@@ -59,129 +104,118 @@ impl StageRules {
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     pub fn marking() -> Self {
-        Self { marks: true, ..Self::default() }
+        Self { marking: true, ..Self::default() }
     }
 
-    /// As [`PolicyBuilder::finalize_grace`](crate::PolicyBuilder::finalize_grace), for this stage.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, StageRules};
-    ///
-    /// let rules = StageRules::marking().finalize_grace(Duration::from_secs(900));
-    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).stage("deploy", rules).build()?;
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// Sets the stage's own [`finalize_grace`](crate::PolicyBuilder::finalize_grace).
     pub fn finalize_grace(self, grace: Duration) -> Self {
         Self { finalize_grace: Some(grace), ..self }
     }
 
-    /// As [`PolicyBuilder::lost_grace`](crate::PolicyBuilder::lost_grace), for this stage.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, StageRules};
-    ///
-    /// let rules = StageRules::marking().lost_grace(Duration::from_secs(300));
-    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).stage("deploy", rules).build()?;
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// Sets the stage's own [`lost_grace`](crate::PolicyBuilder::lost_grace).
     pub fn lost_grace(self, grace: Duration) -> Self {
         Self { lost_grace: Some(grace), ..self }
     }
 
-    /// As [`PolicyBuilder::hard_deadline`](crate::PolicyBuilder::hard_deadline), for this stage.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, StageRules};
-    ///
-    /// let rules = StageRules::marking().hard_deadline(Duration::from_secs(4 * 3600));
-    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).stage("deploy", rules).build()?;
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// Sets the stage's own [`hard_deadline`](crate::PolicyBuilder::hard_deadline). It also replaces the policy's
+    /// `no_backstop`.
     pub fn hard_deadline(self, deadline: Duration) -> Self {
         Self { hard_deadline: Some(deadline), ..self }
     }
 
-    /// As [`PolicyBuilder::no_backstop`](crate::PolicyBuilder::no_backstop), for this stage.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, StageRules};
-    ///
-    /// let rules = StageRules::marking().no_backstop();
-    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).stage("deploy", rules).build()?;
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// Declares that the stage has [`no_backstop`](crate::PolicyBuilder::no_backstop), whatever the policy's deadline.
     pub fn no_backstop(self) -> Self {
         Self { no_backstop: true, ..self }
     }
 
-    /// As [`PolicyBuilder::boot_grace`](crate::PolicyBuilder::boot_grace), for this stage.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, StageRules};
-    ///
-    /// let rules = StageRules::marking().boot_grace(Duration::from_secs(120));
-    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).stage("deploy", rules).build()?;
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// Sets the stage's own [`max_redrives`](crate::PolicyBuilder::max_redrives).
+    pub fn max_redrives(self, redrives: u32) -> Self {
+        Self { max_redrives: Some(redrives), ..self }
+    }
+
+    /// Sets the stage's own [`boot_grace`](crate::PolicyBuilder::boot_grace).
     pub fn boot_grace(self, grace: Duration) -> Self {
         Self { boot_grace: Some(grace), ..self }
     }
 
-    /// As [`PolicyBuilder::stale_after`](crate::PolicyBuilder::stale_after), for this stage.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, StageRules};
-    ///
-    /// let rules = StageRules::marking().stale_after(Duration::from_secs(600));
-    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).stage("deploy", rules).build()?;
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// Sets the stage's own [`stale_after`](crate::PolicyBuilder::stale_after).
     pub fn stale_after(self, limit: Duration) -> Self {
         Self { stale_after: Some(limit), ..self }
     }
 
-    /// These rules with what they leave open taken from `fallback`, checked.
-    pub(super) fn settle(&self, stage: Option<&str>, fallback: &Self) -> Result<Limits, PolicyError> {
-        let in_stage = || stage.map(Box::from);
-        let has_backstop_rule = |rules: &Self| rules.no_backstop || rules.hard_deadline.is_some();
-        let backstop = if has_backstop_rule(self) { self } else { fallback };
+    /// Takes what these rules leave open from `fallback`. The two settings of the backstop are one in this.
+    pub(super) fn or(&self, fallback: &Self) -> Self {
+        let gives_backstop = self.no_backstop || self.hard_deadline.is_some();
+        let backstop = if gives_backstop { self } else { fallback };
+        Self {
+            marking: self.marking,
+            finalize_grace: self.finalize_grace.or(fallback.finalize_grace),
+            lost_grace: self.lost_grace.or(fallback.lost_grace),
+            hard_deadline: backstop.hard_deadline,
+            no_backstop: backstop.no_backstop,
+            max_redrives: self.max_redrives.or(fallback.max_redrives),
+            boot_grace: self.boot_grace.or(fallback.boot_grace),
+            stale_after: self.stale_after.or(fallback.stale_after),
+        }
+    }
 
-        let hard_deadline = match (backstop.hard_deadline, backstop.no_backstop) {
+    /// Settles and checks the limits of the whole policy.
+    pub(super) fn resolve_defaults(&self) -> Result<StageLimits, PolicyError> {
+        self.resolve(None, self.stale_after)
+    }
+
+    /// Settles and checks the limits of a stage with these rules in a policy with those.
+    pub(super) fn resolve_stage(&self, stage: &str, defaults: &Self) -> Result<StageLimits, PolicyError> {
+        // No owner could be found stale in a stage that does not mark, so an inherited limit does no harm there.
+        let stale_after = if self.marking { self.stale_after.or(defaults.stale_after) } else { self.stale_after };
+        self.or(defaults).resolve(Some(stage), stale_after)
+    }
+
+    /// `stale_after`: what the deadline is compared with.
+    fn resolve(&self, stage: Option<&str>, stale_after: Option<Duration>) -> Result<StageLimits, PolicyError> {
+        let in_stage = || stage.map(Box::from);
+
+        let hard_deadline = match (self.hard_deadline, self.no_backstop) {
             (Some(_), true) => return Err(PolicyError::DeadlineAndNoBackstop { stage: in_stage() }),
             (None, false) => return Err(PolicyError::NoDeadline),
             (deadline, _) => deadline,
         };
-        let finalize_grace = self.finalize_grace.or(fallback.finalize_grace).unwrap_or(DEFAULT_FINALIZE_GRACE);
-        let lost_grace = self.lost_grace.or(fallback.lost_grace).unwrap_or(DEFAULT_LOST_GRACE);
-        let boot_grace = self.boot_grace.or(fallback.boot_grace);
-        let stale_after = self.stale_after.or(fallback.stale_after);
+        let limits = StageLimits {
+            marking: self.marking,
+            finalize_grace: self.finalize_grace.unwrap_or(DEFAULT_FINALIZE_GRACE),
+            lost_grace: self.lost_grace.unwrap_or(DEFAULT_LOST_GRACE),
+            hard_deadline,
+            max_redrives: self.max_redrives.unwrap_or(DEFAULT_MAX_REDRIVES),
+            boot_grace: self.boot_grace,
+            stale_after: self.stale_after,
+        };
 
+        let zero = |limit: Option<Duration>| limit == Some(Duration::ZERO);
         let settings = [
-            ("finalize_grace", Some(finalize_grace)),
-            ("lost_grace", Some(lost_grace)),
+            ("finalize_grace", Some(limits.finalize_grace)),
+            ("lost_grace", Some(limits.lost_grace)),
             ("hard_deadline", hard_deadline),
-            ("boot_grace", boot_grace),
-            ("stale_after", stale_after),
+            ("boot_grace", limits.boot_grace),
+            ("stale_after", limits.stale_after),
         ];
-        if let Some((setting, _)) = settings.into_iter().find(|(_, limit)| *limit == Some(Duration::ZERO)) {
+        if let Some((setting, _)) = settings.into_iter().find(|(_, limit)| zero(*limit)) {
             return Err(PolicyError::Zero { setting, stage: in_stage() });
         }
+
+        let bounded = [
+            ("finalize_grace", Some(limits.finalize_grace)),
+            ("lost_grace", Some(limits.lost_grace)),
+            ("boot_grace", limits.boot_grace),
+            ("stale_after", stale_after),
+        ];
         if let Some(hard_deadline) = hard_deadline {
-            if hard_deadline <= finalize_grace {
-                return Err(PolicyError::DeadlineWithinGrace { stage: in_stage(), hard_deadline, finalize_grace });
-            }
-            // Where nobody marks there is no owner to be found stale.
-            let has_owners = stage.is_none() || self.marks;
-            if let Some(stale_after) = stale_after.filter(|limit| has_owners && hard_deadline <= *limit) {
-                return Err(PolicyError::DeadlineWithinStaleAfter { stage: in_stage(), hard_deadline, stale_after });
+            let late = |(setting, limit): (&'static str, Option<Duration>)| {
+                Some((setting, limit.filter(|limit| *limit >= hard_deadline)?))
+            };
+            if let Some((setting, limit)) = bounded.into_iter().find_map(late) {
+                return Err(PolicyError::NeverActs { setting, limit, hard_deadline, stage: in_stage() });
             }
         }
-        Ok(Limits { marks: self.marks, finalize_grace, lost_grace, hard_deadline, boot_grace, stale_after })
+        Ok(limits)
     }
 }
