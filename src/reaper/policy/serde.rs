@@ -295,6 +295,23 @@ impl<'de> Visitor<'de> for NumberVisitor {
     fn visit_f64<E: Error>(self, number: f64) -> Result<Number, E> {
         Ok(Number::Float(number))
     }
+
+    /// A number by the feature `arbitrary_precision` of `serde_json`, which any crate of a build turns on for all: a map
+    /// with one entry, whose key is private to `serde_json` and whose value is the number's text.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Number, A::Error> {
+        const KEY: &str = "$serde_json::private::Number";
+
+        let misplaced = |visitor: &Self| A::Error::invalid_type(serde::de::Unexpected::Map, visitor);
+        match map.next_key::<Box<str>>()? {
+            Some(key) if *key == *KEY => {}
+            _ => return Err(misplaced(&self)),
+        }
+        let text: Box<str> = map.next_value()?;
+        match text.parse() {
+            Ok(whole) => Ok(Number::Whole(whole)),
+            Err(_) => text.parse().map(Number::Float).map_err(|_| misplaced(&self)),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Seconds {
