@@ -341,6 +341,10 @@ fn policies_are_equal_by_what_holds() {
     assert_eq!(own.build().unwrap(), inherits);
     assert_ne!(complete().build().unwrap(), inherits, "another stage marks");
     assert_ne!(inherits.with_mode(Mode::Ignore), inherits);
+    let everywhere = || Policy::builder().hard_deadline(seconds(3600)).no_marking_stages();
+    for (setting, set, _) in BOUNDED {
+        assert_ne!(set(everywhere(), seconds(301)).build(), everywhere().build(), "{setting}");
+    }
 }
 
 #[test]

@@ -295,3 +295,40 @@ impl fmt::Debug for Policy {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_strictest_limits_are_those_of_any_stage_or_of_none() {
+        let policy = Policy::builder()
+            .finalize_grace(seconds(300))
+            .lost_grace(seconds(60))
+            .no_backstop()
+            .stage("a", StageRules::marking().finalize_grace(seconds(200)).hard_deadline(seconds(5000)))
+            .stage("b", StageRules::new().lost_grace(seconds(50)).hard_deadline(seconds(4000)))
+            .stage("c", StageRules::new().finalize_grace(seconds(900)).lost_grace(seconds(900)))
+            .build()
+            .unwrap();
+        let strictest = policy.strictest();
+        assert_eq!((strictest.finalize_grace, strictest.lost_grace), (seconds(200), seconds(50)));
+        assert_eq!(strictest.hard_deadline, Some(seconds(4000)));
+        let patient =
+            policy.to_builder().stage("a", StageRules::marking().finalize_grace(seconds(400))).build().unwrap();
+        assert_eq!(patient.strictest().finalize_grace, seconds(300), "in a stage that was not given");
+    }
+
+    #[test]
+    fn each_boot_grace_is_listed_once() {
+        let policy =
+            Policy::builder().no_backstop().marking_stage("a").stage("b", StageRules::new().boot_grace(seconds(9)));
+        assert_eq!(policy.clone().build().unwrap().boot_graces(), [seconds(9)]);
+        let policy = policy.boot_grace(seconds(30)).stage("c", StageRules::new().boot_grace(seconds(30)));
+        assert_eq!(policy.build().unwrap().boot_graces(), [seconds(9), seconds(30)]);
+    }
+}
