@@ -167,6 +167,7 @@ fn numbers_come_as_the_format_has_them() {
     for (number, exact) in [("3600.125", Duration::from_millis(3_600_125)), ("301.000000001", Duration::new(301, 1))] {
         assert_eq!(deadline(&only(number)), exact, "{number}");
     }
+    assert_eq!(deadline(&only("{\"nanos\":5,\"secs\":3600}")), Duration::new(3600, 5), "as serde has it");
     // No float has these.
     for exact in [(1 << 53) + 1, u64::MAX] {
         assert_eq!(deadline(&only(&exact.to_string())), seconds(exact));
@@ -431,7 +432,10 @@ fn what_is_no_number_of_seconds_is_refused() {
         ("true", "invalid type: boolean `true`, expected a number of seconds"),
         ("[300]", "invalid type: sequence, expected a number of seconds"),
         ("{}", "invalid type: map, expected a number of seconds"),
-        ("{\"secs\":300,\"nanos\":0}", "invalid type: map, expected a number of seconds"),
+        ("{\"secs\":300}", "invalid type: map, expected a number of seconds"),
+        ("{\"secs\":-300,\"nanos\":0}", "invalid type: map, expected a number of seconds"),
+        ("{\"secs\":300,\"nanos\":1000000000}", "invalid type: map, expected a number of seconds"),
+        ("{\"secs\":300,\"nanos\":0,\"millis\":0}", "invalid type: map, expected a number of seconds"),
     ] {
         for settings in [
             with(&format!(r#""finalize_grace":{number}"#)),
@@ -467,6 +471,7 @@ fn what_is_no_number_of_redrives_is_refused() {
         ("\"3\"", "invalid type: string \"3\", expected a number of redrives"),
         ("false", "invalid type: boolean `false`, expected a number of redrives"),
         ("{}", "invalid type: map, expected a number of redrives"),
+        ("{\"secs\":3,\"nanos\":0}", "invalid type: map, expected a number of redrives"),
     ] {
         for settings in
             [format!(r#""max_redrives":{number}"#), format!(r#""stages":{{"a":{{"max_redrives":{number}}}}}"#)]

@@ -6,11 +6,15 @@ use std::time::Duration;
 use livemark::{Mode, Policy, StageRules};
 use proptest::prelude::*;
 
-/// A length of time that a float holds to the nanosecond, or whole seconds.
+/// Any length of time, and often one that is likely.
 pub(crate) fn limit() -> impl Strategy<Value = Duration> {
     prop_oneof![
         (1..1_000_000_u64, 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos)),
-        (1..1_u64 << 53).prop_map(Duration::from_secs),
+        (0..=u64::MAX, 0..1_000_000_000_u32)
+            .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos).max(Duration::from_nanos(1))),
+        (0..64_u32, 0..1_000_000_000_u32).prop_map(|(bits, nanos)| Duration::new(1 << bits, nanos)),
+        (0..64_u32).prop_map(|bits| Duration::from_secs(u64::MAX >> bits)),
+        Just(Duration::MAX),
         Just(Duration::from_nanos(1)),
     ]
 }

@@ -64,8 +64,10 @@ use super::Mode;
 /// - `no_backstop` and `no_marking_stages` are `true` or `false`, and `false` is as if they were left out. A limit of
 ///   `null` is left out as well.
 /// - `marking_stage` takes one name. `stage` is another word for `stages`, and `marks` for `marking`.
+/// - A duration may also be `{ secs, nanos }`, as serde has it.
 /// - Unknown and duplicate keys are refused, and a list in the place of a map.
-/// - A policy is written with all its settled limits, in each stage. It is read back as an equal one.
+/// - A policy is written with all its settled limits, in each stage. It is read back as an equal one. (TOML has no
+///   integer for a limit of 2<sup>63</sup> seconds or more, and refuses to write it.)
 ///
 /// Give the policy a key of its own in a larger file. In a `#[serde(flatten)]` field serde hands a struct only the keys
 /// that it knows, and **a misspelt setting vanishes**. `#[serde(deny_unknown_fields)]` on the struct *around* the policy
