@@ -64,8 +64,10 @@ use super::Mode;
 /// - `no_backstop` and `no_marking_stages` are `true` or `false`, and `false` is as if they were left out. A limit of
 ///   `null` is left out as well.
 /// - `marking_stage` takes one name. `stage` is another word for `stages`, and `marks` for `marking`.
+/// - A duration may also be `{ secs, nanos }`, as serde has it.
 /// - Unknown and duplicate keys are refused, and a list in the place of a map.
-/// - A policy is written with all its settled limits, in each stage. It is read back as an equal one.
+/// - A policy is written with all its settled limits, in each stage. It is read back as an equal one. (TOML has no
+///   integer for a limit of 2<sup>63</sup> seconds or more, and refuses to write it.)
 ///
 /// Give the policy a key of its own in a larger file. In a `#[serde(flatten)]` field serde hands a struct only the keys
 /// that it knows, and **a misspelt setting vanishes**. `#[serde(deny_unknown_fields)]` on the struct *around* the policy
@@ -293,5 +295,42 @@ impl fmt::Debug for Policy {
             .field("defaults", &self.defaults)
             .field("stages", &Stages(self))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_strictest_limits_are_those_of_any_stage_or_of_none() {
+        let policy = Policy::builder()
+            .finalize_grace(seconds(300))
+            .lost_grace(seconds(60))
+            .no_backstop()
+            .stage("a", StageRules::marking().finalize_grace(seconds(200)).hard_deadline(seconds(5000)))
+            .stage("b", StageRules::new().lost_grace(seconds(50)).hard_deadline(seconds(4000)))
+            .stage("c", StageRules::new().finalize_grace(seconds(900)).lost_grace(seconds(900)))
+            .build()
+            .unwrap();
+        let strictest = policy.strictest();
+        assert_eq!((strictest.finalize_grace, strictest.lost_grace), (seconds(200), seconds(50)));
+        assert_eq!(strictest.hard_deadline, Some(seconds(4000)));
+        let patient =
+            policy.to_builder().stage("a", StageRules::marking().finalize_grace(seconds(400))).build().unwrap();
+        assert_eq!(patient.strictest().finalize_grace, seconds(300), "in a stage that was not given");
+    }
+
+    #[test]
+    fn each_boot_grace_is_listed_once() {
+        let policy =
+            Policy::builder().no_backstop().marking_stage("a").stage("b", StageRules::new().boot_grace(seconds(9)));
+        assert_eq!(policy.clone().build().unwrap().boot_graces(), [seconds(9)]);
+        let policy = policy.boot_grace(seconds(30)).stage("c", StageRules::new().boot_grace(seconds(30)));
+        assert_eq!(policy.build().unwrap().boot_graces(), [seconds(9), seconds(30)]);
     }
 }

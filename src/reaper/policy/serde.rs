@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{Policy, PolicyBuilder, StageLimits, StageRules};
@@ -253,6 +253,7 @@ enum Number {
     /// Beyond 64 bits.
     Huge,
     Float(f64),
+    Duration(Duration),
 }
 
 /// Reads a number, whatever form the format gives it.
@@ -296,20 +297,36 @@ impl<'de> Visitor<'de> for NumberVisitor {
         Ok(Number::Float(number))
     }
 
-    /// A number by the feature `arbitrary_precision` of `serde_json`, which any crate of a build turns on for all: a map
-    /// with one entry, whose key is private to `serde_json` and whose value is the number's text.
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Number, A::Error> {
-        const KEY: &str = "$serde_json::private::Number";
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Number, A::Error> {
+        let number = Parts::deserialize(MapAccessDeserializer::new(map)).ok().and_then(Parts::number);
+        number.ok_or_else(|| A::Error::invalid_type(Unexpected::Map, &self))
+    }
+}
 
-        let misplaced = |visitor: &Self| A::Error::invalid_type(serde::de::Unexpected::Map, visitor);
-        match map.next_key::<Box<str>>()? {
-            Some(key) if *key == *KEY => {}
-            _ => return Err(misplaced(&self)),
-        }
-        let text: Box<str> = map.next_value()?;
-        match text.parse() {
-            Ok(whole) => Ok(Number::Whole(whole)),
-            Err(_) => text.parse().map(Number::Float).map_err(|_| misplaced(&self)),
+/// A number in the form of a map.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parts {
+    /// The text of a number, by the feature `arbitrary_precision` of `serde_json`, which any crate of a build turns on
+    /// for all. The key is private to `serde_json`.
+    #[serde(rename = "$serde_json::private::Number", default, deserialize_with = "some_name")]
+    text: Option<Box<str>>,
+    /// A duration as `serde` has it.
+    secs: Option<u64>,
+    nanos: Option<u32>,
+}
+
+impl Parts {
+    fn number(self) -> Option<Number> {
+        match (self.text, self.secs, self.nanos) {
+            (Some(text), None, None) => match text.parse() {
+                Ok(whole) => Some(Number::Whole(whole)),
+                Err(_) => text.parse().ok().map(Number::Float),
+            },
+            (None, Some(secs), Some(nanos)) if nanos < 1_000_000_000 => {
+                Some(Number::Duration(Duration::new(secs, nanos)))
+            }
+            _ => None,
         }
     }
 }
@@ -326,6 +343,7 @@ impl<'de> Deserialize<'de> for Seconds {
             Number::Float(seconds) => {
                 Duration::try_from_secs_f64(seconds).map(Self).map_err(|error| refused(&seconds, &error))
             }
+            Number::Duration(duration) => Ok(Self(duration)),
         }
     }
 }
@@ -342,19 +360,19 @@ impl<'de> Deserialize<'de> for Redrives {
             Number::Negative(redrives) => Err(refused(&redrives, "it is negative")),
             Number::Huge => Err(refused(&"an integer of more than 64 bits", "it has more than 32 bits")),
             Number::Float(redrives) => Err(refused(&redrives, "it is no integer")),
+            Number::Duration(_) => Err(D::Error::invalid_type(Unexpected::Map, &"a number of redrives")),
         }
     }
 }
 
-/// Writes whole seconds as an integer, for people. Others are a float, exact to a nanosecond up to a hundred days.
+/// Writes whole seconds as an integer, for people. Others are a float up to twelve days, and a map with the parts beyond
+/// them, where not every parser reads the float's nanoseconds as they were.
 impl Serialize for Seconds {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
-        match self.0.subsec_nanos() {
-            // Of the longest ones no float has the fraction, and the nearest may be too long to be read.
-            nanos if nanos == 0 || self.0.as_secs() >> f64::MANTISSA_DIGITS != 0 => {
-                serializer.serialize_u64(self.0.as_secs())
-            }
-            _ => serializer.serialize_f64(self.0.as_secs_f64()),
+        match (self.0.as_secs(), self.0.subsec_nanos()) {
+            (secs, 0) => serializer.serialize_u64(secs),
+            (secs, _) if secs < 1 << 20 => serializer.serialize_f64(self.0.as_secs_f64()),
+            _ => self.0.serialize(serializer),
         }
     }
 }
