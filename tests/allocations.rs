@@ -91,13 +91,13 @@ fn healthy_and_deferred_jobs_cost_a_sweep_no_allocation() {
     let mut sweep = reaper.sweep();
     let judged = || {
         for job in 0..CALLS {
-            assert!(matches!(sweep.judge(&running(job)), Verdict::Healthy));
-            assert!(matches!(sweep.judge(&finished(job)), Verdict::Defer(_)));
+            assert!(matches!(sweep.judge(&running(&job)), Verdict::Healthy));
+            assert!(matches!(sweep.judge(&finished(&job)), Verdict::Defer(_)));
         }
     };
     assert_eq!(allocations(judged), 0);
     // The claim's stage, and the mark unless the sweep has freed another one: so it was counted on the right thread.
-    assert!(allocations(|| drop(sweep.judge(&overdue(7)))) >= 1);
+    assert!(allocations(|| drop(sweep.judge(&overdue(&7)))) >= 1);
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn the_registry_and_what_it_gives_out_go_to_any_thread() {
     send_and_sync::<Snapshot>();
     send_and_sync::<Owner<Finalizer>>();
     send_and_sync::<Generation>();
-    send_and_sync::<Occupied<Finalizer>>();
+    send_and_sync::<OccupiedError<Finalizer>>();
     send_and_sync::<RegistryStats>();
     send_and_sync::<Finalizer>();
     send_and_sync::<Pulse>();
@@ -117,7 +117,7 @@ fn errors_are_errors_and_all_is_debug() {
     fn error<T: Error + Send + Sync + 'static>() {}
     fn debug<T: Debug>() {}
     error::<PolicyError>();
-    error::<Occupied<Finalizer>>();
+    error::<OccupiedError<Finalizer>>();
     error::<UnknownMode>();
     error::<Failure<String>>();
     debug::<Registry<Rc<u64>, Rc<u64>>>(); // asks nothing of the contents

@@ -65,20 +65,20 @@ fn defer_all_leaves_alone_what_looks_dead() {
     let reaper = Reaper::with_claim(&registry, policy().with_mode(Mode::DeferAll), |_| panic!("nothing is claimed"));
     let monitor = registry.mark(7, monitor());
     let before = registry.stats();
-    for job in [finished(7), lost(7)] {
+    for job in [finished(&7), lost(&7)] {
         let verdict = reaper.sweep().judge(&job);
         let Verdict::Defer(Deferral { reason: DeferReason::DeferAll, owner: Some(owner) }) = verdict else {
             panic!("{verdict:?}")
         };
         assert_eq!((owner.generation, owner.value.run_id), (monitor.generation(), Some(42)), "owned");
     }
-    for job in [finished(8), lost(8), unmarked(finished(7)), unmarked(lost(8))] {
+    for job in [finished(&8), lost(&8), unmarked(finished(&7)), unmarked(lost(&8))] {
         let verdict = reaper.sweep().judge(&job);
         let Verdict::Defer(Deferral { reason: DeferReason::DeferAll, owner: None }) = verdict else {
             panic!("{verdict:?}")
         };
     }
-    assert_eq!(judge(&reaper, &running(7)), Said::Healthy);
+    assert_eq!(judge(&reaper, &running(&7)), Said::Healthy);
     assert_eq!(registry.stats(), before);
     assert_eq!(stats(&reaper), ReaperStats { defers_defer_all: 6, ..ReaperStats::default() }, "none of them finalizes");
 }
@@ -88,7 +88,7 @@ fn in_defer_all_the_backstop_acts_and_displaces() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DeferAll));
     let monitor = registry.mark(7, monitor());
-    let deferred = [running(7), finished(7), lost(7)];
+    let deferred = [running(&7), finished(&7), lost(&7)];
     for job in deferred {
         let stuck = RunningJob { running_for: HARD_DEADLINE + NANOSECOND, ..job };
         assert_eq!(judge(&reaper, &stuck), Said::Reap(Cause::Backstop, true));
@@ -110,14 +110,14 @@ fn a_dry_run_says_what_honor_would_and_leaves_no_trace() {
     age(&pulse);
     let before = registry.stats();
     for (job, expected) in [
-        (running(7), Said::Healthy),
-        (finished(7), Said::Defer(DeferReason::Owned)),
-        (lost(7), Said::Defer(DeferReason::Owned)),
-        (finished(8), Said::Redrive(false)),
-        (lost(8), Said::Reap(Cause::WorkerLost, false)),
-        (finished(6), Said::Redrive(false)),
-        (beyond_the_deadline(finished(7)), Said::Reap(Cause::Backstop, false)),
-        (unmarked(finished(7)), Said::Redrive(false)),
+        (running(&7), Said::Healthy),
+        (finished(&7), Said::Defer(DeferReason::Owned)),
+        (lost(&7), Said::Defer(DeferReason::Owned)),
+        (finished(&8), Said::Redrive(false)),
+        (lost(&8), Said::Reap(Cause::WorkerLost, false)),
+        (finished(&6), Said::Redrive(false)),
+        (beyond_the_deadline(finished(&7)), Said::Reap(Cause::Backstop, false)),
+        (unmarked(finished(&7)), Said::Redrive(false)),
     ] {
         assert_eq!(judge(&reaper, &job), expected, "of {job:?}");
     }
@@ -131,7 +131,7 @@ fn a_dry_run_shows_the_boot_grace_as_well() {
     let registry: Registry = Registry::new();
     let policy = builder().mode(Mode::DryRun).boot_grace(AN_HOUR).build().unwrap();
     let reaper = Reaper::new(&registry, policy);
-    assert_eq!(judge(&reaper, &finished(7)), Said::Defer(DeferReason::BootGrace));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::BootGrace));
     assert_eq!(reaper.stats(), ReaperStats::default());
 }
 
@@ -159,14 +159,14 @@ fn for_its_boot_grace_a_reaper_leaves_alone_what_looks_dead() {
     let monitor = registry.mark(7, monitor());
     let before = registry.stats();
     for _ in 0..3 {
-        for job in [finished(8), lost(8), unmarked(finished(7)), unmarked(lost(8))] {
+        for job in [finished(&8), lost(&8), unmarked(finished(&7)), unmarked(lost(&8))] {
             let verdict = reaper.sweep().judge(&job);
             let Verdict::Defer(Deferral { reason: DeferReason::BootGrace, owner: None }) = verdict else {
                 panic!("{verdict:?}")
             };
         }
-        assert_eq!(judge(&reaper, &finished(7)), Said::Defer(DeferReason::Owned), "which is more to say");
-        assert_eq!(judge(&reaper, &running(8)), Said::Healthy);
+        assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned), "which is more to say");
+        assert_eq!(judge(&reaper, &running(&8)), Said::Healthy);
     }
     assert_eq!(registry.stats(), before);
     assert!(monitor.is_current());
@@ -178,7 +178,7 @@ fn for_its_boot_grace_a_reaper_leaves_alone_what_looks_dead() {
 fn the_backstop_does_not_wait_for_the_boot_grace() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, builder().boot_grace(AN_HOUR).build().unwrap());
-    for job in [running(7), finished(7), lost(7)].map(beyond_the_deadline) {
+    for job in [running(&7), finished(&7), lost(&7)].map(beyond_the_deadline) {
         let monitor = registry.mark(7, monitor());
         assert_eq!(judge(&reaper, &job), Said::Reap(Cause::Backstop, true));
         assert!(!monitor.is_current());
@@ -191,12 +191,12 @@ fn after_its_boot_grace_a_reaper_acts() {
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, builder().boot_grace(NANOSECOND).build().unwrap());
     // It was away for longer than a nanosecond before its first sweep, so that this is its first look.
-    assert_eq!(judge(&reaper, &finished(7)), Said::Defer(DeferReason::BootGrace));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::BootGrace));
     let first_look = Instant::now();
     wait_until("a moment has passed", || first_look.elapsed() > NANOSECOND);
-    assert_eq!(judge(&reaper, &finished(7)), Said::Redrive(true));
-    assert_eq!(judge(&reaper, &lost(7)), Said::Reap(Cause::WorkerLost, true));
-    assert_eq!(judge(&reaper, &unmarked(finished(7))), Said::Redrive(false));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(true));
+    assert_eq!(judge(&reaper, &lost(&7)), Said::Reap(Cause::WorkerLost, true));
+    assert_eq!(judge(&reaper, &unmarked(finished(&7))), Said::Redrive(false));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_reaper_that_was_away_looks_twice() {
     let of_a_stage = builder().boot_grace(AN_HOUR).stage("quick", StageRules::marking().boot_grace(GRACE));
     for (policy, stage) in [(builder().boot_grace(GRACE), MARKING), (of_a_stage, "quick")] {
         let reaper = Reaper::new(&registry, policy.build().unwrap());
-        let job = RunningJob { stage, ..finished(7) };
+        let job = RunningJob { stage, ..finished(&7) };
         loop {
             // Two sweeps in time, so that the pause that follows is no slow reaper's pace. Other threads may come
             // between.
@@ -237,7 +237,7 @@ fn stages_have_boot_graces_of_their_own() {
     drop(reaper.sweep());
     thread::sleep(Duration::from_millis(1));
     let mut sweep = reaper.sweep();
-    let mut in_stage = |stage| said(&sweep.judge(&RunningJob { stage, ..finished(7) }));
+    let mut in_stage = |stage| said(&sweep.judge(&RunningJob { stage, ..finished(&7) }));
     assert_eq!(in_stage("quick"), Said::Redrive(true));
     assert_eq!(in_stage("quick and silent"), Said::Redrive(false));
     assert_eq!(in_stage(MARKING), Said::Defer(DeferReason::BootGrace), "inherited");
@@ -245,8 +245,8 @@ fn stages_have_boot_graces_of_their_own() {
 
     let policy = builder().stage("careful", StageRules::marking().boot_grace(AN_HOUR)).build().unwrap();
     let reaper = Reaper::new(&registry, policy);
-    assert_eq!(judge(&reaper, &RunningJob { stage: "careful", ..finished(7) }), Said::Defer(DeferReason::BootGrace));
-    assert_eq!(judge(&reaper, &finished(7)), Said::Redrive(true), "of one stage only");
+    assert_eq!(judge(&reaper, &RunningJob { stage: "careful", ..finished(&7) }), Said::Defer(DeferReason::BootGrace));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(true), "of one stage only");
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_boot_grace_that_is_put_in_force_later_counts_from_the_start_as_well() {
             thread::sleep(Duration::from_millis(1));
         }
         reaper.set_policy(builder().boot_grace(GRACE).build().unwrap());
-        let verdict = judge(&reaper, &finished(7));
+        let verdict = judge(&reaper, &finished(&7));
         was_there &= last.elapsed() <= GRACE / 2;
         // Or other threads kept it away for that long.
         if was_there {
@@ -294,7 +294,7 @@ fn the_boot_grace_of_one_stage_is_no_pause_to_another() {
             last = Instant::now();
             thread::sleep(2 * SHORT);
         }
-        let verdict = judge(&reaper, &finished(7));
+        let verdict = judge(&reaper, &finished(&7));
         was_there &= last.elapsed() <= GRACE / 2;
         if was_there {
             break assert_eq!(verdict, Said::Redrive(true), "it was never away for longer than {GRACE:?}");
@@ -308,13 +308,13 @@ fn a_boot_grace_is_swapped_with_the_policy() {
     let reaper = Reaper::new(&registry, policy());
     let mut under_way = reaper.sweep();
     reaper.set_policy(builder().boot_grace(AN_HOUR).build().unwrap());
-    assert_eq!(said(&under_way.judge(&finished(7))), Said::Redrive(true), "a sweep keeps its policy");
-    let verdict = judge(&reaper, &finished(7));
+    assert_eq!(said(&under_way.judge(&finished(&7))), Said::Redrive(true), "a sweep keeps its policy");
+    let verdict = judge(&reaper, &finished(&7));
     assert_eq!(verdict, Said::Defer(DeferReason::BootGrace), "it counts from the reaper's start, not from the swap");
     let mut under_way = reaper.sweep();
     reaper.set_policy(policy());
-    assert_eq!(said(&under_way.judge(&finished(7))), Said::Defer(DeferReason::BootGrace));
-    assert_eq!(judge(&reaper, &finished(7)), Said::Redrive(true));
+    assert_eq!(said(&under_way.judge(&finished(&7))), Said::Defer(DeferReason::BootGrace));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(true));
 }
 
 #[test]
@@ -323,10 +323,10 @@ fn ignore_has_a_boot_grace_and_defer_all_needs_none() {
     let _monitor = registry.mark(7, monitor());
     let policy = builder().boot_grace(AN_HOUR).build().unwrap();
     let reaper = Reaper::new(&registry, policy.with_mode(Mode::Ignore));
-    let verdict = reaper.sweep().judge(&finished(7));
+    let verdict = reaper.sweep().judge(&finished(&7));
     assert!(matches!(verdict, Verdict::Defer(Deferral { reason: DeferReason::BootGrace, owner: None })), "{verdict:?}");
     reaper.set_policy(policy.with_mode(Mode::DeferAll));
-    assert_eq!(judge(&reaper, &finished(7)), Said::Defer(DeferReason::DeferAll));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::DeferAll));
 }
 
 // stale_after
@@ -337,7 +337,7 @@ fn an_owner_without_a_pulse_is_never_stale() {
     let reaper = Reaper::new(&registry, builder().stale_after(NANOSECOND).build().unwrap());
     let monitor = registry.mark(7, monitor());
     wait_until("an old mark", || registry.owner(&7).unwrap().age() > NANOSECOND);
-    assert_eq!(judge(&reaper, &finished(7)), Said::Defer(DeferReason::Owned));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned));
     assert!(monitor.is_current());
 }
 
@@ -348,7 +348,7 @@ fn without_a_limit_no_pulse_is_too_old() {
     let pulse = Pulse::new();
     let _monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
     age(&pulse);
-    assert_eq!(judge(&reaper, &finished(7)), Said::Defer(DeferReason::Owned));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned));
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn a_stale_owner_is_displaced_and_can_see_it() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, builder().stale_after(NANOSECOND).build().unwrap());
     for (count, (job, expected)) in
-        [(finished(7), Said::Redrive(true)), (lost(7), Said::Reap(Cause::WorkerLost, true))].into_iter().enumerate()
+        [(finished(&7), Said::Redrive(true)), (lost(&7), Said::Reap(Cause::WorkerLost, true))].into_iter().enumerate()
     {
         let pulse = Pulse::new();
         let monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
@@ -384,10 +384,10 @@ fn a_beat_brings_an_owner_back() {
     let pulse = Pulse::new();
     let _monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
     wait_until("a pulse beyond its limit", || pulse.age() > LIMIT);
-    assert_eq!(judge(&reaper, &finished(7)), Said::Redrive(false));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(false));
     loop {
         pulse.beat();
-        let verdict = judge(&reaper, &finished(7));
+        let verdict = judge(&reaper, &finished(&7));
         // Or another thread came between.
         if pulse.age() <= LIMIT {
             break assert_eq!(verdict, Said::Defer(DeferReason::Owned));
@@ -405,7 +405,7 @@ fn a_stale_owner_is_left_to_its_boot_grace_and_to_defer_all() {
     age(&pulse);
     for (mode, expected) in [(Mode::Honor, DeferReason::BootGrace), (Mode::DeferAll, DeferReason::DeferAll)] {
         reaper.set_policy(policy.with_mode(mode));
-        let verdict = reaper.sweep().judge(&finished(7));
+        let verdict = reaper.sweep().judge(&finished(&7));
         let Verdict::Defer(Deferral { reason, owner: Some(owner) }) = verdict else { panic!("{verdict:?}") };
         assert_eq!((reason, owner.generation), (expected, monitor.generation()), "who it is, is said");
     }
@@ -426,7 +426,7 @@ fn stages_have_limits_of_their_own_for_pulses() {
     let pulse = Pulse::new();
     let _monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
     age(&pulse);
-    let in_stage = |stage| judge(&reaper, &RunningJob { stage, ..finished(7) });
+    let in_stage = |stage| judge(&reaper, &RunningJob { stage, ..finished(&7) });
     assert_eq!(in_stage(MARKING), Said::Defer(DeferReason::Owned));
     assert_eq!(in_stage("impatient"), Said::Redrive(false));
     assert_eq!(in_stage("silent"), Said::Redrive(false), "it is not asked for");
@@ -448,7 +448,7 @@ fn who_took_over_from_a_stale_owner_meanwhile_keeps_the_job() {
     let pulse = Pulse::new();
     let stale = registry.mark(7, monitor().with_pulse(pulse.clone()));
     age(&pulse);
-    let verdict = reaper.sweep().judge(&finished(7));
+    let verdict = reaper.sweep().judge(&finished(&7));
     let Verdict::Defer(Deferral { reason: DeferReason::ClaimConflict, owner: Some(owner) }) = verdict else {
         panic!("{verdict:?}")
     };
@@ -490,7 +490,7 @@ fn a_claim_displaces_the_stale_owner_or_nobody_up_to_the_last_moment() {
     }
 
     let reaper = Reaper::new(&REGISTRY, builder().stale_after(NANOSECOND).build().unwrap());
-    let RunningJob { stage, running_for, finished_for, lost_for, .. } = finished(7);
+    let RunningJob { stage, running_for, finished_for, lost_for, .. } = finished(&7);
     let job = RunningJob { id: Job(7), stage, running_for, finished_for, lost_for };
     let cases: [(fn(), Said); 2] = [
         (another_marks, Said::Defer(DeferReason::ClaimConflict)),
@@ -528,10 +528,10 @@ fn contexts_of_any_kind_have_a_pulse_where_the_reaper_is_told() {
     ];
     age(&progress);
     let untold = Reaper::with_claim(&registry, policy(), |_| Deployment { progress: None });
-    assert_eq!(judge(&untold, &finished(7)), Said::Defer(DeferReason::Owned), "it knows of no pulse");
+    assert_eq!(judge(&untold, &finished(&7)), Said::Defer(DeferReason::Owned), "it knows of no pulse");
     let told = untold.with_pulse(|deployment| deployment.progress.as_ref());
-    assert_eq!(judge(&told, &finished(8)), Said::Defer(DeferReason::Owned));
-    assert_eq!(judge(&told, &finished(7)), Said::Redrive(true));
+    assert_eq!(judge(&told, &finished(&8)), Said::Defer(DeferReason::Owned));
+    assert_eq!(judge(&told, &finished(&7)), Said::Redrive(true));
 }
 
 #[test]
@@ -542,12 +542,12 @@ fn finalizers_have_their_pulse_with_any_claim() {
     let pulse = Pulse::new();
     let _monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
     age(&pulse);
-    let _claim = reaper.sweep().judge(&finished(7));
+    let _claim = reaper.sweep().judge(&finished(&7));
     assert_eq!(registry.owner(&7).unwrap().value.run_id, Some(99));
     let never = reaper.with_pulse(|_| None);
     drop(registry.mark(8, monitor()));
     let _other = registry.mark(8, monitor().with_pulse(pulse));
-    assert_eq!(judge(&never, &finished(8)), Said::Defer(DeferReason::Owned), "the last word is the scheduler's");
+    assert_eq!(judge(&never, &finished(&8)), Said::Defer(DeferReason::Owned), "the last word is the scheduler's");
 }
 
 #[test]

@@ -36,9 +36,9 @@ fn stats(reaper: &Reaper<'_>) -> ReaperStats {
 fn a_job_within_its_limits_is_healthy() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    assert_eq!(judge(&reaper, &running(7)), Said::Healthy);
+    assert_eq!(judge(&reaper, &running(&7)), Said::Healthy);
     let _monitor = registry.mark(7, monitor());
-    assert_eq!(judge(&reaper, &running(7)), Said::Healthy, "owned or not");
+    assert_eq!(judge(&reaper, &running(&7)), Said::Healthy, "owned or not");
     assert_eq!(stats(&reaper), ReaperStats::default(), "healthy jobs are not counted");
     assert_eq!(registry.stats().marks, 1);
 }
@@ -48,15 +48,15 @@ fn exactly_at_a_limit_is_not_past_it() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
 
-    let finished_for = |age| RunningJob { finished_for: Some(age), ..running(7) };
+    let finished_for = |age| RunningJob { finished_for: Some(age), ..running(&7) };
     assert_eq!(judge(&reaper, &finished_for(FINALIZE_GRACE)), Said::Healthy);
     assert_eq!(judge(&reaper, &finished_for(FINALIZE_GRACE + JUST_OVER)), Said::Redrive(true));
 
-    let lost_for = |age| RunningJob { lost_for: Some(age), ..running(7) };
+    let lost_for = |age| RunningJob { lost_for: Some(age), ..running(&7) };
     assert_eq!(judge(&reaper, &lost_for(LOST_GRACE)), Said::Healthy);
     assert_eq!(judge(&reaper, &lost_for(LOST_GRACE + JUST_OVER)), Said::Reap(Cause::WorkerLost, true));
 
-    let running_for = |age| RunningJob { running_for: age, ..running(7) };
+    let running_for = |age| RunningJob { running_for: age, ..running(&7) };
     assert_eq!(judge(&reaper, &running_for(HARD_DEADLINE)), Said::Healthy);
     assert_eq!(judge(&reaper, &running_for(HARD_DEADLINE + JUST_OVER)), Said::Reap(Cause::Backstop, true));
 }
@@ -66,11 +66,11 @@ fn ages_of_zero_and_of_for_ever_are_judged_as_any_other() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let zero = Duration::ZERO;
-    let newborn = RunningJob { running_for: zero, finished_for: Some(zero), lost_for: Some(zero), ..running(7) };
+    let newborn = RunningJob { running_for: zero, finished_for: Some(zero), lost_for: Some(zero), ..running(&7) };
     assert_eq!(judge(&reaper, &newborn), Said::Healthy);
-    let eternal = RunningJob { running_for: Duration::MAX, ..running(7) };
+    let eternal = RunningJob { running_for: Duration::MAX, ..running(&7) };
     assert_eq!(judge(&reaper, &eternal), Said::Reap(Cause::Backstop, true));
-    let finished = RunningJob { finished_for: Some(Duration::MAX), ..running(7) };
+    let finished = RunningJob { finished_for: Some(Duration::MAX), ..running(&7) };
     assert_eq!(judge(&reaper, &finished), Said::Redrive(true));
 }
 
@@ -78,7 +78,7 @@ fn ages_of_zero_and_of_for_ever_are_judged_as_any_other() {
 fn a_lost_worker_is_reaped_and_its_job_claimed() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let verdict = reaper.sweep().judge(&lost(7));
+    let verdict = reaper.sweep().judge(&lost(&7));
     let Verdict::Reap(Cause::WorkerLost, Some(claim)) = verdict else { panic!("{verdict:?}") };
     assert!(claim.is_current() && registry.is_active(&7));
     assert_eq!(stats(&reaper).reaps_worker_lost, 1);
@@ -91,7 +91,7 @@ fn a_lost_worker_whose_job_is_owned_is_deferred_to_its_owner() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let monitor = registry.mark(7, monitor());
-    assert_eq!(judge(&reaper, &lost(7)), Said::Defer(DeferReason::Owned));
+    assert_eq!(judge(&reaper, &lost(&7)), Said::Defer(DeferReason::Owned));
     assert!(monitor.is_current());
     assert_eq!((stats(&reaper).finalizer_defers_total, stats(&reaper).reaps_worker_lost), (1, 0));
 }
@@ -100,9 +100,9 @@ fn a_lost_worker_whose_job_is_owned_is_deferred_to_its_owner() {
 fn a_finished_job_is_not_lost_with_its_worker() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let both = RunningJob { finished_for: Some(seconds(10)), ..lost(7) };
+    let both = RunningJob { finished_for: Some(seconds(10)), ..lost(&7) };
     assert_eq!(judge(&reaper, &both), Said::Healthy, "its process is meant to be gone");
-    let past_grace = RunningJob { finished_for: Some(seconds(301)), ..lost(7) };
+    let past_grace = RunningJob { finished_for: Some(seconds(301)), ..lost(&7) };
     assert_eq!(judge(&reaper, &past_grace), Said::Redrive(true));
 }
 
@@ -111,7 +111,7 @@ fn a_dead_finalizer_is_redriven_and_its_job_claimed() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     drop(registry.mark(7, monitor()));
-    let verdict = reaper.sweep().judge(&finished(7));
+    let verdict = reaper.sweep().judge(&finished(&7));
     let Verdict::Redrive(Some(claim)) = verdict else { panic!("{verdict:?}") };
     assert!(claim.is_current());
     let owner = registry.owner(&7).unwrap();
@@ -125,7 +125,7 @@ fn a_live_finalizer_is_deferred_to() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let monitor = registry.mark(7, monitor());
-    let verdict = reaper.sweep().judge(&finished(7));
+    let verdict = reaper.sweep().judge(&finished(&7));
     let Verdict::Defer(Deferral { reason: DeferReason::Owned, owner: Some(owner) }) = verdict else {
         panic!("{verdict:?}")
     };
@@ -139,18 +139,18 @@ fn a_live_finalizer_is_deferred_to() {
 fn the_claim_of_one_sweep_is_deferred_to_by_the_next() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let claim = reaper.sweep().judge(&finished(7));
+    let claim = reaper.sweep().judge(&finished(&7));
     assert_eq!(said(&claim), Said::Redrive(true));
-    assert_eq!(judge(&reaper, &finished(7)), Said::Defer(DeferReason::Owned));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned));
     drop(claim);
-    assert_eq!(judge(&reaper, &finished(7)), Said::Redrive(true));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(true));
 }
 
 #[test]
 fn a_dropped_verdict_gives_its_claim_back() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    drop(reaper.sweep().judge(&finished(7)));
+    drop(reaper.sweep().judge(&finished(&7)));
     assert!(!registry.is_active(&7));
 }
 
@@ -159,7 +159,7 @@ fn the_backstop_never_asks_the_mark() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let monitor = registry.mark(7, monitor());
-    let verdict = reaper.sweep().judge(&overdue(7));
+    let verdict = reaper.sweep().judge(&overdue(&7));
     let Verdict::Reap(Cause::Backstop, Some(claim)) = verdict else { panic!("{verdict:?}") };
     assert!(claim.is_current() && !monitor.is_current(), "the old owner is displaced, and can see it");
     drop(monitor);
@@ -172,7 +172,7 @@ fn the_backstop_never_asks_the_mark() {
 fn a_deferred_job_falls_through_to_the_backstop() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    for deferred in [finished(7), lost(7)] {
+    for deferred in [finished(&7), lost(&7)] {
         let _monitor = registry.mark(7, monitor());
         assert_eq!(judge(&reaper, &deferred), Said::Defer(DeferReason::Owned));
         let stuck = RunningJob { running_for: HARD_DEADLINE + JUST_OVER, ..deferred };
@@ -185,9 +185,9 @@ fn a_deferred_job_falls_through_to_the_backstop() {
 fn a_free_job_past_two_limits_is_judged_by_the_earlier_tier() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let stuck = RunningJob { running_for: HARD_DEADLINE + JUST_OVER, ..finished(7) };
+    let stuck = RunningJob { running_for: HARD_DEADLINE + JUST_OVER, ..finished(&7) };
     assert_eq!(judge(&reaper, &stuck), Said::Redrive(true));
-    let stuck = RunningJob { running_for: HARD_DEADLINE + JUST_OVER, ..lost(7) };
+    let stuck = RunningJob { running_for: HARD_DEADLINE + JUST_OVER, ..lost(&7) };
     assert_eq!(judge(&reaper, &stuck), Said::Reap(Cause::WorkerLost, true));
 }
 
@@ -197,7 +197,7 @@ fn without_a_backstop_a_live_owner_is_deferred_to_for_ever() {
     let policy = Policy::builder().no_backstop().marking_stage("merge").build().unwrap();
     let reaper = Reaper::new(&registry, policy);
     let _monitor = registry.mark(7, monitor());
-    let eternal = RunningJob { running_for: Duration::MAX, finished_for: Some(Duration::MAX), ..running(7) };
+    let eternal = RunningJob { running_for: Duration::MAX, finished_for: Some(Duration::MAX), ..running(&7) };
     assert_eq!(judge(&reaper, &eternal), Said::Defer(DeferReason::Owned));
     assert_eq!(judge(&reaper, &RunningJob { finished_for: None, ..eternal }), Said::Healthy);
 }
@@ -217,10 +217,10 @@ fn a_stage_that_does_not_mark_never_consults_the_registry() {
     for stage in [UNDECLARED, "silent", "", "Merge"] {
         let mut sweep = reaper.sweep();
         let mut judge = |job: RunningJob<'_>| said(&sweep.judge(&RunningJob { stage, ..job }));
-        assert_eq!(judge(finished(7)), Said::Redrive(false), "in stage {stage:?}");
-        assert_eq!(judge(lost(7)), Said::Reap(Cause::WorkerLost, false));
-        assert_eq!(judge(overdue(7)), Said::Reap(Cause::Backstop, false));
-        assert_eq!(judge(running(7)), Said::Healthy);
+        assert_eq!(judge(finished(&7)), Said::Redrive(false), "in stage {stage:?}");
+        assert_eq!(judge(lost(&7)), Said::Reap(Cause::WorkerLost, false));
+        assert_eq!(judge(overdue(&7)), Said::Reap(Cause::Backstop, false));
+        assert_eq!(judge(running(&7)), Said::Healthy);
     }
     assert_eq!((registry.stats(), registry.owner(&7).unwrap().generation), (before, owner));
     assert!(guard.is_current());
@@ -235,10 +235,10 @@ fn ignore_neither_reads_nor_writes_the_registry() {
     let before = registry.stats();
     let mut sweep = reaper.sweep();
     for job in [7, 8] {
-        assert_eq!(said(&sweep.judge(&finished(job))), Said::Redrive(false));
-        assert_eq!(said(&sweep.judge(&lost(job))), Said::Reap(Cause::WorkerLost, false));
-        assert_eq!(said(&sweep.judge(&overdue(job))), Said::Reap(Cause::Backstop, false));
-        assert_eq!(said(&sweep.judge(&running(job))), Said::Healthy);
+        assert_eq!(said(&sweep.judge(&finished(&job))), Said::Redrive(false));
+        assert_eq!(said(&sweep.judge(&lost(&job))), Said::Reap(Cause::WorkerLost, false));
+        assert_eq!(said(&sweep.judge(&overdue(&job))), Said::Reap(Cause::Backstop, false));
+        assert_eq!(said(&sweep.judge(&running(&job))), Said::Healthy);
     }
     assert!(guard.is_current());
     assert_eq!((registry.stats(), registry.len()), (before, 1));
@@ -263,17 +263,17 @@ fn stages_have_limits_of_their_own() {
         .unwrap();
     let reaper = Reaper::new(&registry, policy);
     let in_stage = |stage, job| judge(&reaper, &RunningJob { stage, ..job });
-    let finished = RunningJob { finished_for: Some(seconds(11)), ..running(7) };
-    let lost = RunningJob { lost_for: Some(seconds(6)), ..running(7) };
-    let old = RunningJob { running_for: seconds(1001), ..running(7) };
+    let finished = RunningJob { finished_for: Some(seconds(11)), ..running(&7) };
+    let lost = RunningJob { lost_for: Some(seconds(6)), ..running(&7) };
+    let old = RunningJob { running_for: seconds(1001), ..running(&7) };
 
     assert_eq!(in_stage("quick", finished), Said::Redrive(true));
     assert_eq!(in_stage("long", finished), Said::Healthy);
     assert_eq!(in_stage("quick", lost), Said::Reap(Cause::WorkerLost, true));
     assert_eq!(in_stage("long", lost), Said::Healthy);
     // What a stage leaves open is the policy's, not the default.
-    let finished = RunningJob { finished_for: Some(seconds(21)), ..running(7) };
-    let lost = RunningJob { lost_for: Some(seconds(9)), ..running(7) };
+    let finished = RunningJob { finished_for: Some(seconds(21)), ..running(&7) };
+    let lost = RunningJob { lost_for: Some(seconds(9)), ..running(&7) };
     for (stage, claimed) in [("endless", true), ("long", false), (UNDECLARED, false)] {
         assert_eq!(in_stage(stage, finished), Said::Redrive(claimed), "in stage {stage:?}");
         assert_eq!(in_stage(stage, lost), Said::Reap(Cause::WorkerLost, claimed), "in stage {stage:?}");
@@ -283,7 +283,7 @@ fn stages_have_limits_of_their_own() {
     assert_eq!(in_stage("long", old), Said::Healthy);
     assert_eq!(in_stage("endless", old), Said::Healthy);
     assert_eq!(in_stage(UNDECLARED, old), Said::Reap(Cause::Backstop, false));
-    let ancient = RunningJob { running_for: seconds(9001), ..running(7) };
+    let ancient = RunningJob { running_for: seconds(9001), ..running(&7) };
     assert_eq!(in_stage("long", ancient), Said::Reap(Cause::Backstop, false));
 }
 
@@ -296,7 +296,7 @@ fn a_claim_that_comes_second_is_a_conflict() {
         *conflicting.lock().unwrap() = Some(registry.mark(job.id, "monitor"));
         "reaper"
     });
-    let verdict = reaper.sweep().judge(&finished(7));
+    let verdict = reaper.sweep().judge(&finished(&7));
     let Verdict::Defer(Deferral { reason: DeferReason::ClaimConflict, owner: Some(owner) }) = verdict else {
         panic!("{verdict:?}")
     };
@@ -315,7 +315,7 @@ fn a_conflicting_claim_falls_through_to_the_backstop_too() {
         conflicting.lock().unwrap().get_or_insert_with(|| registry.mark(job.id, "monitor"));
         "reaper"
     });
-    let stuck = RunningJob { running_for: HARD_DEADLINE + JUST_OVER, ..finished(7) };
+    let stuck = RunningJob { running_for: HARD_DEADLINE + JUST_OVER, ..finished(&7) };
     let verdict = reaper.sweep().judge(&stuck);
     assert_eq!(said(&verdict), Said::Reap(Cause::Backstop, true));
     assert_eq!(registry.owner(&7).unwrap().value, "reaper");
@@ -351,7 +351,7 @@ fn of_a_monitor_and_a_reaper_exactly_one_gets_the_job() {
         for round in 0..ROUNDS {
             line.wait();
             dawdle(round / 37);
-            let verdict = sweep.judge(&finished(round));
+            let verdict = sweep.judge(&finished(&round));
             line.wait();
             redriven.push(match &verdict {
                 Verdict::Redrive(Some(claim)) => Some(claim.is_current()),
@@ -386,7 +386,7 @@ fn of_several_reapers_exactly_one_redrives() {
         let mut redriven = Vec::new();
         for round in 0..ROUNDS {
             line.wait();
-            let verdict = sweep.judge(&finished(round));
+            let verdict = sweep.judge(&finished(&round));
             redriven.push(said(&verdict) == Said::Redrive(true));
             line.wait();
         }
@@ -407,7 +407,7 @@ fn claims_outlive_their_sweep_and_their_reaper_and_move_to_another_thread() {
     let verdicts: Vec<_> = {
         let reaper = Reaper::new(&registry, policy());
         let mut sweep = reaper.sweep();
-        [finished(1), lost(2), overdue(3)].iter().map(|job| sweep.judge(job)).collect()
+        [finished(&1), lost(&2), overdue(&3)].iter().map(|job| sweep.judge(job)).collect()
     };
     assert_eq!(registry.len(), 3);
     thread::scope(|scope| {
@@ -428,7 +428,7 @@ fn claims_carry_what_the_reaper_was_told_to_give() {
     let registry: Registry<u64, String> = Registry::new();
     let reaper = Reaper::with_claim(&registry, policy(), |job| format!("reaper of {} in {}", job.id, job.stage));
     let mut sweep = reaper.sweep();
-    let _claims = [sweep.judge(&finished(1)), sweep.judge(&overdue(2))];
+    let _claims = [sweep.judge(&finished(&1)), sweep.judge(&overdue(&2))];
     assert_eq!(registry.owner(&1).unwrap().value, "reaper of 1 in merge");
     assert_eq!(registry.owner(&2).unwrap().value, "reaper of 2 in merge");
 }
@@ -441,7 +441,7 @@ fn every_sweep_and_every_verdict_is_counted() {
     let _monitor = registry.mark(1, monitor());
     for _ in 0..3 {
         let mut sweep = reaper.sweep();
-        for job in [running(0), finished(1), lost(1), finished(2), lost(3), overdue(4), overdue(5), overdue(6)] {
+        for job in [running(&0), finished(&1), lost(&1), finished(&2), lost(&3), overdue(&4), overdue(&5), overdue(&6)] {
             drop(sweep.judge(&job));
         }
     }
@@ -456,15 +456,15 @@ fn a_new_policy_is_in_force_from_the_next_sweep() {
     let reaper = Reaper::new(&registry, policy());
     let _monitor = registry.mark(7, monitor());
     let mut under_way = reaper.sweep();
-    assert_eq!(said(&under_way.judge(&finished(7))), Said::Defer(DeferReason::Owned));
+    assert_eq!(said(&under_way.judge(&finished(&7))), Said::Defer(DeferReason::Owned));
 
     reaper.set_policy(reaper.policy().with_mode(Mode::Ignore));
     assert_eq!(reaper.policy().mode(), Mode::Ignore);
-    assert_eq!(said(&under_way.judge(&finished(7))), Said::Defer(DeferReason::Owned), "a sweep keeps its policy");
-    assert_eq!(judge(&reaper, &finished(7)), Said::Redrive(false));
+    assert_eq!(said(&under_way.judge(&finished(&7))), Said::Defer(DeferReason::Owned), "a sweep keeps its policy");
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(false));
 
     reaper.set_policy(policy());
-    assert_eq!(judge(&reaper, &finished(7)), Said::Defer(DeferReason::Owned), "and back");
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned), "and back");
     assert_eq!(*reaper.policy(), policy());
 }
 
@@ -483,9 +483,9 @@ fn a_policy_can_be_swapped_by_another_thread_while_a_sweep_runs() {
         });
         while !swaps.is_finished() {
             let mut sweep = reaper.sweep();
-            let first = said(&sweep.judge(&finished(7)));
+            let first = said(&sweep.judge(&finished(&7)));
             assert!(matches!(first, Said::Defer(DeferReason::Owned) | Said::Redrive(false)), "{first:?}");
-            assert_eq!(said(&sweep.judge(&finished(7))), first, "one policy for the whole pass");
+            assert_eq!(said(&sweep.judge(&finished(&7))), first, "one policy for the whole pass");
         }
     });
 }
@@ -496,9 +496,9 @@ fn a_sweep_sees_marks_made_after_it_began() {
     let reaper = Reaper::new(&registry, policy());
     let mut sweep = reaper.sweep();
     let monitor = registry.mark(7, monitor());
-    assert_eq!(said(&sweep.judge(&finished(7))), Said::Defer(DeferReason::Owned));
+    assert_eq!(said(&sweep.judge(&finished(&7))), Said::Defer(DeferReason::Owned));
     drop(monitor);
-    assert_eq!(said(&sweep.judge(&finished(7))), Said::Redrive(true));
+    assert_eq!(said(&sweep.judge(&finished(&7))), Said::Redrive(true));
 }
 
 #[test]
@@ -509,7 +509,7 @@ fn one_job_does_not_weigh_on_the_others_of_a_sweep() {
     let mut sweep = reaper.sweep();
     for job in 0..100 {
         let expected = if job % 2 == 0 { Said::Defer(DeferReason::Owned) } else { Said::Redrive(true) };
-        assert_eq!(said(&sweep.judge(&finished(job))), expected, "job {job}");
+        assert_eq!(said(&sweep.judge(&finished(&job))), expected, "job {job}");
     }
 }
 

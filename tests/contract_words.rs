@@ -57,44 +57,44 @@ fn verdicts_are_told_in_words() {
         registry.mark(3, monitor()),
     ];
     let cases = [
-        (running(1), "healthy; running for 10s, within hard_deadline of 3600s", "healthy"),
+        (running(&1), "healthy; running for 10s, within hard_deadline of 3600s", "healthy"),
         (
-            RunningJob { finished_for: Some(seconds(2)), lost_for: Some(seconds(61)), ..running(1) },
+            RunningJob { finished_for: Some(seconds(2)), lost_for: Some(seconds(61)), ..running(&1) },
             "healthy; finished for 2s, within finalize_grace of 300s; lost for 61s, past lost_grace of 60s; \
              running for 10s, within hard_deadline of 3600s",
             "healthy",
         ),
         (
-            finished(1),
+            finished(&1),
             "tier 2: defer, owned by run 42 at `gates`, generation {g}, for {age}; \
              finished for 301s, past finalize_grace of 300s; running for 400s, within hard_deadline of 3600s",
             "defer, owned by run 42 at `gates`, generation {g}, for {age}",
         ),
         (
-            lost(2),
+            lost(&2),
             "tier 1: defer, owned by a claim at `merge`, generation {g}, for {age}, pulse {age} ago; \
              lost for 61s, past lost_grace of 60s; running for 400s, within hard_deadline of 3600s",
             "defer, owned by a claim at `merge`, generation {g}, for {age}, pulse {age} ago",
         ),
         (
-            finished(7),
+            finished(&7),
             "tier 2: redrive, claimed as generation {g}; \
              finished for 301s, past finalize_grace of 300s; running for 400s, within hard_deadline of 3600s",
             "redrive, claimed as generation {g}",
         ),
         (
-            lost(7),
+            lost(&7),
             "tier 1: reap, worker lost, claimed as generation {g}; \
              lost for 61s, past lost_grace of 60s; running for 400s, within hard_deadline of 3600s",
             "reap, worker lost, claimed as generation {g}",
         ),
         (
-            overdue(3),
+            overdue(&3),
             "tier 3: reap, backstop, claimed as generation {g}; running for 3601s, past hard_deadline of 3600s",
             "reap, backstop, claimed as generation {g}",
         ),
         (
-            unmarked(finished(7)),
+            unmarked(finished(&7)),
             "tier 2: redrive, without a claim in a stage that does not mark; \
              finished for 301s, past finalize_grace of 300s; running for 400s, within hard_deadline of 3600s",
             "redrive",
@@ -112,20 +112,20 @@ fn modes_and_graces_are_told_in_words() {
     let _monitor = registry.mark(1, monitor());
     let with = |policy: Policy, job| words(&Reaper::new(&registry, policy), &job);
 
-    let ignored = with(policy().with_mode(Mode::Ignore), finished(1));
+    let ignored = with(policy().with_mode(Mode::Ignore), finished(&1));
     assert_eq!(ignored, [&*format!("tier 2: redrive, without a claim in mode ignore; {ages}"), "redrive"]);
-    let dry = with(policy().with_mode(Mode::DryRun), overdue(1));
+    let dry = with(policy().with_mode(Mode::DryRun), overdue(&1));
     let why = "tier 3: reap, backstop, not to be done in mode dry_run; running for 3601s, past hard_deadline of 3600s";
     assert_eq!(dry, [why, "reap, backstop"]);
-    let deferred = with(policy().with_mode(Mode::DeferAll), finished(1));
+    let deferred = with(policy().with_mode(Mode::DeferAll), finished(&1));
     let what = "defer, defer all, owned by run 42 at `gates`, generation {g}, for {age}";
     assert_eq!(deferred, [&*format!("tier 2: {what}; {ages}"), what]);
-    let deferred = with(policy().with_mode(Mode::DeferAll), finished(2));
+    let deferred = with(policy().with_mode(Mode::DeferAll), finished(&2));
     assert_eq!(deferred, [&*format!("tier 2: defer, defer all; {ages}"), "defer, defer all"]);
 
     let boot = Policy::builder().boot_grace(AN_HOUR).no_backstop().marking_stage(MARKING).build().unwrap();
     let why = "tier 1: defer, boot grace of 3600s; lost for 61s, past lost_grace of 60s; running for 400s, no backstop";
-    assert_eq!(with(boot, lost(2)), [why, "defer, boot grace"]);
+    assert_eq!(with(boot, lost(&2)), [why, "defer, boot grace"]);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_boot_grace_is_told_beside_its_name_also_where_there_is_an_owner() {
     let pulse = Pulse::new();
     let _stale = registry.mark(7, monitor().with_pulse(pulse.clone()));
     wait_until("a pulse of some age", || pulse.age() > NANOSECOND);
-    let [why, what] = words(&reaper, &finished(7));
+    let [why, what] = words(&reaper, &finished(&7));
     assert!(why.starts_with("tier 2: defer, boot grace of 3600s, owned by run 42 at `gates`, generation {g}"), "{why}");
     assert!(what.starts_with("defer, boot grace, owned by run 42 at `gates`, generation {g}"), "{what}");
 }
@@ -156,7 +156,7 @@ fn a_conflict_is_told_in_words() {
     });
     let what = "defer, claim conflict by run 42 at `gates`, generation {g}, for {age}";
     let ages = "finished for 301s, past finalize_grace of 300s; running for 400s, within hard_deadline of 3600s";
-    assert_eq!(words(&reaper, &finished(7)), [&*format!("tier 2: {what}; {ages}"), what]);
+    assert_eq!(words(&reaper, &finished(&7)), [&*format!("tier 2: {what}; {ages}"), what]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn contexts_of_another_kind_are_told_by_generation_and_age() {
     let registry: Registry<u64, &str> = Registry::new();
     let reaper = Reaper::with_claim(&registry, policy(), |_| "reaper");
     let guard = registry.mark(7, "monitor");
-    let verdict = reaper.sweep().judge(&finished(7));
+    let verdict = reaper.sweep().judge(&finished(&7));
     let text = without_passing_time(&verdict.to_string(), Some(guard.generation()));
     assert_eq!(text, "defer, owned by generation {g}, for {age}");
 }
@@ -174,7 +174,7 @@ fn spans_of_time_are_told_to_the_millisecond() {
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let shown = |running_for| {
-        let job = RunningJob { running_for, ..running(7) };
+        let job = RunningJob { running_for, ..running(&7) };
         let mut sweep = reaper.sweep();
         sweep.judge(&job).explain(&job, sweep.policy()).to_string()
     };

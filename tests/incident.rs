@@ -32,7 +32,7 @@ fn replay(mode: Mode) -> Vec<&'static str> {
             note(if mark.is_current() { "merged by its monitor" } else { "merged by a displaced monitor" });
         });
         stamped.wait();
-        note(match reaper.sweep().judge(&finished(JOB)) {
+        note(match reaper.sweep().judge(&finished(&JOB)) {
             Verdict::Redrive(_) => "run again and rolled back by the reaper",
             Verdict::Defer(Deferral { reason: DeferReason::Owned, owner: Some(_) }) => "deferred by the reaper",
             _ => "left to chance",
@@ -41,7 +41,7 @@ fn replay(mode: Mode) -> Vec<&'static str> {
     });
 
     // Had the monitor died instead, this is when the reaper would act: the cure does not keep it from its work.
-    assert!(matches!(reaper.sweep().judge(&finished(JOB)), Verdict::Redrive(_)));
+    assert!(matches!(reaper.sweep().judge(&finished(&JOB)), Verdict::Redrive(_)));
     history.into_inner().unwrap()
 }
 

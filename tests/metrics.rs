@@ -67,12 +67,12 @@ fn each_verdict_is_counted_by_its_name() {
     let counted_of = |job: RunningJob<'_>| seen(|| drop(reaper.sweep().judge(&job)));
     let sweep = ("reaper_sweeps_total", 1);
 
-    counted_of(running(1)).assert_counted(&[sweep]);
-    counted_of(finished(1)).assert_counted(&[("finalizer_defers_total", 1), sweep]);
-    counted_of(finished(2)).assert_counted(&[("reaper_redrives_total", 1), sweep]);
-    counted_of(lost(2)).assert_counted(&[("reaper_reaps_total{cause=\"worker_lost\"}", 1), sweep]);
-    counted_of(overdue(2)).assert_counted(&[("reaper_reaps_total{cause=\"backstop\"}", 1), sweep]);
-    counted_of(RunningJob { stage: UNDECLARED, ..finished(1) }).assert_counted(&[("reaper_redrives_total", 1), sweep]);
+    counted_of(running(&1)).assert_counted(&[sweep]);
+    counted_of(finished(&1)).assert_counted(&[("finalizer_defers_total", 1), sweep]);
+    counted_of(finished(&2)).assert_counted(&[("reaper_redrives_total", 1), sweep]);
+    counted_of(lost(&2)).assert_counted(&[("reaper_reaps_total{cause=\"worker_lost\"}", 1), sweep]);
+    counted_of(overdue(&2)).assert_counted(&[("reaper_reaps_total{cause=\"backstop\"}", 1), sweep]);
+    counted_of(RunningJob { stage: UNDECLARED, ..finished(&1) }).assert_counted(&[("reaper_redrives_total", 1), sweep]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn counts_add_up() {
     let seen = seen(|| {
         for _ in 0..3 {
             let mut sweep = reaper.sweep();
-            for job in [running(0), finished(1), lost(1), finished(2), lost(3), overdue(4), overdue(5)] {
+            for job in [running(&0), finished(&1), lost(&1), finished(&2), lost(&3), overdue(&4), overdue(&5)] {
                 drop(sweep.judge(&job));
             }
         }
@@ -104,7 +104,7 @@ fn a_claim_conflict_is_a_deferral_as_well() {
         std::mem::forget(registry.mark(job.id, monitor()));
         monitor()
     });
-    let seen = seen(|| drop(reaper.sweep().judge(&finished(7))));
+    let seen = seen(|| drop(reaper.sweep().judge(&finished(&7))));
     seen.assert_counted(&[
         ("finalizer_defers_total", 1),
         ("reaper_claim_conflicts_total", 1),
@@ -116,10 +116,10 @@ fn a_claim_conflict_is_a_deferral_as_well() {
 fn deferrals_for_nobodys_sake_are_no_finalizers() {
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DeferAll));
-    seen(|| drop(reaper.sweep().judge(&finished(7)))).assert_counted(&[("reaper_sweeps_total", 1)]);
+    seen(|| drop(reaper.sweep().judge(&finished(&7)))).assert_counted(&[("reaper_sweeps_total", 1)]);
     let boot = Policy::builder().boot_grace(AN_HOUR).no_backstop().marking_stage(MARKING).build().unwrap();
     let reaper = Reaper::new(&registry, boot);
-    seen(|| drop(reaper.sweep().judge(&finished(7)))).assert_counted(&[("reaper_sweeps_total", 1)]);
+    seen(|| drop(reaper.sweep().judge(&finished(&7)))).assert_counted(&[("reaper_sweeps_total", 1)]);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_dry_run_counts_nothing() {
     let _monitor = registry.mark(1, monitor());
     let seen = seen(|| {
         let mut sweep = reaper.sweep();
-        for job in [finished(1), finished(2), lost(3), overdue(4)] {
+        for job in [finished(&1), finished(&2), lost(&3), overdue(&4)] {
             drop(sweep.judge(&job));
         }
     });
@@ -170,7 +170,7 @@ fn ignore_shows_nothing_of_a_registry_that_it_does_not_read() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::Ignore));
     let _monitor = registry.mark(1, monitor());
-    let seen = seen(|| drop(reaper.sweep().judge(&finished(1))));
+    let seen = seen(|| drop(reaper.sweep().judge(&finished(&1))));
     seen.assert_counted(&[("reaper_redrives_total", 1), ("reaper_sweeps_total", 1)]);
     assert!(seen.gauges.is_empty(), "{seen:?}");
 }
@@ -193,7 +193,7 @@ fn the_loops_failures_are_counted() {
             Err("down")
         }
         fn describe<'a>(&self, &id: &'a u64) -> RunningJob<'a> {
-            finished(id)
+            finished(&id)
         }
         fn redrive(&mut self, _: u64, _: Option<MarkGuard<'r>>) -> Result<(), &'static str> {
             Err("busy")
@@ -228,7 +228,7 @@ fn marks_clears_and_look_ups_touch_no_metric() {
         std::mem::forget(registry.mark(9, monitor()));
         assert!(registry.clear(&9) && registry.snapshot().is_empty());
         reaper.set_policy(policy());
-        assert!(matches!(sweep.judge(&running(7)), Verdict::Healthy));
+        assert!(matches!(sweep.judge(&running(&7)), Verdict::Healthy));
     });
     assert_eq!(seen, Seen { counters: BTreeMap::new(), gauges: BTreeMap::new() });
 }

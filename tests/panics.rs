@@ -217,15 +217,15 @@ panics_in!(in_no_other_use_of_a_guard, [], |registry, guard, census| {
 });
 panics_in!(in_the_claim_of_a_redrive, [HashJob, EqJob, CloneJob], |registry, guard, census| {
     let reaper = Reaper::with_claim(registry, policy(), |_| Context(census.tracked(1)));
-    drop(reaper.sweep().judge(&of(Job(FREE), finished(0))));
+    drop(reaper.sweep().judge(&of(Job(FREE), finished(&0))));
 });
 panics_in!(in_a_deferral, [HashJob, EqJob, CloneValue], |registry, guard, census| {
     let reaper = Reaper::with_claim(registry, policy(), |_| Context(census.tracked(1)));
-    drop(reaper.sweep().judge(&of(Job(OWNED), finished(0))));
+    drop(reaper.sweep().judge(&of(Job(OWNED), finished(&0))));
 });
 panics_in!(in_the_claim_of_a_backstop, [HashJob, EqJob, CloneJob], |registry, guard, census| {
     let reaper = Reaper::with_claim(registry, policy(), |_| Context(census.tracked(1)));
-    drop(reaper.sweep().judge(&of(Job(OWNED), overdue(0))));
+    drop(reaper.sweep().judge(&of(Job(OWNED), overdue(&0))));
 });
 
 fn of(id: Job, job: RunningJob<'_>) -> RunningJob<'_, Job> {
@@ -254,7 +254,7 @@ fn a_panic_of_the_reapers_claim_leaves_the_registry_as_it_was() {
     let registry: Registry<u64, &str> = Registry::new();
     let monitor = registry.mark(7, "monitor");
     let reaper = Reaper::with_claim(&registry, policy(), |_| panic::resume_unwind(Box::new(Blown)));
-    for job in [finished(8), overdue(7)] {
+    for job in [finished(&8), overdue(&7)] {
         let judged = panic::catch_unwind(AssertUnwindSafe(|| drop(reaper.sweep().judge(&job))));
         assert!(judged.is_err());
         assert!(monitor.is_current() && registry.len() == 1);

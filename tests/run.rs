@@ -230,7 +230,7 @@ fn what_is_stopped_beforehand_does_not_begin() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     for told in [true, false] {
-        let (mut script, stopped) = Script::repeat(vec![well(finished(7))], 1);
+        let (mut script, stopped) = Script::repeat(vec![well(finished(&7))], 1);
         let stop = script.stop.take().unwrap();
         if told {
             stop.send(()).unwrap();
@@ -247,7 +247,7 @@ fn it_is_stopped_in_the_middle_of_a_sweep_after_the_job_at_hand() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     for told in [true, false] {
-        let (mut script, stopped) = Script::repeat([1, 2, 3].map(|id| well(finished(id))).to_vec(), 2);
+        let (mut script, stopped) = Script::repeat([1, 2, 3].map(|id| well(finished(&id))).to_vec(), 2);
         let mut stop = script.stop.take();
         script.act = Box::new(move |row| {
             if row.job.id == 2 {
@@ -274,7 +274,7 @@ fn what_is_stopped_during_a_listing_judges_nothing_of_it() {
         if let Some(stop) = stop.take() {
             stop.send(()).unwrap();
         }
-        Some(Ok(vec![well(finished(7)), Err("bad")]))
+        Some(Ok(vec![well(finished(&7)), Err("bad")]))
     });
     reaper.run(AT_ONCE, stopped, &mut script);
     assert_eq!(script.calls, [Listed]);
@@ -285,7 +285,7 @@ fn it_sweeps_again_and_again_and_carries_out_what_it_judges() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let _monitor = registry.mark(2, Finalizer::new(Some(1), "merge"));
-    let rows = [running(1), finished(2), finished(3), lost(4), overdue(5)].map(well).to_vec();
+    let rows = [running(&1), finished(&2), finished(&3), lost(&4), overdue(&5)].map(well).to_vec();
     let (mut script, stopped) = Script::repeat(rows, 3);
     reaper.run(AT_ONCE, stopped, &mut script);
     let sweep = [
@@ -334,7 +334,7 @@ fn intervals_of_any_length_are_waited_for() {
 fn in_between(troubled: Result<Row, &'static str>) -> (Vec<Call>, ReaperStats) {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let (mut script, stopped) = Script::repeat(vec![well(finished(1)), troubled, well(lost(3))], 1);
+    let (mut script, stopped) = Script::repeat(vec![well(finished(&1)), troubled, well(lost(&3))], 1);
     script.act = Box::new(|row| {
         let held: Vec<_> = registry.snapshot().iter().map(|(job, _)| *job).collect();
         assert!(held.iter().all(|job| *job == row.job.id), "a claim was not given back: {held:?} at {row:?}");
@@ -365,12 +365,12 @@ fn a_bad_row_costs_itself() {
 
 #[test]
 fn an_action_that_fails_costs_its_own_turn() {
-    let (calls, stats) = in_between(row(finished(2), Trouble::Fails));
+    let (calls, stats) = in_between(row(finished(&2), Trouble::Fails));
     let failed = Failed(Failure::Action("the job store is busy"));
     assert_eq!(calls, [Judged(2, Said::Redrive(true)), Redrive(2, true), failed.clone()]);
     assert_eq!(stats, ReaperStats { redrives: 1, failed_actions: 1, ..ReaperStats::default() });
 
-    let (calls, stats) = in_between(row(overdue(2), Trouble::Fails));
+    let (calls, stats) = in_between(row(overdue(&2), Trouble::Fails));
     let backstop = [Judged(2, Said::Reap(Cause::Backstop, true)), Call::Reap(2, Cause::Backstop, true)];
     assert_eq!(calls, [&backstop[..], &[failed]].concat());
     assert_eq!(stats, ReaperStats { reaps_backstop: 1, failed_actions: 1, ..ReaperStats::default() });
@@ -378,21 +378,21 @@ fn an_action_that_fails_costs_its_own_turn() {
 
 #[test]
 fn an_action_that_panics_costs_its_own_turn() {
-    let (calls, stats) = in_between(row(finished(2), Trouble::Panics));
+    let (calls, stats) = in_between(row(finished(&2), Trouble::Panics));
     assert_eq!(calls, [Judged(2, Said::Redrive(true)), Redrive(2, true), Failed(Failure::Panic)]);
     assert_eq!(stats, ReaperStats { redrives: 1, panics: 1, ..ReaperStats::default() });
 
-    let (calls, _) = in_between(row(overdue(2), Trouble::Panics));
+    let (calls, _) = in_between(row(overdue(&2), Trouble::Panics));
     assert_eq!(calls[1..], [Call::Reap(2, Cause::Backstop, true), Failed(Failure::Panic)]);
 }
 
 #[test]
 fn what_panics_before_the_action_costs_its_own_turn() {
-    let (calls, stats) = in_between(row(finished(2), Trouble::Describe));
+    let (calls, stats) = in_between(row(finished(&2), Trouble::Describe));
     assert_eq!(calls, [Failed(Failure::Panic)]);
     assert_eq!(stats, ReaperStats { panics: 1, ..ReaperStats::default() });
 
-    let (calls, stats) = in_between(row(finished(2), Trouble::Judged));
+    let (calls, stats) = in_between(row(finished(&2), Trouble::Judged));
     assert_eq!(calls, [Judged(2, Said::Redrive(true)), Failed(Failure::Panic)], "judged, but not carried out");
     assert_eq!(stats, ReaperStats { redrives: 1, panics: 1, ..ReaperStats::default() });
 }
@@ -404,7 +404,7 @@ fn listings_that_fail_or_panic_cost_their_own_sweep() {
     let (mut script, stopped) = Script::new(|listing| match listing {
         0 => Some(Err("connection refused")),
         1 => blow_up(),
-        2 => Some(Ok(vec![well(finished(7))])),
+        2 => Some(Ok(vec![well(finished(&7))])),
         _ => None,
     });
     reaper.run(AT_ONCE, stopped, &mut script);
@@ -440,7 +440,7 @@ fn a_failed_listing_is_not_tried_again_before_the_interval_is_over() {
 fn a_scheduler_that_panics_when_it_is_told_is_counted_once_more() {
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let rows = vec![Err("bad"), row(finished(1), Trouble::Fails), row(lost(2), Trouble::Panics), well(finished(3))];
+    let rows = vec![Err("bad"), row(finished(&1), Trouble::Fails), row(lost(&2), Trouble::Panics), well(finished(&3))];
     let (mut script, stopped) = Script::new(move |listing| match listing {
         0 => Some(Err("connection refused")),
         1 => Some(Ok(rows.clone())),
@@ -504,7 +504,7 @@ impl<'r> Scheduler<'r> for Cursed {
     }
 
     fn describe<'a>(&self, &id: &'a u64) -> RunningJob<'a> {
-        finished(id)
+        finished(&id)
     }
 
     fn redrive(&mut self, job: u64, _: Option<MarkGuard<'r>>) -> Result<(), CursedError> {
@@ -569,7 +569,7 @@ impl<'r> Scheduler<'r> for Leaving {
     }
 
     fn describe<'a>(&self, _: &'a Clinging) -> RunningJob<'a> {
-        self::running(7)
+        self::running(&7)
     }
 
     fn judged(&mut self, _: &Clinging, _: &Verdict<'r>, _: &Policy) {
@@ -616,7 +616,7 @@ fn a_dry_run_carries_nothing_out_but_tells() {
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
     let _monitor = registry.mark(2, Finalizer::new(Some(1), "merge"));
     let before = registry.stats();
-    let rows = [running(1), finished(2), finished(3), lost(4), overdue(2)].map(well);
+    let rows = [running(&1), finished(&2), finished(&3), lost(&4), overdue(&2)].map(well);
     let rows = [&rows[..], &[Err("bad")]].concat();
     let (mut script, stopped) = Script::repeat(rows, 2);
     reaper.run(AT_ONCE, stopped, &mut script);
@@ -643,7 +643,7 @@ fn a_new_policy_is_in_force_from_the_next_sweep() {
         if listing == 1 {
             reaper.set_policy(policy());
         }
-        (listing < 3).then(|| Ok(vec![well(finished(1)), well(finished(2))]))
+        (listing < 3).then(|| Ok(vec![well(finished(&1)), well(finished(&2))]))
     });
     // In the middle of the second sweep, which is the only one that acts.
     script.act = Box::new(|_| reaper.set_policy(policy().with_mode(Mode::DeferAll)));
@@ -693,7 +693,7 @@ impl<'r> Scheduler<'r, u64, Tracked> for Reclaims<'r> {
             self.stop = None;
             return Ok(vec![]);
         }
-        let jobs = [finished(1), finished(2), overdue(1), finished(3), finished(UNCLAIMABLE)];
+        let jobs = [finished(&1), finished(&2), overdue(&1), finished(&3), finished(&UNCLAIMABLE)];
         Ok(jobs.into_iter().map(Ok).chain([Err("bad")]).collect())
     }
 
@@ -771,7 +771,7 @@ impl<'r> Scheduler<'r> for Keeps<'r, '_> {
 
     fn describe<'a>(&self, &id: &'a u64) -> RunningJob<'a> {
         self.line.wait();
-        finished(id)
+        finished(&id)
     }
 
     fn redrive(&mut self, job: u64, claim: Option<MarkGuard<'r>>) -> Result<(), Infallible> {

@@ -101,7 +101,7 @@ fn counts_are_written_by_their_names() {
 
     let reaper = Reaper::new(&registry, policy());
     let mut sweep = reaper.sweep();
-    for job in [finished(7), finished(8), lost(9), overdue(10)] {
+    for job in [finished(&7), finished(&8), lost(&9), overdue(&10)] {
         drop(sweep.judge(&job));
     }
     let expected = json!({
@@ -138,7 +138,7 @@ fn a_deferral_is_written_with_its_owner() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
-    let verdict = reaper.sweep().judge(&finished(7));
+    let verdict = reaper.sweep().judge(&finished(&7));
     let Verdict::Defer(deferral) = verdict else { panic!("{verdict:?}") };
     let expected = format!(
         r#"{{"reason":"owned","owner":{{"generation":{},"age_ms":0,"value":{{"run_id":42,"stage":"gates","pulse_age_ms":null}}}}}}"#,

@@ -176,7 +176,7 @@ impl Scheduler<'static> for Store {
     }
 
     fn describe<'a>(&self, &id: &'a u64) -> RunningJob<'a> {
-        finished(id)
+        finished(&id)
     }
 
     fn redrive(&mut self, job: u64, claim: Option<MarkGuard<'static>>) -> Result<(), Infallible> {
@@ -256,7 +256,7 @@ async fn the_loop_runs_beside_the_runtime_and_hands_its_claims_to_tasks() {
 async fn a_claim_can_move_into_a_task_and_be_cancelled_there() {
     let registry: Arc<Registry> = Arc::default();
     let reaper = Reaper::new(&registry, policy());
-    let Verdict::Redrive(Some(claim)) = reaper.sweep().judge(&finished(7)) else { panic!("nobody owns it") };
+    let Verdict::Redrive(Some(claim)) = reaper.sweep().judge(&finished(&7)) else { panic!("nobody owns it") };
     let generation = claim.generation();
     let claim: OwnedMarkGuard = claim.into_owned(&registry).unwrap();
     let (starts, started) = oneshot::channel();
@@ -266,11 +266,11 @@ async fn a_claim_can_move_into_a_task_and_be_cancelled_there() {
         drop(claim);
     });
     assert_eq!(started.await.unwrap(), generation);
-    assert!(matches!(reaper.sweep().judge(&finished(7)), Verdict::Defer(_)), "the task owns it");
+    assert!(matches!(reaper.sweep().judge(&finished(&7)), Verdict::Defer(_)), "the task owns it");
     task.abort();
     assert!(task.await.is_err());
     assert!(!registry.is_active(&7));
-    assert!(matches!(reaper.sweep().judge(&finished(7)), Verdict::Redrive(Some(_))), "so it is found again");
+    assert!(matches!(reaper.sweep().judge(&finished(&7)), Verdict::Redrive(Some(_))), "so it is found again");
 }
 
 #[test]

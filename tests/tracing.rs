@@ -161,7 +161,7 @@ fn a_deferral_is_reported_with_its_owner() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
-    let defer = event(|| drop(reaper.sweep().judge(&finished(7))));
+    let defer = event(|| drop(reaper.sweep().judge(&finished(&7))));
     let generation = guard.generation().to_string();
     defer.assert_is(
         Level::INFO,
@@ -178,7 +178,7 @@ fn a_deferral_to_an_owner_without_a_run_says_none() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let _guard = registry.mark(7, Finalizer::new(None, "gates"));
-    let defer = event(|| drop(reaper.sweep().judge(&lost(7))));
+    let defer = event(|| drop(reaper.sweep().judge(&lost(&7))));
     assert!(!defer.fields.contains_key("run_id"));
 }
 
@@ -188,7 +188,7 @@ fn a_deferral_to_an_owner_of_another_kind_is_reported_as_well() {
     let registry: Registry<u64, &str> = Registry::new();
     let reaper = Reaper::with_claim(&registry, policy(), |_| "reaper");
     let _guard = registry.mark(7, "monitor");
-    let defer = event(|| drop(reaper.sweep().judge(&finished(7))));
+    let defer = event(|| drop(reaper.sweep().judge(&finished(&7))));
     assert_eq!((defer.message.as_str(), defer.fields.contains_key("run_id")), ("defer", false));
 }
 
@@ -200,7 +200,7 @@ fn a_claim_conflict_is_reported_as_a_deferral() {
         std::mem::forget(registry.mark(job.id, Finalizer::new(Some(42), "gates")));
         Finalizer::new(None, "reaper")
     });
-    let seen = events(|| drop(reaper.sweep().judge(&finished(7))));
+    let seen = events(|| drop(reaper.sweep().judge(&finished(&7))));
     let [mark, defer] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!(mark.message, "mark");
     assert_eq!((defer.field("reason"), defer.field("run_id")), ("claim conflict", "42"));
@@ -218,7 +218,7 @@ fn deferrals_for_nobodys_sake_say_their_reason() {
         .unwrap();
     for (policy, reason) in [(boot, "boot grace"), (policy().with_mode(Mode::DeferAll), "defer all")] {
         let reaper = Reaper::new(&registry, policy);
-        let defer = event(|| drop(reaper.sweep().judge(&finished(7))));
+        let defer = event(|| drop(reaper.sweep().judge(&finished(&7))));
         defer.assert_is(Level::INFO, "defer", &[("job", "7"), ("reason", reason)]);
         assert!(!defer.fields.contains_key("age_ms"), "of nobody");
     }
@@ -231,7 +231,7 @@ fn a_deferral_in_defer_all_names_the_owner_that_there_is() {
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DeferAll));
     let guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
     let generation = guard.generation().to_string();
-    let defer = event(|| drop(reaper.sweep().judge(&finished(7))));
+    let defer = event(|| drop(reaper.sweep().judge(&finished(&7))));
     let fields = [("job", "7"), ("reason", "defer all"), ("run_id", "42"), ("stage", "gates")];
     defer.assert_is(Level::INFO, "defer", &[&fields[..], &[("generation", &generation)]].concat());
 }
@@ -243,17 +243,17 @@ fn a_dry_run_reports_what_it_would_do_and_why() {
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
     let _guard = registry.mark(1, Finalizer::new(Some(42), "gates"));
     for (job, verdict) in [
-        (finished(2), "tier 2: redrive, not to be done in mode dry_run; finished for 301s"),
-        (lost(2), "tier 1: reap, worker lost, not to be done in mode dry_run; lost for 61s"),
-        (overdue(1), "tier 3: reap, backstop, not to be done in mode dry_run; running for 3601s"),
-        (finished(1), "tier 2: defer, owned by run 42 at `gates`, generation "),
+        (finished(&2), "tier 2: redrive, not to be done in mode dry_run; finished for 301s"),
+        (lost(&2), "tier 1: reap, worker lost, not to be done in mode dry_run; lost for 61s"),
+        (overdue(&1), "tier 3: reap, backstop, not to be done in mode dry_run; running for 3601s"),
+        (finished(&1), "tier 2: defer, owned by run 42 at `gates`, generation "),
     ] {
         let seen = event(|| drop(reaper.sweep().judge(&job)));
         let text = seen.field("verdict");
         assert!(text.starts_with(verdict), "{text}");
         seen.assert_is(Level::INFO, "dry run", &[("job", &job.id.to_string()), ("verdict", text)]);
     }
-    assert!(events(|| drop(reaper.sweep().judge(&running(1)))).is_empty());
+    assert!(events(|| drop(reaper.sweep().judge(&running(&1)))).is_empty());
 }
 
 /// A job store with an error of each kind, in the turns of one loop.
@@ -281,7 +281,7 @@ impl<'r, E: Clone + Display> Scheduler<'r> for Troubled<E> {
     }
 
     fn describe<'a>(&self, &id: &'a u64) -> RunningJob<'a> {
-        finished(id)
+        finished(&id)
     }
 
     fn redrive(&mut self, job: u64, _: Option<MarkGuard<'r>>) -> Result<(), E> {
@@ -340,7 +340,7 @@ fn an_owner_without_progress_is_told_of_when_it_is_displaced_and_not_before() {
     let stale = registry.mark(7, hanging());
     std::thread::sleep(Duration::from_millis(5));
     let mut verdict = None;
-    let seen = names(events(|| verdict = Some(reaper.sweep().judge(&finished(7)))));
+    let seen = names(events(|| verdict = Some(reaper.sweep().judge(&finished(&7)))));
     assert_eq!(seen, ["mark", "stale owner", "redrive"]);
     assert!(!stale.is_current());
 
@@ -352,7 +352,7 @@ fn an_owner_without_progress_is_told_of_when_it_is_displaced_and_not_before() {
     });
     std::mem::forget(registry.mark(7, hanging()));
     std::thread::sleep(Duration::from_millis(5));
-    let seen = names(events(|| drop(reaper.sweep().judge(&finished(7)))));
+    let seen = names(events(|| drop(reaper.sweep().judge(&finished(&7)))));
     assert_eq!(seen, ["mark", "defer"]);
 }
 
@@ -394,7 +394,7 @@ fn redrives_and_reaps_are_warnings() {
     drop(registry.mark(1, Finalizer::new(None, "gates"))); // or there would be one more
     let reaper = Reaper::new(&registry, policy());
     for (job, message, cause) in
-        [(finished(7), "redrive", None), (lost(7), "reap", Some("worker lost")), (overdue(7), "reap", Some("backstop"))]
+        [(finished(&7), "redrive", None), (lost(&7), "reap", Some("worker lost")), (overdue(&7), "reap", Some("backstop"))]
     {
         let mut verdict = None;
         let seen = events(|| verdict = Some(reaper.sweep().judge(&job)));
@@ -412,7 +412,7 @@ fn a_reaper_whose_registry_nobody_marks_in_is_warned_of_once() {
     let _alone = alone();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    for job in [finished(7), overdue(8)] {
+    for job in [finished(&7), overdue(&8)] {
         let mut seen = events(|| drop(reaper.sweep().judge(&job)));
         let is_asked = |event: &Seen| event.message.ends_with("do the monitors mark in another one?");
         seen.retain(is_asked);
@@ -427,7 +427,7 @@ fn a_reaper_whose_registry_nobody_marks_in_is_warned_of_once() {
     let registry = Registry::new();
     drop(registry.mark(1, Finalizer::new(None, "gates")));
     let reaper = Reaper::new(&registry, policy());
-    let seen = events(|| drop(reaper.sweep().judge(&finished(7))));
+    let seen = events(|| drop(reaper.sweep().judge(&finished(&7))));
     assert_eq!(seen.len(), 3, "a mark, a redrive and a clear: {seen:?}");
 }
 
@@ -436,7 +436,7 @@ fn without_a_claim_a_redrive_says_none() {
     let _alone = alone();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let external = RunningJob { stage: UNDECLARED, ..finished(7) };
+    let external = RunningJob { stage: UNDECLARED, ..finished(&7) };
     let redrive = event(|| drop(reaper.sweep().judge(&external)));
     redrive.assert_is(Level::WARN, "redrive", &[("job", "7"), ("stage", UNDECLARED)]);
 }
@@ -446,7 +446,7 @@ fn a_healthy_job_is_not_worth_a_line() {
     let _alone = alone();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    assert!(events(|| drop(reaper.sweep().judge(&running(7)))).is_empty());
+    assert!(events(|| drop(reaper.sweep().judge(&running(&7)))).is_empty());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use livemark::{Cause, DeferReason, Policy, Registry, RunningJob, Verdict};
+use livemark::{Cause, DeferReason, Policy, Proposed, Registry, RunningJob, Verdict};
 
 /// How long anything may take that is only a matter of time. Generous: it is met on failure only.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -214,7 +214,7 @@ pub(crate) const FINALIZE_GRACE: Duration = Duration::from_secs(300);
 pub(crate) const LOST_GRACE: Duration = Duration::from_secs(60);
 pub(crate) const HARD_DEADLINE: Duration = Duration::from_secs(3600);
 
-/// Honours marks in the stage `MARKING`.
+/// Honors marks in the stage `MARKING`.
 pub(crate) fn policy() -> Policy {
     Policy::builder()
         .finalize_grace(FINALIZE_GRACE)
@@ -226,23 +226,23 @@ pub(crate) fn policy() -> Policy {
 }
 
 /// A job that runs well.
-pub(crate) fn running(id: u64) -> RunningJob<'static> {
-    RunningJob { id, stage: MARKING, running_for: seconds(10), finished_for: None, lost_for: None }
+pub(crate) fn running(id: &u64) -> RunningJob<'_> {
+    RunningJob::new(id, MARKING, seconds(10))
 }
 
 /// A job that finished longer ago than its grace.
-pub(crate) fn finished(id: u64) -> RunningJob<'static> {
-    RunningJob { running_for: seconds(400), finished_for: Some(seconds(301)), ..running(id) }
+pub(crate) fn finished(id: &u64) -> RunningJob<'_> {
+    RunningJob::new(id, MARKING, seconds(400)).finished_for(seconds(301))
 }
 
 /// A job whose worker has been lost for longer than its grace.
-pub(crate) fn lost(id: u64) -> RunningJob<'static> {
-    RunningJob { running_for: seconds(400), lost_for: Some(seconds(61)), ..running(id) }
+pub(crate) fn lost(id: &u64) -> RunningJob<'_> {
+    RunningJob::new(id, MARKING, seconds(400)).lost_for(seconds(61))
 }
 
 /// A job that has run past its hard deadline.
-pub(crate) fn overdue(id: u64) -> RunningJob<'static> {
-    RunningJob { running_for: seconds(3601), ..running(id) }
+pub(crate) fn overdue(id: &u64) -> RunningJob<'_> {
+    RunningJob::new(id, MARKING, seconds(3601))
 }
 
 /// A verdict without its claim and its owner, to be compared.
@@ -252,16 +252,18 @@ pub(crate) enum Said {
     Defer(DeferReason),
     Redrive(Claimed),
     Reap(Cause, Claimed),
+    DryRun(Proposed),
 }
 
-/// Whether the verdict carries a claim.
+/// Whether the verdict's claim holds a mark.
 pub(crate) type Claimed = bool;
 
-pub(crate) fn said<K, V, S>(verdict: &Verdict<'_, K, V, S>) -> Said {
+pub(crate) fn said<K, V>(verdict: &Verdict<'_, K, V>) -> Said {
     match verdict {
         Verdict::Healthy => Said::Healthy,
         Verdict::Defer(deferral) => Said::Defer(deferral.reason),
-        Verdict::Redrive(claim) => Said::Redrive(claim.is_some()),
-        Verdict::Reap(cause, claim) => Said::Reap(*cause, claim.is_some()),
+        Verdict::Redrive(claim) => Said::Redrive(claim.guard().is_some()),
+        Verdict::Reap(cause, claim) => Said::Reap(*cause, claim.guard().is_some()),
+        Verdict::DryRun(proposed) => Said::DryRun(*proposed),
     }
 }
