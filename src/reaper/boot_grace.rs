@@ -30,8 +30,8 @@ pub(super) struct HistoryState {
     latest: Start,
     /// What the gaps mean to each limit: what is a pause to a short one is none to a long one.
     timers: Vec<GraceTimer>,
-    /// The jobs that the latest sweep deferred.
-    pub(super) told: Arc<Told>,
+    /// The jobs that the latest sweep left alone, if it did any.
+    pub(super) told: Option<Arc<Told>>,
 }
 
 /// Counts how long a reaper has looked regularly, as one limit sees it.
@@ -103,19 +103,23 @@ impl SweepHistory {
     /// Records that a sweep begins under a policy with these limits.
     pub(super) fn begin(&self, limits: &[Duration]) -> Arc<HistoryState> {
         let now = Moment::now();
-        let mut state = self.0.load_full();
-        self.0.rcu(|before| {
-            state = Arc::new(before.next_sweep(now, limits));
-            Arc::clone(&state)
-        });
-        state
+        let mut before = self.0.load();
+        loop {
+            let state = Arc::new(before.next_sweep(now, limits));
+            // Stored only where nobody has stored another one since.
+            let found = self.0.compare_and_swap(&*before, Arc::clone(&state));
+            if Arc::ptr_eq(&found, &before) {
+                return state;
+            }
+            before = found;
+        }
     }
 
     /// Records what a sweep saw until its last look, unless another thread has looked since.
     pub(super) fn end(&self, swept: &HistoryState, last: Moment, told: Told) {
-        let told = Arc::new(told);
+        let told = (!told.is_empty()).then(|| Arc::new(told));
         self.0.rcu(|before| {
-            let told = Arc::clone(&told);
+            let told = told.clone();
             if before.last.monotonic > last.monotonic {
                 HistoryState { told, ..before.as_ref().clone() }
             } else {
@@ -128,16 +132,16 @@ impl SweepHistory {
 impl HistoryState {
     fn new(now: Moment) -> Self {
         let latest = Start { at: now.monotonic, after: None };
-        Self { last: now, has_swept: false, latest, timers: Vec::new(), told: Arc::default() }
+        Self { last: now, has_swept: false, latest, timers: Vec::new(), told: None }
     }
 
     fn next_sweep(&self, now: Moment, limits: &[Duration]) -> Self {
         let gap = now.since(self.last);
         let next = |limit: &Duration| self.timer(*limit).next_sweep(now.monotonic, gap, self.has_swept);
         let timers: Vec<_> = limits.iter().map(next).collect();
-        let starts = timers.iter().map(|timer| timer.start).chain([self.latest]);
-        let latest = starts.max_by_key(|start| start.at).unwrap_or(self.latest);
-        Self { last: now, has_swept: true, latest, timers, told: Arc::clone(&self.told) }
+        let later = |latest: Start, timer: &GraceTimer| if timer.start.at > latest.at { timer.start } else { latest };
+        let latest = timers.iter().fold(self.latest, later);
+        Self { last: now, has_swept: true, latest, timers, told: self.told.clone() }
     }
 
     /// Records that the reaper looks at a job that is due. Allocates only if a gap was too long for some limit, or the one

@@ -74,7 +74,7 @@ impl<'a> Pass<'a> {
 
     /// Notes what is told of a job that is left alone. Returns whether it is news.
     fn note<K: Hash>(&mut self, job: &K, left: Left) -> bool {
-        self.told.note(job, left, &self.history.told)
+        self.told.note(job, left, self.history.told.as_deref())
     }
 
     pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
@@ -99,7 +99,7 @@ impl<'a> Pass<'a> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         // Most sweeps have found nothing due, and the one before as well.
-        if !self.has_looked && self.history.told.is_empty() {
+        if !self.has_looked && self.history.told.is_none() {
             return;
         }
         self.control.history.end(&self.history, self.last, std::mem::take(&mut self.told));

@@ -1,6 +1,7 @@
 //! Which jobs the latest sweep left alone: so that news can be told from repetition.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hash};
 
 use super::{DeferReason, Proposed};
@@ -16,7 +17,7 @@ pub(super) enum Left {
 /// What one sweep told of the jobs that it left alone, by a hash of their ids: an id need not be cloned for it. Two jobs
 /// of one hash, one pair in 2^64, would be taken for one in the log.
 #[derive(Debug, Default)]
-pub(super) struct Told(HashMap<u64, (Left, bool)>);
+pub(super) struct Told(HashMap<u64, (Left, bool), DefaultHashBuilder>);
 
 impl Told {
     pub(super) fn is_empty(&self) -> bool {
@@ -24,16 +25,25 @@ impl Told {
     }
 
     /// Notes what is told of `job`. Returns whether it is news: the sweep before told something else, or nothing.
-    pub(super) fn note<K: Hash>(&mut self, job: &K, left: Left, before: &Self) -> bool {
-        let hash = hash(job);
-        if self.0.is_empty() {
+    pub(super) fn note<K: Hash>(&mut self, job: &K, left: Left, before: Option<&Self>) -> bool {
+        if let (true, Some(before)) = (self.0.is_empty(), before) {
             self.0.reserve(before.0.len());
         }
-        // Within a sweep a job that is judged again is no news either.
-        let known = self.0.get(&hash).or_else(|| before.0.get(&hash));
-        let is_news = known.is_none_or(|(known, _)| *known != left);
-        self.0.insert(hash, (left, is_news));
-        is_news
+        let hash = hash(job);
+        match self.0.entry(hash) {
+            Entry::Vacant(vacant) => {
+                let known = before.and_then(|before| before.0.get(&hash));
+                let is_news = known.is_none_or(|(known, _)| *known != left);
+                vacant.insert((left, is_news));
+                is_news
+            }
+            // Within a sweep a job that is judged again is no news either.
+            Entry::Occupied(mut occupied) => {
+                let is_news = occupied.get().0 != left;
+                occupied.insert((left, is_news));
+                is_news
+            }
+        }
     }
 
     /// Returns whether what was noted of `job` is news.
