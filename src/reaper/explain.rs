@@ -42,8 +42,6 @@ pub struct Explanation<'a> {
     /// The job's stage and ages, without its id.
     job: RunningJob<'a, ()>,
     outcome: Outcome<'a>,
-    trigger: Option<Trigger>,
-    limits: StageLimits,
 }
 
 /// A job id or an owner, without its type.
@@ -140,7 +138,6 @@ impl<'a> Explanation<'a> {
         K: Send + Sync + 'static,
         V: Send + Sync + 'static,
     {
-        let limits = *pass.policy.stage(job.stage);
         let &RunningJob { id, stage, running_for, finished_for, lost_for, held, redrives } = job;
         let outcome = match verdict {
             Verdict::Healthy => Outcome::Healthy,
@@ -149,9 +146,12 @@ impl<'a> Explanation<'a> {
             Verdict::Reap(cause, claim) => Outcome::acts(Proposed::Reap(*cause), claim),
             Verdict::DryRun(proposed) => Outcome::DryRun(*proposed),
         };
-        let trigger = Trigger::of(job, &limits);
         let job = RunningJob { id: &(), stage, running_for, finished_for, lost_for, held, redrives };
-        Self { ask, pass, id, job, outcome, trigger, limits }
+        Self { ask, pass, id, job, outcome }
+    }
+
+    fn limits(&self) -> &'a StageLimits {
+        self.pass.policy.stage(self.job.stage)
     }
 
     /// Returns `true` unless the sweep before told the same of this job: a deferral that goes on, or a dry run's proposal
@@ -208,10 +208,11 @@ impl<'a> Explanation<'a> {
         if !matches!(self.outcome, Outcome::Healthy | Outcome::Defer(..)) {
             return None;
         }
-        let deadline = self.limits.hard_deadline.map(|deadline| {
+        let limits = self.limits();
+        let deadline = limits.hard_deadline.map(|deadline| {
             // One that has passed is held back by a boot grace.
             let left = deadline.saturating_sub(self.job.running_for);
-            let held_back = self.pass.deadline_held_back(&self.job, &self.limits).unwrap_or_default();
+            let held_back = self.pass.deadline_held_back(&self.job, limits).unwrap_or_default();
             (Proposed::Reap(Cause::Backstop), left.max(held_back))
         });
         // Of two at the same time the deadline comes first.
@@ -220,7 +221,7 @@ impl<'a> Explanation<'a> {
 
     /// What tier 1 or 2 does if the deadline does not come first.
     fn next_of_tiers(&self) -> Option<(Proposed, Duration)> {
-        let (job, limits) = (&self.job, &self.limits);
+        let (job, limits) = (&self.job, self.limits());
         let (proposed, left) = match (job.finished_for, job.lost_for) {
             (Some(age), _) => (Trigger::of_finished(job, limits), limits.finalize_grace.saturating_sub(age)),
             (None, Some(age)) => (Proposed::Reap(Cause::WorkerLost), limits.lost_grace.saturating_sub(age)),
@@ -256,7 +257,7 @@ impl<'a> Explanation<'a> {
             Outcome::Healthy => f.write_str("healthy"),
             Outcome::Defer(reason, held) => {
                 write!(f, "defer, {reason}")?;
-                if let (DeferReason::BootGrace, Some(grace)) = (reason, self.limits.boot_grace) {
+                if let (DeferReason::BootGrace, Some(grace)) = (reason, self.limits().boot_grace) {
                     write!(f, " of {:?}", Rounded(grace))?;
                 }
                 match held {
@@ -305,7 +306,8 @@ impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("job ")?;
         self.ask.write_job(self.id, f)?;
-        f.write_str(match self.trigger {
+        let limits = self.limits();
+        f.write_str(match Trigger::of(&self.job, limits) {
             None => ": ",
             Some(Trigger::Deadline) => ": deadline: ",
             Some(Trigger::Tier(Proposed::Reap(Cause::WorkerLost))) => ": tier 1: ",
@@ -313,7 +315,7 @@ impl fmt::Display for Explanation<'_> {
         })?;
         self.write_outcome(f)?;
 
-        let StageLimits { finalize_grace, lost_grace, hard_deadline, max_redrives, .. } = self.limits;
+        let StageLimits { finalize_grace, lost_grace, hard_deadline, max_redrives, .. } = *limits;
         if let Some(finished) = self.job.finished_for {
             write_age(f, "finished", finished, "finalize_grace", finalize_grace)?;
         }
@@ -323,7 +325,7 @@ impl fmt::Display for Explanation<'_> {
         if self.job.redrives > 0 {
             write!(f, "; redriven {} times, max_redrives is {max_redrives}", self.job.redrives)?;
         }
-        if let (Outcome::Defer(_, Some(held)), Some(stale_after)) = (self.outcome, self.limits.stale_after) {
+        if let (Outcome::Defer(_, Some(held)), Some(stale_after)) = (self.outcome, limits.stale_after) {
             if let Some(age) = self.ask.pulse_age(held.owner) {
                 write_age(f, "without progress", age, "stale_after", stale_after)?;
             }
