@@ -110,6 +110,21 @@ pub(crate) fn cleared<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(TRACE, job = %job, generation = generation.get(), "clear");
 }
 
+/// Returns a job as text, if its clear is to be told: for a caller whose job is gone by then.
+#[inline]
+pub(crate) fn written<K: 'static>(job: Shown<'_, K>) -> Option<String> {
+    #[cfg(feature = "tracing")]
+    if enabled(tracing::Level::TRACE) {
+        return crate::unwind::caught(|| job.to_string()).ok();
+    }
+    let _ = job;
+    None
+}
+
+pub(crate) fn cleared_by_id(job: &str, generation: Generation) {
+    event!(TRACE, job = %job, generation = generation.get(), "clear");
+}
+
 #[inline]
 pub(crate) fn stale_clear<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(TRACE, job = %job, generation = generation.get(), "stale clear");

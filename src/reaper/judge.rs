@@ -1,4 +1,6 @@
 //! One pass over the running jobs: [`Sweep`], and how it decides.
+//!
+//! An owner is looked up under a pin of its own and copied: nothing of the user's runs under it but `Eq` and `Clone`.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -14,12 +16,13 @@ use super::{Cause, Claim, DeferReason, Deferral, Mode, Policy, Proposed, Reaper,
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::owner::Owner;
-use crate::registry::{Displaces, Reader};
+use crate::registry::Displaces;
 use crate::telemetry;
 
-/// One pass over the running jobs, begun by [`Reaper::sweep`]: one policy and one pinned reader for all of it.
+/// One pass over the running jobs, begun by [`Reaper::sweep`]: one policy for all of it.
 ///
-/// A sweep is not `Send`. The claims in its verdicts are, and outlive it.
+/// A sweep pins nothing between two jobs, so that whoever acts on its verdicts may take time. The claims in its verdicts
+/// outlive it.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -36,11 +39,9 @@ use crate::telemetry;
 pub struct Sweep<'a, 'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     reaper: &'a Reaper<'r, K, V, S>,
     pass: Pass<'a>,
-    /// Made when the first job asks for an owner.
-    reader: Option<Reader<'a, K, V, S>>,
 }
 
-/// What a sweep keeps between two jobs. It is not pinned, so that it may live across an `.await`.
+/// What a sweep keeps between two jobs, without the types: it may live across an `.await`.
 pub(super) struct Pass<'a> {
     pub(super) control: &'a Control,
     pub(super) policy: Arc<Policy>,
@@ -173,7 +174,7 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     pub(super) fn new(reaper: &'a Reaper<'r, K, V, S>, pass: Pass<'a>) -> Self {
-        Self { reaper, pass, reader: None }
+        Self { reaper, pass }
     }
 
     /// Says what to do with one job. "Past" a limit means longer than it.
@@ -232,8 +233,7 @@ where
     /// ```
     #[inline]
     pub fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V> {
-        let Self { reaper, pass, reader } = self;
-        if pass.is_within_all_limits(job) { Verdict::Healthy } else { Judge { reaper, pass, reader }.judge(job) }
+        judge(self.reaper, &mut self.pass, job)
     }
 
     /// Says why a verdict of this sweep is what it is, and what comes next. Nothing is formatted or looked up until the
@@ -259,18 +259,11 @@ where
     }
 }
 
-/// How one job is judged: by the tables of [`Sweep::judge`].
-struct Judge<'s, 'a, 'r, K, V, S> {
-    reaper: &'a Reaper<'r, K, V, S>,
-    pass: &'s mut Pass<'a>,
-    reader: &'s mut Option<Reader<'a, K, V, S>>,
-}
-
-/// Judges one job for a pass that is pinned only here.
+/// As [`Sweep::judge`], for a pass.
 #[inline]
-pub(super) fn judge_unpinned<'a, 'r, K, V, S>(
-    reaper: &'a Reaper<'r, K, V, S>,
-    pass: &mut Pass<'a>,
+pub(super) fn judge<'r, K, V, S>(
+    reaper: &Reaper<'r, K, V, S>,
+    pass: &mut Pass<'_>,
     job: &RunningJob<'_, K>,
 ) -> Verdict<'r, K, V>
 where
@@ -278,10 +271,13 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    if pass.is_within_all_limits(job) {
-        return Verdict::Healthy;
-    }
-    Judge { reaper, pass, reader: &mut None }.judge(job)
+    if pass.is_within_all_limits(job) { Verdict::Healthy } else { Judge { reaper, pass }.judge(job) }
+}
+
+/// How one job is judged that is past the limits of some stage.
+struct Judge<'s, 'p, 'r, K, V, S> {
+    reaper: &'s Reaper<'r, K, V, S>,
+    pass: &'s mut Pass<'p>,
 }
 
 impl<'r, K, V, S> Judge<'_, '_, 'r, K, V, S>
@@ -310,7 +306,7 @@ where
     fn judge_overdue(&mut self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Verdict<'r, K, V> {
         // A machine that slept past the deadlines of all its jobs ends nobody on waking.
         if self.pass.deadline_held_back(job, limits).is_some() {
-            let owner = self.owner(job.id, limits).cloned();
+            let owner = self.owner(job.id, limits);
             return self.defer(job, Deferral::new(DeferReason::BootGrace, owner));
         }
         let claims = limits.marking && matches!(self.pass.policy.mode(), Mode::Honor | Mode::DeferAll);
@@ -328,15 +324,9 @@ where
     }
 
     /// The owner to be deferred to or displaced, where marks count.
-    fn owner(&mut self, job: &K, limits: &StageLimits) -> Option<&Owner<V>> {
-        if !limits.marking || self.pass.policy.mode() == Mode::Ignore {
-            return None;
-        }
-        let registry = &self.reaper.registry;
-        let reader = self.reader.get_or_insert_with(|| registry.reader());
-        // What is due is rare, and was perhaps long in coming: the caller acts on verdicts between two jobs.
-        reader.repin();
-        reader.owner(job)
+    fn owner(&self, job: &K, limits: &StageLimits) -> Option<Owner<V>> {
+        let asks = limits.marking && self.pass.policy.mode() != Mode::Ignore;
+        asks.then(|| self.reaper.registry.owner(job)).flatten()
     }
 
     /// Claims a job that nothing protects. Claims nothing where the registry is not to be written.
@@ -350,7 +340,7 @@ where
         let reaper = self.reaper;
 
         // Who owns the job, and does the owner get on?
-        let owner = self.owner(job.id, limits).cloned();
+        let owner = self.owner(job.id, limits);
         let live = owner.as_ref().is_some_and(|owner| self.pass.liveness(reaper, owner, limits) != Liveness::Stale);
 
         // The first reason that holds is the reason.

@@ -255,9 +255,8 @@ where
 
     /// Begins a pass over the running jobs, under the policy of this moment.
     ///
-    /// Drop the sweep when the pass is done. Once it has looked up an owner, it stays pinned as a
-    /// [`Reader`](crate::Reader) is. Starting a sweep also frees retired memory, which runs destructors, and with the
-    /// feature `metrics` it walks through the registry for the gauges.
+    /// Starting a sweep frees retired memory, which runs destructors, and with the feature `metrics` it walks through the
+    /// registry for the gauges.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -271,7 +270,6 @@ where
     ///     let verdict = sweep.judge(job);
     ///     println!("{}", sweep.explain(job, &verdict));
     /// }
-    /// drop(sweep); // before the thread sleeps until the next one
     /// assert_eq!(reaper.stats().sweeps, 1);
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
@@ -280,7 +278,7 @@ where
         Sweep::new(self, self.begin())
     }
 
-    /// Begins a pass that is not pinned.
+    /// Begins a pass.
     fn begin(&self) -> Pass<'_> {
         // Writers free what they clear, but it may be that nobody writes any more.
         reclaim::free_due();

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::job_store::show_safely;
-use super::judge::{Pass, explain, judge_unpinned};
+use super::judge::{Pass, explain, judge};
 use super::{
     AsyncJobStore, Cause, Claim, Explanation, JobStore, Outcome, Reaper, RunError, RunningJob, StopToken, SweepReport,
     Verdict,
@@ -28,8 +28,8 @@ where
     /// and leaves the rest of the sweep. In a dry run nothing is carried out.
     ///
     /// A listing that fails, a bad row, an action that fails or panics cost themselves alone. They are counted in
-    /// [`stats`](Self::stats), sent as `error` events, and told to [`JobStore::on_error`]. While an action runs, the sweep
-    /// is not pinned, so that a slow one holds back no memory.
+    /// [`stats`](Self::stats), sent as `error` events, and told to [`JobStore::on_error`]. Nothing is
+    /// pinned while an action runs, so that a slow one holds back no memory.
     ///
     /// In async code use [`run_once_async`](Self::run_once_async), or run the loop on a thread.
     ///
@@ -214,7 +214,6 @@ where
         let mut turn = Turn::new(self, Awaited(store));
         let listed = caught_async(async { turn.store.0.list().await.map(IntoIterator::into_iter) }).await;
         let Some((mut rows, mut pass)) = turn.begin(listed) else { return turn.report };
-        // All that is pinned is in `judge`, which awaits nothing.
         while let Some(row) = turn.next(&mut rows) {
             let Some((job, action, row)) = turn.judge(&mut pass, row) else { continue };
             let is_redrive = action.is_redrive();
@@ -345,7 +344,7 @@ where
         let (reaper, store) = (self.reaper, &mut self.store);
         let judged = caught(|| {
             let job = store.job(&row);
-            let verdict = judge_unpinned(reaper, pass, &job);
+            let verdict = judge(reaper, pass, &job);
             store.on_verdict(&row, &verdict, &explain(reaper, pass, &job, &verdict));
             // An id is cloned only where a failure may have to name it.
             let id = matches!(verdict, Verdict::Redrive(_) | Verdict::Reap(..)).then(|| job.id.clone());

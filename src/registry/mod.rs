@@ -534,10 +534,13 @@ where
         let hash = self.hash(job);
         let guard = reclaim::pin();
         let removed = self.shared.map.remove(hash, &guard, |entry| entry.job.borrow() == job && is_it(&entry.owner));
-        if let Some(entry) = removed {
-            telemetry::cleared(self.shown(&entry.job), entry.owner.generation);
+        let told = removed.map(|entry| (telemetry::written(self.shown(&entry.job)), entry.owner.generation));
+        // Unpinned, since a subscriber may take its time.
+        drop(guard);
+        if let Some((Some(job), generation)) = &told {
+            telemetry::cleared_by_id(job, *generation);
         }
-        removed.is_some()
+        told.is_some()
     }
 }
 

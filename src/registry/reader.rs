@@ -123,7 +123,7 @@ where
 
     /// Lets the collector pass now.
     #[cold]
-    pub(crate) fn repin(&mut self) {
+    fn repin(&mut self) {
         self.retired = reclaim::retired();
         reclaim::repin(&mut self.guard);
     }
