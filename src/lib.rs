@@ -90,6 +90,7 @@ mod reclaim;
 mod registry;
 mod sync;
 mod trace;
+mod unwind;
 
 pub use crate::finalizer::{Finalizer, Pulse};
 pub use crate::hasher::{DefaultHashBuilder, DefaultHasher};
@@ -146,6 +147,7 @@ mod readme {}
 #[doc(hidden)]
 pub mod model {
     pub use crate::reclaim::participant::Participant;
-    pub use crate::reclaim::stack::{Node, Stack};
+    pub use crate::reclaim::ring::Ring;
+    pub use crate::reclaim::stack::{List, Node, Stack};
     pub use crate::sync::turnstile::AtomicUsize;
 }

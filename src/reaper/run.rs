@@ -4,16 +4,15 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::{Cause, Mode, Policy, Reaper, RunningJob, Sweep, Verdict};
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
-use crate::reclaim;
 use crate::registry::MarkGuard;
 use crate::trace;
+use crate::unwind::{Panicked, caught};
 
 /// A job system's side of [`Reaper::run`]: lists the running jobs, and does what the reaper says.
 ///
@@ -306,15 +305,4 @@ where
         Verdict::Redrive(claim) => scheduler.redrive(row, claim),
         Verdict::Reap(cause, claim) => scheduler.reap(row, cause, claim),
     }
-}
-
-struct Panicked;
-
-/// What `call` returns, or that it panicked; the panic hook has reported the message.
-fn caught<R>(call: impl FnOnce() -> R) -> Result<R, Panicked> {
-    // What a panic left half done is the scheduler's own, which is told.
-    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-        reclaim::drop_quietly(|| drop(payload)); // a payload's destructor may panic as well
-        Panicked
-    })
 }

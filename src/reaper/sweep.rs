@@ -75,7 +75,7 @@ where
 {
     pub(super) fn new(reaper: &'a Reaper<'r, K, V, S>, policy: Arc<Policy>) -> Self {
         // Writers free what they clear, but it may be that nobody writes any more.
-        crate::reclaim::free_due();
+        crate::reclaim::collect();
         // Noted without a boot grace as well: one that is put in force later need not begin anew.
         let looks = reaper.attendance.look(&policy.boot_graces());
         let soonest = policy.soonest();

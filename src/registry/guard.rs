@@ -10,10 +10,11 @@ use std::time::Instant;
 use super::{Occupied, Registry};
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
-use crate::map::{Entry, Inserted};
+use crate::map::{Entry, Inserted, Refused};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
 use crate::trace;
+use crate::unwind::drop_quietly;
 
 /// The guard of a mark, borrowing its registry: see [`Guard`].
 ///
@@ -220,7 +221,7 @@ where
     pub(super) fn mark(registry: R, job: K, value: R::Value) -> Self {
         let hash = registry.hash(&job);
         let marked_at = Instant::now();
-        let inserted = registry.map.insert(Self::entry(hash, &job, marked_at, value), &reclaim::pin());
+        let inserted = registry.map.insert(Self::entry(hash, &job, marked_at, value), &reclaim::pin_for_write());
         if inserted.displaced {
             registry.displaced.increment();
         }
@@ -235,7 +236,7 @@ where
         displaceable: Option<Generation>,
     ) -> Result<Self, Occupied<R::Value>> {
         let hash = registry.hash(&job);
-        let guard = reclaim::pin();
+        let guard = reclaim::pin_for_write();
         // A refusal allocates nothing.
         let other = registry.map.table().and_then(|table| table.find(hash, &job, &guard));
         if let Some(other) = other {
@@ -252,7 +253,12 @@ where
                 }
                 Ok(Self::marked(registry, job, hash, marked_at, &inserted))
             }
-            Err(refused) => Err(Occupied { owner: refused.owner.clone(), value: refused.entry.owner.value }),
+            Err(Refused { entry, owner }) => {
+                let owner = owner.clone();
+                // The rest of the entry is dropped below: users' destructors run when the thread is not pinned.
+                drop(guard);
+                Err(Occupied { owner, value: entry.owner.value })
+            }
         }
     }
 
@@ -284,7 +290,9 @@ where
     pub fn replace(&self, value: R::Value) -> bool {
         let owner = Owner { generation: self.generation, marked_at: self.marked_at, value };
         let entry = Entry::new(self.hash, self.job.clone(), owner);
-        self.registry.map.replace(entry, &reclaim::pin())
+        let replaced = self.registry.map.replace(entry, &reclaim::pin_for_write());
+        // No longer pinned: what was not put in is dropped here.
+        replaced.map_err(|refused| drop_quietly(|| drop(refused))).is_ok()
     }
 }
 

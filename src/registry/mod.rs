@@ -233,7 +233,7 @@ impl<K, V, S> Registry<K, V, S> {
     /// Releases a guard's mark. Runs no `Hash`, `Eq` or `Clone` of the user's, so that a guard can be dropped while
     /// unwinding.
     fn release(&self, hash: u64, generation: Generation) -> bool {
-        let guard = reclaim::pin();
+        let guard = reclaim::pin_for_write();
         let cleared = self.map.remove(hash, &guard, |entry| entry.owner.generation == generation).is_some();
         if !cleared {
             self.stale_clears.increment();
@@ -487,7 +487,7 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.hash(job);
-        let guard = reclaim::pin();
+        let guard = reclaim::pin_for_write();
         let removed = self.map.remove(hash, &guard, |entry| entry.job.borrow() == job && is_it(&entry.owner));
         if let Some(entry) = removed {
             trace::cleared(&entry.job, entry.owner.generation);
