@@ -38,8 +38,8 @@ impl Deref for WriteGuard {
 }
 
 impl Debt {
+    /// Lets the thread free what it owes when the guard has gone.
     #[inline]
-    #[cfg(not(all(crossbeam_loom, feature = "loom")))]
     fn owe(&self) {
         self.0.set(true);
     }
@@ -182,7 +182,9 @@ mod record;
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 mod batch {
     /// A model retires one by one, so that it explores when each is freed.
-    pub(super) fn wait(_: &super::WriteGuard, _: super::Retired, _: usize) {}
+    pub(super) fn wait(guard: &super::WriteGuard, _: super::Retired, _: usize) {
+        guard.debt.owe();
+    }
     pub(super) fn free_owed() {}
     pub(super) fn retired() -> u64 {
         0
@@ -225,7 +227,6 @@ mod participant {
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 pub(crate) mod participant {
     use std::cell::Cell;
-    use std::ops::Deref;
 
     use crossbeam_epoch::{Collector, LocalHandle};
 

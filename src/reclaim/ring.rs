@@ -89,12 +89,14 @@ impl<T> Ring<T> {
     }
 
     /// Returns how many were put in, ever.
+    #[cfg(not(all(crossbeam_loom, feature = "loom")))]
     #[inline]
     pub(crate) fn count(&self) -> u64 {
         self.put.load(Ordering::Relaxed) // E6
     }
 
     /// Returns `true` if nothing waits to be taken. May be outdated.
+    #[cfg(not(all(crossbeam_loom, feature = "loom")))]
     pub(crate) fn is_empty(&self) -> bool {
         self.taken.load(Ordering::Relaxed) == self.count() // E6
     }

@@ -54,6 +54,7 @@ impl<T> List<T> {
     }
 
     /// Returns a list of one.
+    #[cfg(all(crossbeam_loom, feature = "loom"))]
     #[must_use]
     pub fn of(node: Box<Node<T>>) -> Self {
         let node = Box::into_raw(node);
