@@ -11,6 +11,26 @@ mod imp {
     pub(crate) use std::sync::atomic::{AtomicPtr, AtomicPtr as OncePtr, AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use std::thread_local;
 
+    /// A cell that several threads use in turn: under loom one that finds those who do so at once.
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
+            read(self.0.get())
+        }
+
+        #[inline]
+        pub(crate) fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
+            write(self.0.get())
+        }
+    }
+
     /// Where a model may switch threads; see `turnstile`.
     #[inline]
     pub(crate) fn turn() {}
@@ -51,6 +71,7 @@ mod imp {
 
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 mod imp {
+    pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Mutex;
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
     pub(crate) use loom::thread_local;

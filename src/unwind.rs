@@ -1,30 +1,40 @@
-//! Where panics of the user's code end: destructors, subscribers, recorders, job stores.
+//! Panics of users' code, where they must go no further: [`caught`] and [`drop_quietly`].
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A call panicked, and its payload is gone. The panic hook has reported the message.
+/// Says that a call panicked. The panic hook has reported the message.
+#[derive(Debug)]
 pub(crate) struct Panicked;
 
-/// Returns what `call` returns, or [`Panicked`].
+/// Returns what `call` returns, or that it panicked. The panic's payload is dropped.
 ///
-/// Callers let go of whatever a panic may have left half done, or the user is told.
+/// What a panic left half done is the user's own.
+#[inline]
 pub(crate) fn caught<R>(call: impl FnOnce() -> R) -> Result<R, Panicked> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-        // A payload's destructor may panic as well. The payload of that panic is the only one that is not dropped.
-        if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            std::mem::forget(second);
-        }
-        Panicked
-    })
+    if crate::sync::MODEL {
+        // The model checker reports what it finds by panicking.
+        return Ok(call());
+    }
+    catch_unwind(AssertUnwindSafe(call)).map_err(discard)
 }
 
 /// Runs destructors of users' values, which may panic.
 ///
-/// They run in the middle of writes that have nothing to do with them. Such a panic goes no further.
+/// They run in the middle of calls that have nothing to do with them. Such a panic has been reported by the panic hook,
+/// and goes no further.
+#[inline]
 pub(crate) fn drop_quietly(destroy: impl FnOnce()) {
-    if crate::sync::MODEL {
-        // The model checker reports what it finds by panicking.
-        return destroy();
-    }
     let _: Result<(), Panicked> = caught(destroy);
+}
+
+/// Drops a panic's payload, which is a value of the user's as well.
+#[cold]
+fn discard(payload: Box<dyn Any + Send>) -> Panicked {
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // The payload's own destructor panicked, and with what is not known: this could go on for ever. So this one is
+        // leaked.
+        std::mem::forget(another);
+    }
+    Panicked
 }

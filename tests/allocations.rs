@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use livemark::{Finalizer, Reaper, Registry, Verdict};
-use support::{OneRootSlot, finished, overdue, policy, running, wait_until};
+use support::{AllEqual, OneRootSlot, finished, overdue, policy, running, wait_until};
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -118,6 +118,31 @@ fn marks_take_the_memory_of_marks_that_were_cleared() {
     let mark_and_clear = || (0..1_000).for_each(|job| drop(registry.mark(job, ())));
     // Now and then one for the garbage's own batches. Not at once, where another test's thread is pinned just now.
     wait_until("marks take what was freed", || allocations(mark_and_clear) < 250);
+}
+
+/// A slot's word counts how often its entry was left alone, up to 255 times. Then the entry stays in a bucket of one, or
+/// a word would come back that a slow thread has seen before. It shows in what a clear allocates: a bucket, or nothing
+/// (but for the batches of what was cleared, now and then).
+// Seen to fail with a count that starts from nothing again (no clear allocated), and with one that stands still.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn an_entry_that_was_left_alone_256_times_stays_in_a_bucket_of_one() {
+    let registry: Registry<u64, (), AllEqual> = Registry::with_hasher(AllEqual::default());
+    let owned = registry.mark(7, ());
+    let mut clears = || {
+        let neighbour = registry.mark(8, ());
+        let allocated = allocations(|| assert!(neighbour.clear())) > 0;
+        assert!(owned.is_current() && registry.is_active(&7) && !registry.is_active(&8));
+        allocated
+    };
+    let allocating = (1..=255).filter(|_| clears()).count();
+    assert!(allocating <= 16, "{allocating} of 255 clears made a bucket");
+    assert!((256..=600).all(|_| clears()), "a word came back");
+    // Another entry counts anew.
+    assert!(owned.replace(()));
+    let allocating = (1..=255).filter(|_| clears()).count();
+    assert!(allocating <= 16, "{allocating} of 255 clears made a bucket");
+    assert!(clears(), "a word came back");
 }
 
 trait Replaces {

@@ -1,28 +1,32 @@
-//! The stack of what is due: filled by those whose pins let an epoch pass, emptied by writers.
+//! The stacks of what waits and of what is due: filled by anyone, taken whole, and emptied one by one by writers.
 
 use std::sync::Arc;
 
-use livemark::model::{Node, Stack};
+use livemark::model::{List, Node, Stack};
 use loom::thread;
 use loom_tests::{Probe, Search, explore};
 
-fn stack_of(names: &[char]) -> Arc<Stack<Probe>> {
+/// A stack of lists, as that of what is due is.
+type Due = Stack<List<Probe>>;
+
+fn stack_of(names: &[char]) -> Arc<Due> {
     let stack = Arc::new(Stack::new());
     names.iter().for_each(|name| push(&stack, *name));
     stack
 }
 
-fn push(stack: &Stack<Probe>, name: char) {
-    stack.push(Node::new(Probe::new(name)));
+/// Pushes a list of one.
+fn push(stack: &Due, name: char) {
+    stack.push(Node::new(List::of(Node::new(Probe::new(name)))));
 }
 
 /// The name of what was popped, which is read, dropped and freed.
-fn pop(stack: &Stack<Probe>) -> Option<char> {
+fn pop(stack: &Due) -> Option<char> {
     stack.pop().map(|node| node.value.read())
 }
 
 /// All that are left, once every thread is done.
-fn rest(stack: &Stack<Probe>) -> String {
+fn rest(stack: &Due) -> String {
     let mut rest: Vec<char> = std::iter::from_fn(|| pop(stack)).collect();
     rest.sort_unstable();
     rest.into_iter().collect()
@@ -88,5 +92,28 @@ fn pop_against_pop() {
         all.sort_unstable();
         assert_eq!(all, ['a', 'b', 'c']);
         popped.into_iter().flatten().count()
+    });
+}
+
+/// E9. What waits is taken whole, as a list, and goes on to what is due: each node once, whoever pushes meanwhile.
+///
+/// Seen to fail with a `take` that does not acquire.
+#[test]
+fn push_against_take() {
+    explore("push | take", Search::Exhaustive, ["a".to_owned(), "ba".to_owned()], || {
+        let waiting = Arc::new(Stack::new());
+        waiting.push(Node::new(Probe::new('a')));
+        let pusher = thread::spawn({
+            let waiting = Arc::clone(&waiting);
+            move || waiting.push(Node::new(Probe::new('b')))
+        });
+        let due = stack_of(&[]);
+        due.push(Node::new(waiting.take()));
+        let taken: String = std::iter::from_fn(|| pop(&due)).collect();
+        pusher.join().expect("it has pushed");
+        let mut left = waiting.take();
+        let left: String = std::iter::from_fn(|| left.pop().map(|node| node.value.read())).collect();
+        assert_eq!(taken.len() + left.len(), 2, "pushed a and b, took {taken} and {left}");
+        taken
     });
 }

@@ -13,8 +13,9 @@
 //! branches that never change. What a write unlinks it retires; a reader keeps a guard for as long as it uses
 //! what it loaded. A word that says by itself that a job is not there needs none.
 //!
-//! Methods take the caller's [`EpochGuard`]. Before the compare-exchange they run no code of the user's but `Eq` of the
-//! job, whose panic leaves the map as it was; after it, destructors of what was retired long before, quietly.
+//! Methods take the caller's [`EpochGuard`], or [`WriteGuard`]. They run no code of the user's but `Eq` of the job, whose panic leaves the
+//! map as it was. Destructors of what was retired long before run quietly, when the guard is dropped and the thread is
+//! no longer pinned.
 
 mod branch;
 mod bucket;
@@ -32,9 +33,9 @@ use self::generations::Generations;
 use self::slot::{Slot, Word};
 use self::table::{Leaf, Root};
 use crate::owner::{Generation, Owner};
-use crate::reclaim::{self, EpochGuard};
+use crate::reclaim::{self, EpochGuard, WriteGuard};
 use crate::sync::MODEL;
-use crate::unwind;
+use crate::unwind::drop_quietly;
 
 pub(crate) use self::entry::Entry;
 pub(crate) use self::table::Table;
@@ -139,7 +140,7 @@ impl<K, V> JobMap<K, V> {
     pub(crate) fn remove<'g>(
         &'g self,
         hash: u64,
-        guard: &'g EpochGuard,
+        guard: &'g WriteGuard,
         mut is_it: impl FnMut(&Entry<K, V>) -> bool,
     ) -> Option<&'g Entry<K, V>> {
         let table = self.table()?;
@@ -266,7 +267,7 @@ where
         &'g self,
         mut entry: Box<Entry<K, V>>,
         marker: Marker,
-        guard: &'g EpochGuard,
+        guard: &'g WriteGuard,
     ) -> Inserted<'g, V> {
         loop {
             match self.attempt(entry, IfOwned::TakeOver, marker, guard) {
@@ -284,7 +285,7 @@ where
         mut entry: Box<Entry<K, V>>,
         displaceable: Option<Generation>,
         marker: Marker,
-        guard: &'g EpochGuard,
+        guard: &'g WriteGuard,
     ) -> Result<Inserted<'g, V>, Refused<'g, K, V>> {
         let if_owned = displaceable.map_or(IfOwned::Refuse, IfOwned::RefuseUnless);
         loop {
@@ -303,7 +304,7 @@ where
         mut entry: Box<Entry<K, V>>,
         if_owned: IfOwned,
         marker: Marker,
-        guard: &'g EpochGuard,
+        guard: &'g WriteGuard,
     ) -> Attempt<'g, K, V> {
         let hash = entry.hash();
         let leaf = self.table_or_made().leaf(hash);
@@ -343,30 +344,42 @@ where
         Attempt::Outrun(unsafe { Box::from_raw(item.pointer()) })
     }
 
-    /// Puts `entry` where the mark of its generation is, if it is still there. Returns whether it was.
+    /// Puts what `make` gives for the owner where the mark of this generation is, if it is still there.
     ///
     /// Linearizes at the compare-exchange, or where the mark is gone at the load of the slot.
-    pub(crate) fn replace(&self, mut entry: Box<Entry<K, V>>, guard: &EpochGuard) -> bool {
-        let (hash, generation) = (entry.hash(), entry.owner.generation);
+    ///
+    /// # Errors
+    ///
+    /// Gives back what was not put in. It is to be dropped when the guard is gone, since that runs a destructor of the
+    /// user's.
+    pub(crate) fn replace<F>(
+        &self,
+        hash: u64,
+        generation: Generation,
+        make: F,
+        guard: &WriteGuard,
+    ) -> Result<(), Result<Box<Entry<K, V>>, F>>
+    where
+        F: FnOnce(&Owner<V>) -> Box<Entry<K, V>>,
+    {
         let table = self.table_or_made();
+        // Made when the mark is found, which a mark that is gone never is.
+        let mut entry = Err(make);
         loop {
             let leaf = table.leaf(hash);
             // SAFETY: the word was just loaded, while `guard` was live.
             let items = unsafe { leaf.slot.items(leaf.word, guard) };
             let found = position(&items, hash, guard, |old| old.owner.generation == generation);
-            let Some((place, _)) = found else {
-                unwind::drop_quietly(|| drop(entry));
-                return false;
-            };
-            let item = Item::owning(entry);
+            let Some((place, old)) = found else { return Err(entry) };
+            let item = Item::owning(entry.unwrap_or_else(|make| make(&old.owner)));
             let new = word_replacing(&items, place, item);
             // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
             // all but the one it replaces.
             if unsafe { leaf.publish(new, items.get(place), guard) } {
-                return true;
+                return Ok(());
             }
             // SAFETY: the item came from the box above, and was not published after all.
-            entry = unsafe { Box::from_raw(item.pointer()) };
+            entry = Ok(unsafe { Box::from_raw(item.pointer()) });
         }
     }
 }
@@ -379,7 +392,7 @@ impl<K, V> Leaf<'_, K, V> {
     ///
     /// The word of this leaf was loaded while `guard` was live. `new` is nowhere else. `unlinked` is an entry of
     /// the leaf's word that is not in `new`, and every other entry of that word is in `new`.
-    unsafe fn publish(&self, new: Word, unlinked: Option<&Item<K, V>>, guard: &EpochGuard) -> bool {
+    unsafe fn publish(&self, new: Word, unlinked: Option<&Item<K, V>>, guard: &WriteGuard) -> bool {
         if !self.slot.publish(self.word, new) {
             // SAFETY: `new` is nowhere else, by the caller's promise and as it was not published.
             unsafe { Slot::<K, V>::discard(new) };
@@ -408,15 +421,14 @@ fn word_replacing<K, V>(items: &[Item<K, V>], place: usize, item: Item<K, V>) ->
 
 impl<K, V> Drop for JobMap<K, V> {
     fn drop(&mut self) {
-        // SAFETY: `&mut self`: no thread reads or writes this map any more, so nothing needs protection (E7).
-        let guard = unsafe { reclaim::unprotected() };
         let Some(table) = self.table() else { return };
-        table.for_each(|slot, word| {
-            // SAFETY: loaded just now; what is reachable is not retired, and nobody retires it any more (E7).
-            for item in unsafe { slot.items(word, guard) }.iter() {
+        table.for_each(|_, word| {
+            // SAFETY: loaded just now; what is reachable is not retired, and nobody retires it any more: `&mut self`, so
+            // that no guard is needed (E7).
+            for item in unsafe { Slot::<K, V>::items_while(word) }.iter() {
                 let entry = item.pointer();
                 // SAFETY: an entry is in one bucket of one slot, and nobody looks into the slot again (E7).
-                unwind::drop_quietly(|| drop(unsafe { Box::from_raw(entry) }));
+                drop_quietly(|| drop(unsafe { Box::from_raw(entry) }));
             }
         });
         // The slots' own drops free the buckets and the branches.

@@ -8,7 +8,7 @@ use super::branch::Branch;
 use super::bucket::{Bucket, Item, Items, position};
 use super::entry::{ENTRY_ALIGN, Entry};
 use crate::owner::Generation;
-use crate::reclaim::{self, EpochGuard};
+use crate::reclaim::{self, EpochGuard, WriteGuard};
 use crate::sync::{AtomicUsize, Ordering, Watch};
 
 /// What a slot holds, as loaded: a tagged pointer, or the reason why there is none.
@@ -210,12 +210,24 @@ impl<K, V> Slot<K, V> {
     /// # Safety
     ///
     /// As of `items`, and the slot that the word was loaded from outlives the result.
+    #[inline]
     pub(super) unsafe fn items_of(word: Word, _guard: &EpochGuard) -> Items<'_, K, V> {
+        // SAFETY: what was not retired before the load under `_guard` lives as long as that (E3).
+        unsafe { Self::items_while(word) }
+    }
+
+    /// [`items`](Self::items) of a word that is protected by other means than a guard.
+    ///
+    /// # Safety
+    ///
+    /// `word`, not a branch's, was loaded from a slot of this type, and what it points to is not freed during `'a`.
+    #[inline]
+    pub(super) unsafe fn items_while<'a>(word: Word) -> Items<'a, K, V> {
         debug_assert!(!word.is_branch(), "branches are walked");
         match word.kind() {
             LONE => {
-                // SAFETY: a LONE word is made from an entry, which was published whole (E1), was not retired before
-                // the load under `_guard` (E3), and is never written again.
+                // SAFETY: a LONE word is made from an entry, which was published whole (E1), is not freed by the
+                // caller's promise, and is never written again.
                 let entry = unsafe { &*word.entry::<K, V>() }.read();
                 Items::Lone([Item::new(entry.hash(), word.entry(), word.folds())])
             }
@@ -266,7 +278,7 @@ impl<K, V> Slot<K, V> {
     ///
     /// The caller replaced `word` in this slot (its `publish` succeeded), and does this once.
     #[inline]
-    pub(super) unsafe fn retire_bucket(word: Word, guard: &EpochGuard) {
+    pub(super) unsafe fn retire_bucket(word: Word, guard: &WriteGuard) {
         if word.kind() == BUCKET {
             // SAFETY: of kind BUCKET, and not yet retired.
             let size = unsafe { Bucket::<K, V>::size(word.pointer()) };

@@ -8,10 +8,12 @@ use std::alloc::{Layout, dealloc};
 use std::cell::RefCell;
 
 use crate::sync::MODEL;
-use crate::unwind;
+use crate::unwind::drop_quietly;
 
 /// How many blocks a thread keeps at most: twice as many as a batch has.
 const MOST: usize = 128;
+/// How many bytes they have together at most. A thread keeps fewer of larger blocks, and none that is larger than this.
+const MOST_BYTES: usize = 64 << 10;
 
 // Of `std` also under loom, where it stays empty: in a model each entry has memory of its own.
 std::thread_local! {
@@ -44,7 +46,7 @@ pub(super) fn boxed<T>(value: T) -> Box<T> {
 pub(super) unsafe fn free<T>(boxed: *mut ()) {
     let (boxed, layout) = (boxed.cast::<T>(), Layout::new::<T>());
     // SAFETY: the caller's alone, and used no more.
-    unwind::drop_quietly(|| unsafe { boxed.drop_in_place() });
+    drop_quietly(|| unsafe { boxed.drop_in_place() });
     if !keep(layout, boxed.cast()) {
         // SAFETY: it came from a box of this layout, whose value is gone.
         unsafe { dealloc(boxed.cast(), layout) };
@@ -60,7 +62,7 @@ fn take(layout: Layout) -> Option<*mut u8> {
         }
         if spare.layout.is_none() && !MODEL && layout.size() != 0 {
             spare.layout = Some(layout);
-            spare.blocks.reserve_exact(MOST);
+            spare.blocks.reserve_exact(most(layout));
         }
         None
     };
@@ -71,13 +73,19 @@ fn take(layout: Layout) -> Option<*mut u8> {
 fn keep(layout: Layout, block: *mut u8) -> bool {
     let keep = |spare: &RefCell<Spare>| {
         let Ok(mut spare) = spare.try_borrow_mut() else { return false };
-        let keeps = spare.layout == Some(layout) && spare.blocks.len() < MOST;
+        let keeps = spare.layout == Some(layout) && spare.blocks.len() < most(layout);
         if keeps {
             spare.blocks.push(block);
         }
         keeps
     };
     SPARE.try_with(keep).unwrap_or(false)
+}
+
+/// How many blocks of this layout a thread keeps at most.
+#[inline]
+fn most(layout: Layout) -> usize {
+    MOST_BYTES.checked_div(layout.size()).unwrap_or(0).min(MOST)
 }
 
 impl Drop for Spare {

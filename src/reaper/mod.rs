@@ -281,7 +281,7 @@ where
     /// Begins a pass.
     fn begin(&self) -> Pass<'_> {
         // Writers free what they clear, but it may be that nobody writes any more.
-        reclaim::free_due();
+        reclaim::collect();
         let control = &*self.control;
         control.register();
         control.counts.sweeps.increment();

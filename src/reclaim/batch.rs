@@ -1,141 +1,276 @@
-//! What was retired, until it is freed: in batches, and by writers.
+//! What was retired, until it is freed: in batches, by writers and sweeps.
 //!
 //! ```text
-//! retire ─► the thread's batch ─ full ─► crossbeam-epoch ─ epoch passed ─► DUE ─► freed by the next writer with a full batch
+//!          the thread's ring        WAITING          in flight               DUE
+//! retire ─► [ up to 64 ]  ─ full ─► batches ─────► crossbeam-epoch ─ epoch ─► batches ─► freed
+//!                │                     ▲                          passed
+//!                └── taken by a sweep ─┘
 //! ```
 //!
 //! crossbeam-epoch runs what is due on every 128th pin of any thread, also of one that only looks a job up. Here that
 //! is no more than putting batches on a stack: destructors, the users' among them, and the allocator's work are the
-//! writers'.
+//! writers' and the sweeps', and are done when the thread is not pinned.
+//!
+//! Few flights are under way at a time, and one takes all batches that wait. So crossbeam's queue stays short however
+//! long a thread was pinned, and all that waited behind it is due two epochs after it has gone.
 
 use std::cell::Cell;
 
-use super::stack::{Node, Stack};
-use super::{EpochGuard, RECLAIMED, RETIRED, Retired, pin};
+use super::record::{self, Record};
+use super::ring::ROOM;
+use super::stack::{List, Node, Stack};
+use super::{EpochGuard, HANDED_OVER, RECLAIMED, Retired, WriteGuard, is_pinned, pin};
+use crate::sync::{AtomicUsize, Counter, Ordering};
 
-/// So many are handed over at once, or fewer of so many bytes.
-const FULL: usize = 64;
+/// So many bytes are handed over at once, or as many things as a ring has room for.
 const FULL_BYTES: usize = 64 << 10;
-/// A writer frees so many batches that are due for each that it begins: more than it hands over, so that they get
-/// fewer.
-const FREED_FOR_ONE: usize = 4;
-/// And a sweep at most so many; a batch may hold a single entry.
-const FREED_BY_A_SWEEP: usize = 1_024;
+/// How many flights may be under way: more would only fill crossbeam's queue, in which each takes 2 KiB.
+const FLIGHTS: u64 = 8;
+/// How many epochs a sweep tries to let pass at most. Two are enough where nobody is pinned and one flight is under way.
+const ROUNDS: usize = 16;
+/// How many batches a writer frees for each that it hands over: more than one, so that they get fewer.
+const FREED_FOR_ONE: usize = 8;
+/// How many a sweep frees; a batch may hold a single entry.
+const FREED_BY_A_SWEEP: usize = 1 << 10;
+/// How many epochs a writer tries to let pass when more waits than may fly: three are enough once nobody is pinned.
+const ROUNDS_OF_A_WRITE: usize = 3;
+/// While more are due than was freed, twice as many are freed the next time: up to so many in one write,
+const MOST_BY_A_WRITE: usize = 1 << 10;
+/// and in one sweep.
+const MOST_BY_A_SWEEP: usize = 1 << 14;
+/// A thread that is still pinned, by a reader or a sweep of its own, frees nothing until it owes so much.
+const OWED_WHILE_PINNED: usize = 8 * FREED_FOR_ONE;
 
-struct Batch {
-    retired: Vec<Retired>,
-    bytes: usize,
-}
+/// What is freed together.
+struct Batch(Vec<Retired>);
 
 impl Batch {
     fn new() -> Box<Node<Self>> {
-        Node::new(Self { retired: Vec::with_capacity(FULL), bytes: 0 })
-    }
-
-    fn put(&mut self, retired: Retired, size: usize) {
-        self.retired.push(retired);
-        self.bytes = self.bytes.saturating_add(size);
-    }
-
-    fn is_full(&self) -> bool {
-        self.retired.len() >= FULL || self.bytes >= FULL_BYTES
+        Node::new(Self(Vec::with_capacity(ROOM)))
     }
 
     fn free(&mut self) {
-        let number = self.retired.len() as u64;
-        self.retired.drain(..).for_each(Retired::free);
-        self.bytes = 0;
+        let number = self.0.len() as u64;
+        self.0.drain(..).for_each(Retired::free);
         RECLAIMED.0.add(number);
     }
 }
 
-/// The batches whose epoch has passed.
-static DUE: Stack<Batch> = Stack::new();
+/// The batches that were handed over, until a flight takes them.
+static WAITING: Stack<Batch> = Stack::new();
+/// The flights whose epoch has passed.
+static DUE: Stack<List<Batch>> = Stack::new();
+/// How many flights have begun, and how many have ended.
+static BEGUN: Counter = Counter::new();
+static ENDED: Counter = Counter::new();
+/// How many things were retired by threads whose locals were gone, or whose ring was just being taken.
+static ELSEWHERE: Counter = Counter::new();
+/// How many batches are freed the next time, by whichever thread. 0 unless more were due than were freed.
+static PACE: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: what is retired may be freed on any thread.
 unsafe impl Send for Retired {}
 
 crate::sync::thread_local! {
-    static THREAD: Thread = const { Thread { batch: Cell::new(None), is_freeing: Cell::new(false), owed: Cell::new(0) } };
+    static THREAD: Thread = const {
+        Thread {
+            record: Cell::new(None),
+            bytes: Cell::new(0),
+            owed: Cell::new(0),
+            is_freeing: Cell::new(false),
+            spare: Cell::new(None),
+        }
+    };
 }
 
 struct Thread {
-    /// What the thread has retired since it last handed a batch over.
-    batch: Cell<Option<Box<Node<Batch>>>>,
-    /// Whether it frees a batch just now: destructors may retire more, and must not free in turn.
-    is_freeing: Cell<bool>,
-    /// How many batches it is to free, for those that it began.
+    /// Where it puts what it retires. None until it retires something.
+    record: Cell<Option<&'static Record>>,
+    /// How many bytes it has put there since it last handed over.
+    bytes: Cell<usize>,
+    /// How many batches it is to free.
     owed: Cell<usize>,
+    /// Set while it frees: destructors may retire more, and must not free in turn.
+    is_freeing: Cell<bool>,
+    /// A batch that it has freed, for its next one.
+    spare: Cell<Option<Box<Node<Batch>>>>,
+}
+
+/// Returns how many things were retired, ever, in all threads.
+pub(super) fn retired() -> u64 {
+    record::all().fold(ELSEWHERE.get(), |sum, record| sum.wrapping_add(record.ring.count()))
 }
 
 /// Puts `retired` with what the thread has retired, and hands that over if it is much.
-pub(super) fn wait(guard: &EpochGuard, retired: Retired, size: usize) {
+pub(super) fn wait(guard: &WriteGuard, retired: Retired, size: usize) {
     let mut retired = Some(retired);
-    let waits = THREAD.try_with(|thread| {
-        let mut batch = thread.batch.take().unwrap_or_else(|| {
-            // Not when it is full: a thread may end before. What is owed is freed below, or by whoever is at it further
-            // up the stack.
-            thread.owed.set(thread.owed.get().saturating_add(FREED_FOR_ONE));
-            Batch::new()
-        });
-        if let Some(retired) = retired.take() {
-            batch.value.put(retired, size);
-        }
-        if batch.value.is_full() {
-            hand_over(batch, guard);
-            thread.owed.set(thread.owed.get().saturating_add(FREED_FOR_ONE));
-        } else {
-            thread.batch.set(Some(batch));
-        }
-        if thread.owed.get() > 0 {
-            thread.free_owed();
-        }
-    });
+    let waits = THREAD.try_with(|thread| retired.take().map(|retired| thread.wait(guard, retired, size)));
     if let (Err(_), Some(retired)) = (waits, retired) {
         // The thread's locals are gone: it ends.
-        let mut batch = Batch::new();
-        batch.value.put(retired, size);
-        hand_over(batch, guard);
+        hand_over_one(retired, guard);
     }
 }
 
-/// Lets `batch` be due when the epoch has passed.
+/// Frees what the thread owes. To be called when a guard of the thread has been dropped.
 #[cold]
-fn hand_over(batch: Box<Node<Batch>>, guard: &EpochGuard) {
-    RETIRED.0.add(batch.value.retired.len() as u64);
-    // SAFETY: the batch is this closure's alone. It holds what was retired under `guard` or earlier ones of this
-    // thread, so after whoever could have loaded it was pinned (E3). The closure puts it on the stack only; whoever
-    // takes it from there frees it as `retire`'s callers allowed: later, on any thread.
-    unsafe { guard.defer_unchecked(move || DUE.push(batch)) };
-    guard.flush();
-}
-
-/// Frees what is due: so much that a sweep now and then keeps up with threads that come and go.
-pub(crate) fn free_due() {
+pub(super) fn free_owed() {
     // Without its locals a thread is ending, and others free.
     let _: Result<(), _> = THREAD.try_with(|thread| {
-        thread.owed.set(thread.owed.get().saturating_add(FREED_BY_A_SWEEP));
-        thread.free_owed();
+        thread.owed.set(thread.owed.get().min(MOST_BY_A_WRITE));
+        // More waits than may fly: some thread was pinned for long, or still is.
+        if !WAITING.is_empty() && !is_pinned() {
+            (0..ROUNDS_OF_A_WRITE).for_each(|_| depart(&pin()));
+        }
+        thread.free_owed(MOST_BY_A_WRITE);
     });
 }
 
+/// Lets epochs pass, and frees what is due. Does next to nothing where nothing waits.
+///
+/// It needs nobody's help: what threads have retired and not handed over is taken from them. Where a thread is pinned
+/// all the time, the epoch does not pass; the work is bounded all the same.
+pub(crate) fn collect() {
+    // Nothing waits.
+    if super::reclaim_stats().unreclaimed() == 0 {
+        return;
+    }
+    // Take what threads have in their rings, also those that do nothing any more.
+    for record in record::all().filter(|record| !record.ring.is_empty()) {
+        let guard = pin();
+        if let Some(batch) = take_from(record, None) {
+            WAITING.push(batch);
+        }
+        drop(guard);
+    }
+    // Let epochs pass until all of it is due, each time under another pin.
+    for _ in 0..ROUNDS {
+        if WAITING.is_empty() && BEGUN.get() == ENDED.get() {
+            break;
+        }
+        depart(&pin());
+    }
+    // Free, for sweeps to come as well if writers do not.
+    let _: Result<(), _> = THREAD.try_with(|thread| {
+        let freed = if is_pinned() { OWED_WHILE_PINNED } else { pace().max(FREED_BY_A_SWEEP) };
+        thread.owed.set(thread.owed.get().max(freed));
+        thread.free_owed(MOST_BY_A_SWEEP);
+    });
+}
+
+/// Hands over one thing by itself.
+#[cold]
+fn hand_over_one(retired: Retired, guard: &EpochGuard) {
+    ELSEWHERE.increment();
+    WAITING.push(Node::new(Batch(vec![retired])));
+    depart(guard);
+}
+
+fn pace() -> usize {
+    PACE.load(Ordering::Relaxed) // E6
+}
+
+/// Takes what is in a ring, in a batch, `spare` if there is one. None if there is nothing, or another thread is at it.
+fn take_from(record: &Record, spare: Option<Box<Node<Batch>>>) -> Option<Box<Node<Batch>>> {
+    let mut batch = spare.unwrap_or_else(Batch::new);
+    record.ring.take(&mut batch.value.0);
+    (!batch.value.0.is_empty()).then_some(batch)
+}
+
+/// Sends all batches that wait on a flight, if not too many are under way, and tries to let the epoch pass.
+#[cold]
+fn depart(guard: &EpochGuard) {
+    // Readers repin when this changes, without which no epoch passes.
+    HANDED_OVER.0.increment();
+    if BEGUN.get().saturating_sub(ENDED.get()) < FLIGHTS {
+        let batches = WAITING.take();
+        if !batches.is_empty() {
+            BEGUN.increment();
+            let flight = Node::new(batches);
+            let land = move || {
+                DUE.push(flight);
+                ENDED.increment();
+            };
+            // SAFETY: the flight is this closure's alone. Its batches hold what was retired before they were pushed
+            // (E9), under guards of other threads or of this one, so after whoever could have loaded it was pinned
+            // (E3). The closure puts it on the stack only; whoever takes it from there frees it as `retire`'s callers
+            // allowed: later, on any thread.
+            unsafe { guard.defer_unchecked(land) };
+        }
+    }
+    guard.flush();
+}
+
 impl Thread {
-    /// Frees as many batches as the thread owes, those included that it owes by what their destructors retire.
+    #[inline]
+    fn wait(&self, guard: &WriteGuard, retired: Retired, size: usize) {
+        // The thread's first one: a thread may end before it hands over, and so frees a little now.
+        let record = self.record.get().unwrap_or_else(|| self.begin());
+        let bytes = self.bytes.get().saturating_add(size);
+        self.bytes.set(bytes);
+        // SAFETY: the record is this thread's (`begin`), which claimed it.
+        match unsafe { record.ring.put(retired) } {
+            Ok(waiting) if waiting < ROOM && bytes < FULL_BYTES => {}
+            // Much waits: it is handed over.
+            Ok(_) => self.hand_over(record, guard),
+            // A sweep is at it, and was stopped: this one goes by itself.
+            Err(retired) => hand_over_one(retired, guard),
+        }
+        // Once the guard is dropped, what is owed is freed, or by whoever is at it further up the stack.
+        if self.owed.get() > 0 {
+            guard.debt.owe();
+        }
+    }
+
     #[cold]
-    fn free_owed(&self) {
+    fn begin(&self) -> &'static Record {
+        let record = record::claim();
+        self.record.set(Some(record));
+        self.owe();
+        record
+    }
+
+    #[cold]
+    fn hand_over(&self, record: &Record, guard: &EpochGuard) {
+        self.bytes.set(0);
+        if let Some(batch) = take_from(record, self.spare.take()) {
+            WAITING.push(batch);
+        }
+        depart(guard);
+        self.owe();
+    }
+
+    /// Owes what a batch costs.
+    fn owe(&self) {
+        self.owed.set(self.owed.get().saturating_add(pace().clamp(FREED_FOR_ONE, MOST_BY_A_WRITE)));
+    }
+
+    /// Frees as many batches as the thread owes, those included that it owes by what their destructors retire. If more
+    /// are due, it owes twice as many the next time, up to `most`.
+    #[cold]
+    fn free_owed(&self, most: usize) {
+        // A destructor that retires gets here from the loop below, which goes on with what is owed by that.
         if self.is_freeing.replace(true) {
             return;
         }
-        while let Some(owed) = self.owed.get().checked_sub(1) {
-            self.owed.set(owed);
-            let Some(mut batch) = DUE.pop() else {
-                self.owed.set(0);
-                break;
+        // Destructors take their time, and nobody's epoch passes while this thread is pinned. Unless it always is, and
+        // owes so much that the memory matters more.
+        if !is_pinned() || self.owed.get() >= OWED_WHILE_PINNED {
+            let mut freed: usize = 0;
+            let all = loop {
+                // Enough for now.
+                let Some(owed) = self.owed.get().checked_sub(1) else { break false };
+                self.owed.set(owed);
+                // No more are due.
+                let Some(mut batch) = DUE.pop() else { break true };
+                batch.value.free();
+                freed = freed.saturating_add(1);
+                self.spare.set(Some(batch));
             };
-            batch.value.free();
-            // For what the thread retires next, so that it need not allocate one; unless it has one.
-            let other = self.batch.take();
-            self.batch.set(Some(other.unwrap_or(batch)));
+            let next = if all { 0 } else { freed.saturating_mul(2).min(most) };
+            self.owed.set(next);
+            if pace() != next {
+                PACE.store(next, Ordering::Relaxed); // E6
+            }
         }
         self.is_freeing.set(false);
     }
@@ -143,8 +278,10 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        if let Some(batch) = self.batch.take() {
-            hand_over(batch, &pin());
+        if let Some(record) = self.record.take() {
+            let guard = pin();
+            self.hand_over(record, &guard);
+            record.release();
         }
     }
 }

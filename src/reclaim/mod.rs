@@ -4,11 +4,55 @@
 //! our reclamation, and another crate's garbage must not be run by our readers. It is shared by all
 //! registries of the process, so that a thread has one participant however many registries it uses.
 
-pub(crate) use batch::free_due;
-pub(crate) use crossbeam_epoch::{Guard as EpochGuard, unprotected};
+use std::cell::Cell;
+use std::ops::Deref;
+
+pub(crate) use batch::collect;
+pub(crate) use crossbeam_epoch::Guard as EpochGuard;
+#[cfg(not(all(crossbeam_loom, feature = "loom")))]
+use participant::is_pinned;
 pub(crate) use participant::pin;
 
 use crate::sync::{Counter, Ordering, fence, turn};
+
+/// A pin of the current thread, to write: what it retires it may have to pay for.
+///
+/// What the thread owes it frees when the guard is dropped, and so when it is no longer pinned: a destructor that takes
+/// its time must not hold back everybody's memory.
+pub(crate) struct WriteGuard {
+    // Dropped in this order: it unpins, and then it frees.
+    pin: EpochGuard,
+    debt: Debt,
+}
+
+/// Set if the thread has something to free.
+struct Debt(Cell<bool>);
+
+impl Deref for WriteGuard {
+    type Target = EpochGuard;
+
+    #[inline]
+    fn deref(&self) -> &EpochGuard {
+        &self.pin
+    }
+}
+
+impl Debt {
+    /// Lets the thread free what it owes when the guard has gone.
+    #[inline]
+    fn owe(&self) {
+        self.0.set(true);
+    }
+}
+
+impl Drop for Debt {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.get() {
+            batch::free_owed();
+        }
+    }
+}
 
 /// Calls `free` with `pointer` once every thread that is pinned now has unpinned or repinned.
 ///
@@ -21,7 +65,7 @@ use crate::sync::{Counter, Ordering, fence, turn};
 /// may be freed on another thread and at any later time, as if it were `Send + 'static`. `free` may be called with
 /// `pointer` once, and does not panic.
 #[inline]
-pub(crate) unsafe fn retire(guard: &EpochGuard, pointer: *mut (), size: usize, free: unsafe fn(*mut ())) {
+pub(crate) unsafe fn retire(guard: &WriteGuard, pointer: *mut (), size: usize, free: unsafe fn(*mut ())) {
     let retired = Retired { pointer, free };
     if crate::sync::MODEL {
         // SAFETY: the caller's promise, handed on.
@@ -44,6 +88,12 @@ impl Retired {
     }
 }
 
+/// Pins the current thread for a write.
+#[inline]
+pub(crate) fn pin_for_write() -> WriteGuard {
+    WriteGuard { pin: pin(), debt: Debt(Cell::new(false)) }
+}
+
 /// Lets the epoch pass, as if the thread unpinned and pinned again: what was loaded under `guard` may be freed.
 pub(crate) fn repin(guard: &mut EpochGuard) {
     turn();
@@ -53,10 +103,10 @@ pub(crate) fn repin(guard: &mut EpochGuard) {
     fence(Ordering::SeqCst); // E3
 }
 
-/// How much was handed over to crossbeam-epoch: who stays pinned repins when it was more, and need not count its own
-/// look-ups.
-static RETIRED: Alone<Counter> = Alone(Counter::new());
-/// How much of it was freed.
+/// How often something was handed over, or a sweep wants an epoch to pass: who stays pinned repins when it was more, and
+/// need not count its own look-ups.
+static HANDED_OVER: Alone<Counter> = Alone(Counter::new());
+/// How many things were freed.
 static RECLAIMED: Alone<Counter> = Alone(Counter::new());
 
 /// On cache lines of its own: every look-up of a reader loads a counter, and it is written once in 64 writes.
@@ -66,7 +116,7 @@ struct Alone<T>(T);
 /// A number that changes when there is more to free.
 #[inline]
 pub(crate) fn retired() -> u64 {
-    RETIRED.0.get()
+    HANDED_OVER.0.get()
 }
 
 /// What was retired and what of it was freed, in all registries of the process: see [`reclaim_stats`].
@@ -78,10 +128,9 @@ pub(crate) fn retired() -> u64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ReclaimStats {
-    /// Entries that were cleared, displaced or replaced, and arrays that changed, since the process started. A thread
-    /// counts its own when it has 64 of them or 64 KiB, or ends.
+    /// Entries that were cleared, displaced or replaced, and arrays that changed, since the process started.
     pub retired: u64,
-    /// Those that were freed.
+    /// Those that were freed. Counted when all of a batch are, up to 64.
     pub reclaimed: u64,
 }
 
@@ -101,7 +150,8 @@ impl ReclaimStats {
 ///
 /// [`unreclaimed`](ReclaimStats::unreclaimed) goes up and down between nothing and some hundreds for each thread that
 /// marks. If it only grows, a [`Reader`](crate::Reader) or a [`Sweep`](crate::Sweep) is kept and not used: nothing is
-/// freed that was cleared after its last look-up. Two relaxed loads; the two numbers are not of one instant.
+/// freed that was cleared after its last look-up. One relaxed load for each thread that ever cleared at the same time as
+/// the others; the two numbers are not of one instant.
 ///
 /// ```
 /// let stats = livemark::reclaim_stats();
@@ -111,9 +161,14 @@ impl ReclaimStats {
 pub fn reclaim_stats() -> ReclaimStats {
     // First what was freed, so that it is not more than what was retired.
     let reclaimed = RECLAIMED.0.get();
-    ReclaimStats { retired: RETIRED.0.get(), reclaimed }
+    ReclaimStats { retired: batch::retired().max(reclaimed), reclaimed }
 }
 
+#[cfg_attr(
+    not(all(crossbeam_loom, feature = "loom")),
+    expect(unreachable_pub, reason = "the models have it from `livemark::model`")
+)]
+pub(crate) mod ring;
 #[cfg_attr(
     not(all(crossbeam_loom, feature = "loom")),
     expect(unreachable_pub, reason = "the models have it from `livemark::model`")
@@ -122,11 +177,19 @@ pub(crate) mod stack;
 
 #[cfg(not(all(crossbeam_loom, feature = "loom")))]
 mod batch;
+#[cfg(not(all(crossbeam_loom, feature = "loom")))]
+mod record;
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 mod batch {
     /// A model retires one by one, so that it explores when each is freed.
-    pub(super) fn wait(_: &super::EpochGuard, _: super::Retired, _: usize) {}
-    pub(crate) fn free_due() {}
+    pub(super) fn wait(guard: &super::WriteGuard, _: super::Retired, _: usize) {
+        guard.debt.owe();
+    }
+    pub(super) fn free_owed() {}
+    pub(super) fn retired() -> u64 {
+        0
+    }
+    pub(crate) fn collect() {}
 }
 
 #[cfg(not(all(crossbeam_loom, feature = "loom")))]
@@ -153,6 +216,11 @@ mod participant {
     #[inline]
     pub(crate) fn pin() -> EpochGuard {
         PARTICIPANT.try_with(LocalHandle::pin).unwrap_or_else(|_| collector().register().pin())
+    }
+
+    /// Returns `true` if the thread has a guard.
+    pub(crate) fn is_pinned() -> bool {
+        PARTICIPANT.try_with(LocalHandle::is_pinned).unwrap_or(false)
     }
 }
 

@@ -1,5 +1,5 @@
-//! A stack that is filled by anyone and emptied by one at a time: [`Stack`]. To push is lock-free; to pop gives up
-//! instead of waiting.
+//! A stack that is filled by anyone and emptied whole: [`Stack`]. To push is lock-free; to pop gives up instead of
+//! waiting.
 
 use std::fmt;
 use std::ptr;
@@ -14,21 +14,24 @@ pub struct Node<T> {
     below: *mut Node<T>,
 }
 
+/// The nodes of a stack that was taken whole, from the top one on.
+///
+/// What is left in it when it is dropped is leaked.
+pub struct List<T>(*mut Node<T>);
+
 /// A stack: to push is lock-free, to pop is given up where another thread is about it.
 ///
-/// What is left in it when it is dropped is leaked: the library's is `static`.
+/// What is left in it when it is dropped is leaked: the library's are `static`.
 pub struct Stack<T> {
-    /// The top one. Written by `push`, and by the holder of `taken`.
+    /// The top one. Written by `push` and by `take`.
     top: AtomicPtr<Node<T>>,
-    /// What was taken from there. Only ever tried: who finds it locked leaves the work to the one who holds it.
-    taken: Mutex<Taken<T>>,
+    /// What was taken from there by `pop`. Only ever tried: a thread that finds it locked leaves the work to the one
+    /// that holds it.
+    taken: Mutex<List<T>>,
 }
 
-/// The nodes of a stack that was taken, from the top one on.
-struct Taken<T>(*mut Node<T>);
-
-// SAFETY: nodes are owned by the stack, and of values that may go to another thread.
-unsafe impl<T: Send> Send for Taken<T> {}
+// SAFETY: nodes are owned by the list, and of values that may go to another thread.
+unsafe impl<T: Send> Send for List<T> {}
 
 impl<T> Node<T> {
     /// A node on no stack.
@@ -37,12 +40,53 @@ impl<T> Node<T> {
     }
 }
 
+impl<T> List<T> {
+    /// Returns a list of no nodes.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(ptr::null_mut())
+    }
+
+    /// Returns `true` if there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_null()
+    }
+
+    /// Returns a list of one.
+    #[cfg(all(crossbeam_loom, feature = "loom"))]
+    #[must_use]
+    pub fn of(node: Box<Node<T>>) -> Self {
+        let node = Box::into_raw(node);
+        // SAFETY: this thread's alone.
+        unsafe { (*node).below = ptr::null_mut() };
+        Self(node)
+    }
+
+    /// Returns what the first one holds.
+    fn first(&mut self) -> Option<&mut T> {
+        // SAFETY: null, or the list's own.
+        unsafe { self.0.as_mut() }.map(|node| &mut node.value)
+    }
+
+    /// Takes the first one out.
+    pub fn pop(&mut self) -> Option<Box<Node<T>>> {
+        if self.0.is_null() {
+            return None;
+        }
+        // SAFETY: it came from a box (`Stack::push`), and belonged to the stack that was taken whole.
+        let node = unsafe { Box::from_raw(self.0) };
+        self.0 = node.below;
+        Some(node)
+    }
+}
+
 impl<T> Stack<T> {
     crate::sync::const_unless_loom! {
         /// An empty one.
         #[must_use]
         pub const fn new() -> Self {
-            Self { top: AtomicPtr::new(ptr::null_mut()), taken: Mutex::new(Taken(ptr::null_mut())) }
+            Self { top: AtomicPtr::new(ptr::null_mut()), taken: Mutex::new(List::new()) }
         }
     }
 
@@ -62,27 +106,49 @@ impl<T> Stack<T> {
         }
     }
 
-    /// One of the nodes, unless there is none or another thread is just here.
+    /// Takes all of them. The whole stack, so that its nodes cannot come back between a look and an exchange.
+    #[must_use]
+    pub fn take(&self) -> List<T> {
+        List(self.top.swap(ptr::null_mut(), Ordering::Acquire)) // E9, acquire half
+    }
+
+    /// Returns `true` if there is none to be taken. May be outdated.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.top.load(Ordering::Relaxed).is_null() // E9: it is only compared
+    }
+}
+
+impl<T> Stack<List<T>> {
+    /// Takes one node out of one of the lists. None if there is none, or another thread is just here.
     pub fn pop(&self) -> Option<Box<Node<T>>> {
         let mut taken = self.taken.try_lock().ok()?;
-        if taken.0.is_null() {
-            // E9, acquire half. The whole stack: so that its nodes cannot come back between a look and an exchange.
-            taken.0 = self.top.swap(ptr::null_mut(), Ordering::Acquire);
+        loop {
+            // From the list that is open.
+            if let Some(node) = taken.first().and_then(List::pop) {
+                return Some(node);
+            }
+            // It has no more: the next one.
+            drop(taken.pop());
+            if taken.is_empty() {
+                if self.is_empty() {
+                    return None;
+                }
+                *taken = self.take();
+            }
         }
-        let node = taken.0;
-        if node.is_null() {
-            return None;
-        }
-        // SAFETY: it came from a box (`push`), and belonged to the stack that was taken whole.
-        let node = unsafe { Box::from_raw(node) };
-        taken.0 = node.below;
-        Some(node)
     }
 }
 
 impl<T> fmt::Debug for Node<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for List<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("List").finish_non_exhaustive()
     }
 }
 

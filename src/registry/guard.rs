@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{OccupiedError, Shared};
 use crate::finalizer::Finalizer;
-use crate::map::{Entry, Inserted, Marker};
+use crate::map::{Entry, Inserted, Marker, Refused};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
 use crate::show::Shown;
@@ -229,17 +229,16 @@ where
 {
     pub(super) fn mark(registry: Held<'r, K, V>, hash: u64, job: K, value: V) -> Self {
         let entry = entry(hash, &job, value);
-        let inserted = {
-            let pin = reclaim::pin();
-            let Inserted { generation, displaced } = registry.shared().map.insert(entry, Marker::Monitor, &pin);
-            (generation, displaced.is_some())
-        };
-        Self::marked(registry, job, hash, inserted)
+        let pin = reclaim::pin_for_write();
+        let Inserted { generation, displaced } = registry.shared().map.insert(entry, Marker::Monitor, &pin);
+        let has_displaced = displaced.is_some();
+        drop(pin);
+        Self::marked(registry, job, hash, (generation, has_displaced))
     }
 
     /// Marks a job that nobody owns. A refusal allocates nothing.
     pub(super) fn try_mark(registry: Held<'r, K, V>, hash: u64, job: K, value: V) -> Result<Self, OccupiedError<V>> {
-        let pin = reclaim::pin();
+        let pin = reclaim::pin_for_write();
         let map = &registry.shared().map;
         let other = map.table().and_then(|table| table.find(hash, &job, &pin));
         if let Some(other) = other {
@@ -250,7 +249,12 @@ where
                 drop(pin);
                 Ok(Self::marked(registry, job, hash, (generation, false)))
             }
-            Err(refused) => Err(OccupiedError { owner: refused.owner.clone(), value: refused.entry.owner.value }),
+            Err(Refused { entry, owner }) => {
+                let owner = owner.clone();
+                // The rest of the entry is dropped below: users' destructors run when the thread is not pinned.
+                drop(pin);
+                Err(OccupiedError { owner, value: entry.owner.value })
+            }
         }
     }
 
@@ -262,7 +266,7 @@ where
         value: V,
         displaces: Displaces,
     ) -> Result<Claimed<'r, K, V>, Owner<V>> {
-        let pin = reclaim::pin();
+        let pin = reclaim::pin_for_write();
         let shared = registry.shared();
         let entry = entry(hash, job, value);
         let job = job.clone();
@@ -312,14 +316,14 @@ where
     /// ```
     #[allow(clippy::must_use_candidate, reason = "a monitor asks `is_current` before it commits")]
     pub fn replace(&self, value: V) -> bool {
-        let pin = reclaim::pin();
-        let map = &self.registry.shared().map;
-        let Some(old) = map.find_generation(self.hash, self.generation, &pin) else {
-            unwind::drop_quietly(|| drop(value));
-            return false;
+        let make = |old: &Owner<V>| {
+            let owner = Owner::new(self.generation, old.marked_at(), value);
+            Entry::new(self.hash, self.job.clone(), owner)
         };
-        let owner = Owner::new(self.generation, old.owner.marked_at(), value);
-        map.replace(Entry::new(self.hash, self.job.clone(), owner), &pin)
+        let map = &self.registry.shared().map;
+        let replaced = map.replace(self.hash, self.generation, make, &reclaim::pin_for_write());
+        // No longer pinned: what was not put in is dropped here.
+        replaced.map_err(|refused| unwind::drop_quietly(|| drop(refused))).is_ok()
     }
 }
 

@@ -278,7 +278,7 @@ impl<K, V> Shared<K, V> {
     /// Releases a guard's mark. Runs no `Hash`, `Eq` or `Clone` of the user's, so that a guard can be dropped while
     /// unwinding.
     fn release(&self, hash: u64, generation: Generation) -> bool {
-        let guard = reclaim::pin();
+        let guard = reclaim::pin_for_write();
         let cleared = self.map.remove(hash, &guard, |entry| entry.owner.generation == generation).is_some();
         if !cleared {
             self.stale_clears.increment();
@@ -483,7 +483,7 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.hash(job);
-        let guard = reclaim::pin();
+        let guard = reclaim::pin_for_write();
         self.shared.map.table()?.find(hash, job, &guard).map(|entry| entry.owner.clone())
     }
 
@@ -532,7 +532,7 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.hash(job);
-        let guard = reclaim::pin();
+        let guard = reclaim::pin_for_write();
         let removed = self.shared.map.remove(hash, &guard, |entry| entry.job.borrow() == job && is_it(&entry.owner));
         let told = removed.map(|entry| (telemetry::written(self.shown(&entry.job)), entry.owner.generation));
         // Unpinned, since a subscriber may take its time.
