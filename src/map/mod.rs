@@ -344,34 +344,24 @@ where
         Attempt::Outrun(unsafe { Box::from_raw(item.pointer()) })
     }
 
-    /// Puts what `make` gives for the owner where the mark of this generation is, if it is still there.
+    /// Puts `entry` where the mark of its generation is, if it is still there.
     ///
     /// Linearizes at the compare-exchange, or where the mark is gone at the load of the slot.
     ///
     /// # Errors
     ///
-    /// Gives back what was not put in. It is to be dropped when the guard is gone, since that runs a destructor of the
-    /// user's.
-    pub(crate) fn replace<F>(
-        &self,
-        hash: u64,
-        generation: Generation,
-        make: F,
-        guard: &WriteGuard,
-    ) -> Result<(), Result<Box<Entry<K, V>>, F>>
-    where
-        F: FnOnce(&Owner<V>) -> Box<Entry<K, V>>,
-    {
+    /// Gives the entry back if the mark is gone. It is to be dropped when the guard is gone, since that runs a destructor
+    /// of the user's.
+    pub(crate) fn replace(&self, mut entry: Box<Entry<K, V>>, guard: &WriteGuard) -> Result<(), Box<Entry<K, V>>> {
+        let (hash, generation) = (entry.hash(), entry.owner.generation);
         let table = self.table_or_made();
-        // Made when the mark is found, which a mark that is gone never is.
-        let mut entry = Err(make);
         loop {
             let leaf = table.leaf(hash);
             // SAFETY: the word was just loaded, while `guard` was live.
             let items = unsafe { leaf.slot.items(leaf.word, guard) };
             let found = position(&items, hash, guard, |old| old.owner.generation == generation);
-            let Some((place, old)) = found else { return Err(entry) };
-            let item = Item::owning(entry.unwrap_or_else(|make| make(&old.owner)));
+            let Some((place, _)) = found else { return Err(entry) };
+            let item = Item::owning(entry);
             let new = word_replacing(&items, place, item);
             // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
             // all but the one it replaces.
@@ -379,7 +369,7 @@ where
                 return Ok(());
             }
             // SAFETY: the item came from the box above, and was not published after all.
-            entry = Ok(unsafe { Box::from_raw(item.pointer()) });
+            entry = unsafe { Box::from_raw(item.pointer()) };
         }
     }
 }

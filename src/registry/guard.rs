@@ -316,13 +316,18 @@ where
     /// ```
     #[allow(clippy::must_use_candidate, reason = "a monitor asks `is_current` before it commits")]
     pub fn replace(&self, value: V) -> bool {
-        let make = |old: &Owner<V>| {
-            let owner = Owner::new(self.generation, old.marked_at(), value);
-            Entry::new(self.hash, self.job.clone(), owner)
-        };
+        let pin = reclaim::pin_for_write();
         let map = &self.registry.shared().map;
-        let replaced = map.replace(self.hash, self.generation, make, &reclaim::pin_for_write());
-        // No longer pinned: what was not put in is dropped here.
+        // The time of the mark is in the entry that is to be replaced. Where that is gone, nothing is allocated.
+        let Some(old) = map.find_generation(self.hash, self.generation, &pin) else {
+            drop(pin);
+            unwind::drop_quietly(|| drop(value));
+            return false;
+        };
+        let owner = Owner::new(self.generation, old.owner.marked_at(), value);
+        let replaced = map.replace(Entry::new(self.hash, self.job.clone(), owner), &pin);
+        // Users' destructors run when the thread is not pinned.
+        drop(pin);
         replaced.map_err(|refused| unwind::drop_quietly(|| drop(refused))).is_ok()
     }
 }
