@@ -258,7 +258,8 @@ where
         }
     }
 
-    /// Marks a job for the reaper. Returns the guard and the owner that it displaced, or the owner that keeps the job.
+    /// Marks a job for the reaper, which is rare. Returns the guard and the owner that it displaced, or the owner that keeps the job.
+    #[cold]
     pub(super) fn claim(
         registry: &Held<'r, K, V>,
         hash: u64,
