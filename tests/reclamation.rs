@@ -348,7 +348,7 @@ fn what_waits_is_counted_from_the_first_one_on() {
         drop(registry.mark(7_u64, vec![0_u8; 1 << 20]));
         assert_eq!(unreclaimed(), cleared);
     }
-    let _ = thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| {
             drop(registry.mark(7, vec![0_u8; 1 << 20]));
             assert_eq!(unreclaimed(), 64, "of another thread");
