@@ -125,7 +125,7 @@ fn one_sweep_frees_what_its_own_thread_cleared() {
 fn a_few_sweeps_free_what_was_held_back_for_long() {
     let _alone = alone();
     nothing_left();
-    stall(200_000);
+    stall(300_000);
     for sweeps in 1.. {
         sweep(1);
         if unreclaimed() == 0 {
