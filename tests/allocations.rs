@@ -129,7 +129,7 @@ fn marks_take_the_memory_of_marks_that_were_cleared() {
 fn an_entry_that_was_left_alone_256_times_stays_in_a_bucket_of_one() {
     let registry: Registry<u64, (), AllEqual> = Registry::with_hasher(AllEqual::default());
     let owned = registry.mark(7, ());
-    let mut clears = || {
+    let clears = || {
         let neighbour = registry.mark(8, ());
         let allocated = allocations(|| assert!(neighbour.clear())) > 0;
         assert!(owned.is_current() && registry.is_active(&7) && !registry.is_active(&8));

@@ -89,6 +89,22 @@ fn one_sweep_frees_what_a_thread_cleared_that_lives_and_does_nothing_more() {
     });
 }
 
+// Seen to fail with a thread that leaves what it has retired to whoever has its place next.
+#[test]
+fn writers_free_what_a_thread_that_has_ended_cleared() {
+    let _alone = alone();
+    nothing_left();
+    let census = Census::default();
+    let churned = Registry::new();
+    churn(&churned, 1);
+    let registry = Registry::new();
+    thread::scope(|scope| scope.spawn(|| drop(registry.mark(7_u64, census.tracked(0)))).join()).expect("it clears");
+    wait_until("writes free it", || {
+        churn(&churned, 64);
+        census.live() == 0
+    });
+}
+
 /// The thread that sweeps has cleared something itself.
 #[test]
 fn one_sweep_frees_what_its_own_thread_cleared() {
@@ -103,18 +119,19 @@ fn one_sweep_frees_what_its_own_thread_cleared() {
     }
 }
 
-// Seen to fail with crossbeam's collector alone, which runs eight bags at a time: each sweep freed 3 entries.
+// Seen to fail with crossbeam's collector alone, of which a sweep waited for others' pins: all waited after ten; and
+// with sweeps of which each frees as much as the one before.
 #[test]
 fn a_few_sweeps_free_what_was_held_back_for_long() {
     let _alone = alone();
     nothing_left();
-    stall(500_000);
+    stall(300_000);
     for sweeps in 1.. {
         sweep(1);
         if unreclaimed() == 0 {
             break;
         }
-        assert!(sweeps < 10, "{} wait after {sweeps} sweeps", unreclaimed());
+        assert!(sweeps < 4, "{} wait after {sweeps} sweeps", unreclaimed());
     }
 }
 
@@ -124,7 +141,7 @@ fn a_few_sweeps_free_what_was_held_back_for_long() {
 fn a_slow_writer_frees_what_was_held_back_for_long() {
     let _alone = alone();
     nothing_left();
-    stall(500_000);
+    stall(200_000);
     let registry = Registry::new();
     // One batch of its own, and then twice as much with every clear.
     churn(&registry, 64 + 32);
@@ -137,7 +154,7 @@ fn a_slow_writer_frees_what_was_held_back_for_long() {
 fn threads_that_clear_once_free_what_was_held_back_for_long() {
     let _alone = alone();
     nothing_left();
-    stall(500_000);
+    stall(200_000);
     let registry = Registry::new();
     for _ in 0..64 {
         thread::scope(|scope| scope.spawn(|| churn(&registry, 1)).join()).expect("it marks and clears");

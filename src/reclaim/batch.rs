@@ -22,7 +22,7 @@ use super::stack::{List, Node, Stack};
 use super::{EpochGuard, HANDED_OVER, RECLAIMED, Retired, WriteGuard, is_pinned, pin};
 use crate::sync::{AtomicUsize, Counter, Ordering};
 
-/// So many bytes are handed over at once, or as many things as a ring has room for.
+/// The bytes that a thread hands over at the latest, or as many things as its ring has room for.
 const FULL_BYTES: usize = 64 << 10;
 /// How many flights may be under way: more would only fill crossbeam's queue, in which each takes 2 KiB.
 const FLIGHTS: u64 = 8;
@@ -34,9 +34,9 @@ const FREED_FOR_ONE: usize = 8;
 const FREED_BY_A_SWEEP: usize = 1 << 10;
 /// How many epochs a writer tries to let pass when more waits than may fly: three are enough once nobody is pinned.
 const ROUNDS_OF_A_WRITE: usize = 3;
-/// While more are due than was freed, twice as many are freed the next time: up to so many in one write,
+/// While more are due than were freed, twice as many are freed the next time, in one write up to
 const MOST_BY_A_WRITE: usize = 1 << 10;
-/// and in one sweep.
+/// and in one sweep up to
 const MOST_BY_A_SWEEP: usize = 1 << 14;
 /// A thread that is still pinned, by a reader or a sweep of its own, frees nothing until it owes so much.
 const OWED_WHILE_PINNED: usize = 8 * FREED_FOR_ONE;
@@ -165,6 +165,7 @@ fn hand_over_one(retired: Retired, guard: &EpochGuard) {
     depart(guard);
 }
 
+/// Returns how many batches are freed the next time, if more than usual.
 fn pace() -> usize {
     PACE.load(Ordering::Relaxed) // E6
 }
