@@ -326,11 +326,12 @@ mod tests {
     }
 
     #[test]
-    fn each_boot_grace_is_listed_once() {
+    fn each_limit_of_a_pause_is_listed_once() {
         let policy =
             Policy::builder().no_backstop().marking_stage("a").stage("b", StageRules::new().boot_grace(seconds(9)));
-        assert_eq!(policy.clone().build().unwrap().boot_graces(), [seconds(9)]);
+        assert_eq!(policy.clone().build().unwrap().graces(), [seconds(9)]);
         let policy = policy.boot_grace(seconds(30)).stage("c", StageRules::new().boot_grace(seconds(30)));
-        assert_eq!(policy.build().unwrap().boot_graces(), [seconds(9), seconds(30)]);
+        assert_eq!(policy.clone().build().unwrap().graces(), [seconds(9), seconds(30)]);
+        assert_eq!(policy.stale_after(seconds(20)).build().unwrap().graces(), [9, 20, 30].map(seconds));
     }
 }
