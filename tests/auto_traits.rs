@@ -263,7 +263,11 @@ fn errors_are_errors_and_all_is_debug() {
     debug::<RunningJob<'_>>();
     display::<Verdict<'_, Rc<u64>, Rc<u64>>>();
     display::<Explanation<'_>>();
-    (compared::<Cause>(), compared::<DeferReason>(), compared::<Proposed>(), compared::<Mode>(), compared::<Outcome>());
+    compared::<Cause>();
+    compared::<DeferReason>();
+    compared::<Proposed>();
+    compared::<Mode>();
+    compared::<Outcome>();
 }
 
 #[test]

@@ -550,7 +550,7 @@ impl<S: Subscriber> Layer<S> for Broken {
     }
 }
 
-/// Panics as it goes, and as it clones: so that a destructor's panic would be the second one.
+/// Makes the call while a panic of the user's own unwinds: another one that got out of it would abort.
 fn while_unwinding(call: impl FnOnce()) {
     struct AtLast<F: FnOnce()>(Option<F>);
     impl<F: FnOnce()> Drop for AtLast<F> {
