@@ -591,8 +591,10 @@ fn judged_in(case: &Case, mode: Mode) -> Result<Said, TestCaseError> {
     check(&Case { mode, ..*case })
 }
 
+// Seen to fail with reasons in another order, a deadline that comes after the stamp, `>` for `>=` in the redrives, a
+// backstop that claims nothing in `DeferAll`, a reaper's claim that goes stale unbeaten, and an `upcoming` without `held`.
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn verdicts_are_those_of_the_contract(case in case()) {

@@ -635,6 +635,7 @@ fn a_subscriber_that_panics_at_every_event_changes_nothing() {
     }
 }
 
+// Seen to abort with events that were sent outside of a `catch_unwind`.
 /// As above for the subscriber of a whole process, on any of its threads, up to the destructors of thread-locals.
 #[test]
 fn a_broken_subscriber_of_the_whole_process_aborts_nothing() {
