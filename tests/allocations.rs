@@ -3,11 +3,14 @@
 
 mod support;
 
+// The tests run one at a time: the garbage of one is collected by whichever thread pins, and the collector's queue takes
+// memory for itself when there is much of it.
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use livemark::{Claim, Finalizer, Reaper, Registry, RegistryHandle, Sweep, Verdict};
-use support::{OneRootSlot, finished, overdue, policy, running, wait_until};
+use support::{OneRootSlot, alone, finished, overdue, policy, running, wait_until};
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -57,11 +60,13 @@ const CALLS: u64 = 1_000;
 
 #[test]
 fn the_count_counts() {
+    let _alone = alone();
     assert_eq!(allocations(|| Box::new(7)), 1);
 }
 
 #[test]
 fn is_active_and_owner_never_allocate() {
+    let _alone = alone();
     let registry: Registry = Registry::new();
     let _guards: Vec<_> = (0..100).map(|job| registry.mark(job, Finalizer::new(None, "merge"))).collect();
     assert_eq!(allocations(|| (0..CALLS).filter(|job| registry.is_active(job)).count()), 0);
@@ -74,6 +79,7 @@ fn is_active_and_owner_never_allocate() {
 
 #[test]
 fn a_reader_never_allocates() {
+    let _alone = alone();
     let registry: Registry = Registry::new();
     let _guards: Vec<_> = (0..100).map(|job| registry.mark(job, Finalizer::new(None, "merge"))).collect();
     let sum = || {
@@ -85,6 +91,7 @@ fn a_reader_never_allocates() {
 
 #[test]
 fn a_refused_claim_never_allocates() {
+    let _alone = alone();
     let registry: Registry = Registry::new();
     let _guard = registry.mark(7, Finalizer::new(None, "merge"));
     let claim = Finalizer::new(None, "reaper");
@@ -94,6 +101,7 @@ fn a_refused_claim_never_allocates() {
 
 #[test]
 fn healthy_jobs_cost_a_sweep_no_allocation_and_deferred_ones_its_memory_of_them() {
+    let _alone = alone();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let _guards: Vec<_> = (0..CALLS).map(|job| registry.mark(job, Finalizer::new(None, "merge"))).collect();
@@ -126,6 +134,7 @@ fn healthy_jobs_cost_a_sweep_no_allocation_and_deferred_ones_its_memory_of_them(
 
 #[test]
 fn a_mark_allocates_once_and_its_release_not_at_all() {
+    let _alone = alone();
     let registry: Registry<u64, OfThisTest<1>> = Registry::new();
     // The slots, and what the thread and the collector keep.
     drop(registry.mark(7, OfThisTest::NEW));
@@ -138,6 +147,7 @@ fn a_mark_allocates_once_and_its_release_not_at_all() {
 // Seen to fail with the blocks of freed entries given back to the allocator.
 #[test]
 fn marks_take_the_memory_of_marks_that_were_cleared() {
+    let _alone = alone();
     let registry: Registry<u64, ()> = Registry::new();
     let mark_and_clear = || (0..1_000).for_each(|job| drop(registry.mark(job, ())));
     // Now and then one for the garbage's own batches. Not at once, where another test's thread is pinned just now.
@@ -157,11 +167,13 @@ impl Replaces for Registry<u64, OfThisTest<1>> {
 
 #[test]
 fn a_new_registry_allocates_nothing() {
+    let _alone = alone();
     assert_eq!(allocations(Registry::<u64, ()>::new), 0);
 }
 
 #[test]
 fn a_guard_that_keeps_its_registry_costs_no_more_and_neither_does_letting_go_of_it() {
+    let _alone = alone();
     let registry: std::sync::Arc<Registry<u64, OfThisTest<2>>> = std::sync::Arc::default();
     drop(registry.mark(7, OfThisTest::NEW));
     let handle = RegistryHandle::from(&registry);
