@@ -125,3 +125,14 @@ impl<V> Owner<V> {
         self.marked_at.elapsed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_from_the_future_has_age_zero() {
+        let later = Instant::now().checked_add(Duration::from_secs(3600)).unwrap();
+        assert_eq!(Owner::new(Generation::UNDRAWN, later, ()).age(), Duration::ZERO);
+    }
+}

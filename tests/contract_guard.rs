@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use livemark::{MarkGuard, OwnedMarkGuard, Registry};
-use support::{AllEqual, OneRootSlot};
+use support::{AllEqual, OneRootSlot, reclaim_until};
 
 #[test]
 fn a_guard_knows_its_job_and_its_generation() {
@@ -91,7 +91,7 @@ fn replace_hands_the_context_over_and_keeps_the_mark() {
     for stage in ["merge", "deploy"] {
         assert!(guard.replace(stage));
         let owner = registry.owner(&7).unwrap();
-        assert_eq!((owner.generation, owner.marked_at), (marked.generation, marked.marked_at));
+        assert_eq!((owner.generation, owner.marked_at()), (marked.generation, marked.marked_at()));
         assert_eq!(owner.value, stage);
     }
     assert!(guard.is_current());
@@ -196,6 +196,101 @@ fn an_owned_guard_keeps_the_registry() {
     assert!(seen.upgrade().is_some_and(|registry| registry.is_active(&7)));
     drop(guard);
     assert!(seen.upgrade().is_none());
+}
+
+#[test]
+fn a_guard_says_whom_it_found() {
+    let registry: Registry<u64, &str> = Registry::new();
+    let first = registry.mark(7, "run 1");
+    let second = registry.mark(7, "run 2");
+    assert!(!first.has_displaced() && second.has_displaced());
+    drop((first, second));
+    assert!(!registry.mark(7, "run 3").has_displaced(), "the job was free again");
+    let other = registry.try_mark(8, "run 4").unwrap();
+    assert!(!other.has_displaced(), "it refuses instead");
+    registry.clear(&8);
+    assert!(!registry.mark(8, "run 5").has_displaced(), "cleared, not displaced");
+
+    let shared: Arc<Registry<u64, &str>> = Arc::default();
+    let first = shared.mark_owned(7, "run 1");
+    let second = shared.mark_owned(7, "run 2");
+    assert!(!first.has_displaced() && second.has_displaced() && second.replace("run 2, merging"));
+    assert!(second.has_displaced(), "a hand-over changes nothing about it");
+}
+
+#[test]
+fn a_detached_mark_stands_until_its_generation_is_cleared() {
+    let registry: Registry<u64, &str> = Registry::new();
+    let guard = registry.mark(7, "run 1");
+    let expected = guard.generation();
+    let generation = guard.detach();
+    assert_eq!(generation, expected);
+    assert_eq!(registry.owner(&7).map(|owner| (owner.generation, owner.value)), Some((generation, "run 1")));
+    assert_eq!(registry.stats().stale_clears, 0, "nothing was released");
+    assert!(registry.try_mark(7, "run 2").is_err());
+    assert!(registry.clear_generation(&7, generation));
+    assert!(!registry.is_active(&7));
+}
+
+#[test]
+fn a_detached_mark_is_displaced_as_any_other() {
+    let registry: Registry<u64, &str> = Registry::new();
+    let detached = registry.mark(7, "run 1").detach();
+    let newer = registry.mark(7, "run 2");
+    assert!(newer.has_displaced());
+    assert!(!registry.clear_generation(&7, detached), "late, and frees nothing");
+    assert!(newer.is_current());
+
+    let displaced = registry.mark(8, "run 3");
+    let _newest = registry.mark(8, "run 4");
+    let generation = displaced.generation();
+    assert_eq!(displaced.detach(), generation, "also where the mark is gone");
+    assert_eq!(registry.owner(&8).unwrap().value, "run 4");
+}
+
+#[test]
+fn a_detached_mark_leaks_nothing() {
+    #[derive(Clone, Debug)]
+    struct Job(Arc<()>);
+    impl PartialEq for Job {
+        fn eq(&self, other: &Self) -> bool {
+            Arc::ptr_eq(&self.0, &other.0)
+        }
+    }
+    impl Eq for Job {}
+    impl std::hash::Hash for Job {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            Arc::as_ptr(&self.0).hash(state);
+        }
+    }
+    let (job, value) = (Job(Arc::new(())), Arc::new(()));
+    let registry: Arc<Registry<Job, Arc<()>>> = Arc::default();
+    let generation = registry.mark_owned(job.clone(), Arc::clone(&value)).detach();
+    assert_eq!(Arc::strong_count(&registry), 1, "the guard's handle is given back");
+    assert!(registry.clear_generation(&job, generation));
+    drop(registry);
+    reclaim_until("the mark's id and value", || (Arc::strong_count(&job.0), Arc::strong_count(&value)) == (1, 1));
+}
+
+#[test]
+fn a_guard_is_small_whatever_it_holds() {
+    assert!(mem::size_of::<MarkGuard<'_>>() <= 64, "{}", mem::size_of::<MarkGuard<'_>>());
+    assert_eq!(mem::size_of::<MarkGuard<'_>>(), 48);
+    assert_eq!(mem::size_of::<OwnedMarkGuard>(), mem::size_of::<MarkGuard<'_>>(), "they are one type");
+    assert_eq!(mem::size_of::<Option<MarkGuard<'_>>>(), mem::size_of::<MarkGuard<'_>>(), "of a job without an id");
+    assert_eq!(mem::size_of::<MarkGuard<'_, u64, [u8; 1000]>>(), 48, "the value is not in it");
+}
+
+/// A job that has no id is not marked, and its `Option` of a guard clears as a guard does.
+#[test]
+fn a_job_without_an_id_has_no_guard() {
+    let registry: Registry<u64, &str> = Registry::new();
+    for id in [None, Some(7)] {
+        let guard = id.map(|id| registry.mark(id, "run 1"));
+        assert_eq!(registry.len(), usize::from(id.is_some()));
+        drop(guard);
+        assert!(registry.is_empty());
+    }
 }
 
 #[test]

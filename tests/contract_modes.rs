@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use livemark::{
-    Cause, DeferReason, Deferral, Finalizer, MarkGuard, Mode, Policy, PolicyBuilder, Pulse, Reaper, ReaperStats,
-    Registry, RunningJob, StageRules, Verdict,
+    Cause, DeferReason, Deferral, Finalizer, MarkGuard, Mode, Policy, PolicyBuilder, Proposed, Pulse, Reaper,
+    ReaperStats, Registry, RunningJob, StageRules, Verdict,
 };
 use support::{
     FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, UNDECLARED, finished, lost, policy, running, said,
@@ -29,12 +29,32 @@ fn builder() -> PolicyBuilder {
         .marking_stage(MARKING)
 }
 
+fn running_for(age: Duration, mut job: RunningJob<'_>) -> RunningJob<'_> {
+    job.running_for = age;
+    job
+}
+
 fn beyond_the_deadline(job: RunningJob<'_>) -> RunningJob<'_> {
-    RunningJob { running_for: 2 * HARD_DEADLINE + NANOSECOND, ..job }
+    running_for(2 * HARD_DEADLINE + NANOSECOND, job)
+}
+
+fn in_stage<'a>(stage: &'a str, mut job: RunningJob<'a>) -> RunningJob<'a> {
+    job.stage = stage;
+    job
 }
 
 fn unmarked(job: RunningJob<'_>) -> RunningJob<'_> {
-    RunningJob { stage: UNDECLARED, ..job }
+    in_stage(UNDECLARED, job)
+}
+
+/// The counts with these numbers, and 0 for the others.
+macro_rules! counts {
+    ($($name:ident: $number:expr),* $(,)?) => {{
+        #[allow(unused_mut, reason = "where all are 0")]
+        let mut stats = ReaperStats::default();
+        $(stats.$name = $number;)*
+        stats
+    }};
 }
 
 /// What the reaper says of `job`, in a sweep of its own; the claim is given back.
@@ -52,9 +72,10 @@ fn monitor() -> Finalizer {
     Finalizer::new(Some(42), "gates")
 }
 
-/// Returns when `pulse` is older than a nanosecond, by a clock of whatever grain.
-fn age(pulse: &Pulse) {
-    wait_until("a pulse of some age", || pulse.age() > NANOSECOND);
+/// A pulse that is past `stale_after(AN_HOUR)`. No test lasts so long: a limit of some nanoseconds would be shorter than the
+/// gap between two looks of the reaper, which is then a pause, and what a pause hides does not count.
+fn stopped_pulse() -> Pulse {
+    Pulse::aged(AN_HOUR + NANOSECOND)
 }
 
 // DeferAll
@@ -67,20 +88,20 @@ fn defer_all_leaves_alone_what_looks_dead() {
     let before = registry.stats();
     for job in [finished(&7), lost(&7)] {
         let verdict = reaper.sweep().judge(&job);
-        let Verdict::Defer(Deferral { reason: DeferReason::DeferAll, owner: Some(owner) }) = verdict else {
+        let Verdict::Defer(Deferral { reason: DeferReason::DeferAll, owner: Some(owner), .. }) = verdict else {
             panic!("{verdict:?}")
         };
         assert_eq!((owner.generation, owner.value.run_id), (monitor.generation(), Some(42)), "owned");
     }
     for job in [finished(&8), lost(&8), unmarked(finished(&7)), unmarked(lost(&8))] {
         let verdict = reaper.sweep().judge(&job);
-        let Verdict::Defer(Deferral { reason: DeferReason::DeferAll, owner: None }) = verdict else {
+        let Verdict::Defer(Deferral { reason: DeferReason::DeferAll, owner: None, .. }) = verdict else {
             panic!("{verdict:?}")
         };
     }
     assert_eq!(judge(&reaper, &running(&7)), Said::Healthy);
     assert_eq!(registry.stats(), before);
-    assert_eq!(stats(&reaper), ReaperStats { defers_defer_all: 6, ..ReaperStats::default() }, "none of them finalizes");
+    assert_eq!(stats(&reaper), counts! { defers_defer_all: 6 }, "none of them finalizes");
 }
 
 #[test]
@@ -90,12 +111,12 @@ fn in_defer_all_the_backstop_acts_and_displaces() {
     let monitor = registry.mark(7, monitor());
     let deferred = [running(&7), finished(&7), lost(&7)];
     for job in deferred {
-        let stuck = RunningJob { running_for: HARD_DEADLINE + NANOSECOND, ..job };
+        let stuck = running_for(HARD_DEADLINE + NANOSECOND, job);
         assert_eq!(judge(&reaper, &stuck), Said::Reap(Cause::Backstop, true));
         assert!(!monitor.is_current());
         assert_eq!(judge(&reaper, &unmarked(stuck)), Said::Reap(Cause::Backstop, false));
     }
-    assert_eq!(stats(&reaper), ReaperStats { reaps_backstop: 6, ..ReaperStats::default() });
+    assert_eq!(stats(&reaper), counts! { reaps_backstop: 6 });
 }
 
 // DryRun
@@ -103,27 +124,28 @@ fn in_defer_all_the_backstop_acts_and_displaces() {
 #[test]
 fn a_dry_run_says_what_honor_would_and_leaves_no_trace() {
     let registry = Registry::new();
-    let policy = builder().mode(Mode::DryRun).stale_after(NANOSECOND).build().unwrap();
+    let policy = builder().mode(Mode::DryRun).stale_after(AN_HOUR).build().unwrap();
     let reaper = Reaper::with_claim(&registry, policy, |_| panic!("nothing is claimed"));
-    let pulse = Pulse::new();
+    let pulse = stopped_pulse();
     let guards = [registry.mark(7, monitor()), registry.mark(6, monitor().with_pulse(pulse.clone()))];
-    age(&pulse);
     let before = registry.stats();
     for (job, expected) in [
         (running(&7), Said::Healthy),
         (finished(&7), Said::Defer(DeferReason::Owned)),
         (lost(&7), Said::Defer(DeferReason::Owned)),
-        (finished(&8), Said::Redrive(false)),
-        (lost(&8), Said::Reap(Cause::WorkerLost, false)),
-        (finished(&6), Said::Redrive(false)),
-        (beyond_the_deadline(finished(&7)), Said::Reap(Cause::Backstop, false)),
-        (unmarked(finished(&7)), Said::Redrive(false)),
+        (finished(&8), Said::DryRun(Proposed::Redrive)),
+        (finished(&8).redrives(3), Said::DryRun(Proposed::Reap(Cause::RedrivesExhausted))),
+        (lost(&8), Said::DryRun(Proposed::Reap(Cause::WorkerLost))),
+        (finished(&6), Said::DryRun(Proposed::Redrive)),
+        (beyond_the_deadline(finished(&7)), Said::DryRun(Proposed::Reap(Cause::Backstop))),
+        (unmarked(finished(&7)), Said::DryRun(Proposed::Redrive)),
+        (finished(&8).held(true), Said::Defer(DeferReason::Held)),
     ] {
         assert_eq!(judge(&reaper, &job), expected, "of {job:?}");
     }
     assert!(guards.iter().all(MarkGuard::is_current));
     assert_eq!((registry.stats(), registry.len()), (before, 2));
-    assert_eq!(reaper.stats(), ReaperStats::default(), "its sweeps are not counted either");
+    assert_eq!(reaper.stats(), counts! { sweeps: 10 }, "of its verdicts none is counted");
 }
 
 #[test]
@@ -132,7 +154,7 @@ fn a_dry_run_shows_the_boot_grace_as_well() {
     let policy = builder().mode(Mode::DryRun).boot_grace(AN_HOUR).build().unwrap();
     let reaper = Reaper::new(&registry, policy);
     assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::BootGrace));
-    assert_eq!(reaper.stats(), ReaperStats::default());
+    assert_eq!(reaper.stats(), counts! { sweeps: 1 });
 }
 
 #[test]
@@ -150,6 +172,102 @@ fn modes_have_names() {
     }
 }
 
+// The deadline
+
+/// Whatever the mark, the stamp, the mode, or what the job store says of the job.
+#[test]
+fn past_its_deadline_a_job_is_ended_in_every_mode_and_never_redriven() {
+    const MODES: [Mode; 4] = [Mode::Honor, Mode::Ignore, Mode::DeferAll, Mode::DryRun];
+    let jobs = [running(&7), finished(&7), lost(&7), finished(&7).redrives(9), finished(&7).held(true)];
+    for (mode, job) in MODES.into_iter().flat_map(|mode| jobs.map(|job| (mode, beyond_the_deadline(job)))) {
+        for owned in [true, false] {
+            let registry = Registry::new();
+            let reaper = Reaper::new(&registry, builder().mode(mode).build().unwrap());
+            let monitor = owned.then(|| registry.mark(7, monitor()));
+            let claims = matches!(mode, Mode::Honor | Mode::DeferAll);
+            let expected = |claims| match mode {
+                Mode::DryRun => Said::DryRun(Proposed::Reap(Cause::Backstop)),
+                _ => Said::Reap(Cause::Backstop, claims),
+            };
+            assert_eq!(judge(&reaper, &unmarked(job)), expected(false), "{mode}: {job:?}");
+            assert!(monitor.as_ref().is_none_or(MarkGuard::is_current), "nobody asked for it");
+            assert_eq!(judge(&reaper, &job), expected(claims), "{mode}: {job:?}");
+            assert_eq!(monitor.as_ref().is_some_and(MarkGuard::is_current), owned && !claims, "{mode}: {job:?}");
+            let reaps_backstop = if mode == Mode::DryRun { 0 } else { 2 };
+            assert_eq!(stats(&reaper), counts! { reaps_backstop: reaps_backstop });
+        }
+    }
+}
+
+#[test]
+fn exactly_at_its_deadline_a_job_may_still_be_redriven() {
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::new(&registry, builder().build().unwrap());
+    let at_it = running_for(2 * HARD_DEADLINE, finished(&7));
+    assert_eq!(judge(&reaper, &at_it), Said::Redrive(true));
+    assert_eq!(judge(&reaper, &beyond_the_deadline(finished(&7))), Said::Reap(Cause::Backstop, true));
+}
+
+// held
+
+#[test]
+fn a_held_job_is_left_alone_in_every_stage_and_every_mode() {
+    for mode in [Mode::Honor, Mode::Ignore, Mode::DeferAll, Mode::DryRun] {
+        let registry = Registry::new();
+        let policy = builder().mode(mode).build().unwrap();
+        let reaper = Reaper::with_claim(&registry, policy, |_| panic!("nothing is claimed"));
+        let reason = if mode == Mode::DeferAll { DeferReason::DeferAll } else { DeferReason::Held };
+        let before = registry.stats();
+        for job in [finished(&7), lost(&7), finished(&7).redrives(3)].map(|job| job.held(true)) {
+            for job in [job, unmarked(job)] {
+                assert_eq!(judge(&reaper, &job), Said::Defer(reason), "{mode}: {job:?}");
+            }
+        }
+        assert_eq!(judge(&reaper, &running(&7).held(true)), Said::Healthy, "it is within its limits anyway");
+        assert_eq!(registry.stats(), before);
+        let expected = match mode {
+            Mode::DryRun => ReaperStats::default(),
+            Mode::DeferAll => counts! { defers_defer_all: 6 },
+            Mode::Honor | Mode::Ignore => counts! { defers_held: 6 },
+        };
+        assert_eq!(stats(&reaper), expected, "no finalizer was deferred to");
+    }
+}
+
+#[test]
+fn a_job_that_is_held_no_more_is_redriven() {
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    assert_eq!(judge(&reaper, &finished(&7).held(true)), Said::Defer(DeferReason::Held));
+    assert_eq!(judge(&reaper, &finished(&7).held(true).held(false)), Said::Redrive(true));
+}
+
+/// `DeferAll`, `Held`, `Owned`, `BootGrace`: of those that hold, the first.
+#[test]
+fn of_several_reasons_the_first_is_told() {
+    for bits in 0..16_u32 {
+        let [defer_all, held, owned, booting] = [0, 1, 2, 3].map(|bit| bits >> bit & 1 == 1);
+        let registry = Registry::new();
+        let builder = if booting { builder().boot_grace(AN_HOUR) } else { builder() };
+        let mode = if defer_all { Mode::DeferAll } else { Mode::Honor };
+        let reaper = Reaper::new(&registry, builder.mode(mode).build().unwrap());
+        let monitor = owned.then(|| registry.mark(7, monitor()));
+        let reasons = [
+            (defer_all, DeferReason::DeferAll),
+            (held, DeferReason::Held),
+            (owned, DeferReason::Owned),
+            (booting, DeferReason::BootGrace),
+        ];
+        let first = reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason));
+        let verdict = reaper.sweep().judge(&finished(&7).held(held));
+        assert_eq!(said(&verdict), first.map_or(Said::Redrive(true), Said::Defer), "of {reasons:?}");
+        if let Verdict::Defer(deferral) = &verdict {
+            let owner = deferral.owner.as_ref().map(|owner| owner.generation);
+            assert_eq!(owner, monitor.as_ref().map(MarkGuard::generation), "whoever it is, is told");
+        }
+    }
+}
+
 // boot_grace
 
 #[test]
@@ -161,7 +279,7 @@ fn for_its_boot_grace_a_reaper_leaves_alone_what_looks_dead() {
     for _ in 0..3 {
         for job in [finished(&8), lost(&8), unmarked(finished(&7)), unmarked(lost(&8))] {
             let verdict = reaper.sweep().judge(&job);
-            let Verdict::Defer(Deferral { reason: DeferReason::BootGrace, owner: None }) = verdict else {
+            let Verdict::Defer(Deferral { reason: DeferReason::BootGrace, owner: None, .. }) = verdict else {
                 panic!("{verdict:?}")
             };
         }
@@ -170,7 +288,7 @@ fn for_its_boot_grace_a_reaper_leaves_alone_what_looks_dead() {
     }
     assert_eq!(registry.stats(), before);
     assert!(monitor.is_current());
-    let expected = ReaperStats { defers_boot_grace: 12, finalizer_defers_total: 3, ..ReaperStats::default() };
+    let expected = counts! { defers_boot_grace: 12, finalizer_defers_total: 3 };
     assert_eq!(stats(&reaper), expected);
 }
 
@@ -183,20 +301,33 @@ fn the_backstop_does_not_wait_for_the_boot_grace() {
         assert_eq!(judge(&reaper, &job), Said::Reap(Cause::Backstop, true));
         assert!(!monitor.is_current());
     }
-    assert_eq!(stats(&reaper), ReaperStats { reaps_backstop: 3, ..ReaperStats::default() });
+    assert_eq!(stats(&reaper), counts! { reaps_backstop: 3 });
 }
 
 #[test]
 fn after_its_boot_grace_a_reaper_acts() {
+    const GRACE: Duration = Duration::from_millis(20);
     let registry: Registry = Registry::new();
-    let reaper = Reaper::new(&registry, builder().boot_grace(NANOSECOND).build().unwrap());
-    // It was away for longer than a nanosecond before its first sweep, so that this is its first look.
-    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::BootGrace));
-    let first_look = Instant::now();
-    wait_until("a moment has passed", || first_look.elapsed() > NANOSECOND);
-    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(true));
-    assert_eq!(judge(&reaper, &lost(&7)), Said::Reap(Cause::WorkerLost, true));
-    assert_eq!(judge(&reaper, &unmarked(finished(&7))), Said::Redrive(false));
+    let mut waited = 0;
+    loop {
+        let start = Instant::now();
+        let reaper = Reaper::new(&registry, builder().boot_grace(GRACE).build().unwrap());
+        wait_until("the boot grace has passed", || {
+            thread::sleep(GRACE / 10);
+            let seen = [finished(&7), lost(&7), unmarked(finished(&7))].map(|job| judge(&reaper, &job));
+            let acts = [Said::Redrive(true), Said::Reap(Cause::WorkerLost, true), Said::Redrive(false)];
+            // Another thread may come between, and the grace may run out between two of them.
+            waited += seen.iter().filter(|said| **said == Said::Defer(DeferReason::BootGrace)).count();
+            assert!(
+                seen.iter().zip(acts).all(|(said, acts)| *said == acts || *said == Said::Defer(DeferReason::BootGrace))
+            );
+            seen == acts
+        });
+        assert!(start.elapsed() > GRACE, "it did not wait");
+        if waited > 0 {
+            break;
+        }
+    }
 }
 
 #[test]
@@ -207,7 +338,7 @@ fn a_reaper_that_was_away_looks_twice() {
     let of_a_stage = builder().boot_grace(AN_HOUR).stage("quick", StageRules::marking().boot_grace(GRACE));
     for (policy, stage) in [(builder().boot_grace(GRACE), MARKING), (of_a_stage, "quick")] {
         let reaper = Reaper::new(&registry, policy.build().unwrap());
-        let job = RunningJob { stage, ..finished(&7) };
+        let job = in_stage(stage, finished(&7));
         loop {
             // Two sweeps in time, so that the pause that follows is no slow reaper's pace. Other threads may come
             // between.
@@ -227,25 +358,26 @@ fn a_reaper_that_was_away_looks_twice() {
 #[test]
 fn stages_have_boot_graces_of_their_own() {
     let registry: Registry = Registry::new();
+    const GRACE: Duration = Duration::from_millis(20);
     let policy = builder()
         .boot_grace(AN_HOUR)
-        .stage("quick", StageRules::marking().boot_grace(NANOSECOND))
-        .stage("quick and silent", StageRules::new().boot_grace(NANOSECOND))
+        .stage("quick", StageRules::marking().boot_grace(GRACE))
+        .stage("quick and silent", StageRules::new().boot_grace(GRACE))
         .build()
         .unwrap();
     let reaper = Reaper::new(&registry, policy);
-    drop(reaper.sweep());
-    thread::sleep(Duration::from_millis(1));
-    let mut sweep = reaper.sweep();
-    let mut in_stage = |stage| said(&sweep.judge(&RunningJob { stage, ..finished(&7) }));
-    assert_eq!(in_stage("quick"), Said::Redrive(true));
-    assert_eq!(in_stage("quick and silent"), Said::Redrive(false));
-    assert_eq!(in_stage(MARKING), Said::Defer(DeferReason::BootGrace), "inherited");
-    assert_eq!(in_stage(UNDECLARED), Said::Defer(DeferReason::BootGrace));
+    wait_until("the shorter boot grace has passed", || {
+        thread::sleep(GRACE / 10);
+        let mut sweep = reaper.sweep();
+        let mut judged_in = |stage| said(&sweep.judge(&in_stage(stage, finished(&7))));
+        assert_eq!(judged_in(MARKING), Said::Defer(DeferReason::BootGrace), "inherited");
+        assert_eq!(judged_in(UNDECLARED), Said::Defer(DeferReason::BootGrace));
+        (judged_in("quick"), judged_in("quick and silent")) == (Said::Redrive(true), Said::Redrive(false))
+    });
 
     let policy = builder().stage("careful", StageRules::marking().boot_grace(AN_HOUR)).build().unwrap();
     let reaper = Reaper::new(&registry, policy);
-    assert_eq!(judge(&reaper, &RunningJob { stage: "careful", ..finished(&7) }), Said::Defer(DeferReason::BootGrace));
+    assert_eq!(judge(&reaper, &in_stage("careful", finished(&7))), Said::Defer(DeferReason::BootGrace));
     assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(true), "of one stage only");
 }
 
@@ -271,6 +403,73 @@ fn a_boot_grace_that_is_put_in_force_later_counts_from_the_start_as_well() {
         if was_there {
             break assert_eq!(verdict, Said::Redrive(true), "it has looked all the time, for longer than its grace");
         }
+    }
+}
+
+/// The ages that a job store computes have jumped by the pause: a machine that slept ends nobody on waking, and whoever
+/// is still there after one boot grace.
+#[test]
+fn a_deadline_that_passed_during_a_pause_waits_for_the_boot_grace() {
+    const GRACE: Duration = Duration::from_millis(20);
+    const PAUSE: Duration = Duration::from_millis(100);
+    for mode in [Mode::Honor, Mode::Ignore, Mode::DeferAll, Mode::DryRun] {
+        let registry = Registry::new();
+        let reaper = Reaper::new(&registry, builder().boot_grace(GRACE).mode(mode).build().unwrap());
+        let guard = registry.mark(7, monitor());
+        loop {
+            let in_time = Instant::now();
+            drop((reaper.sweep(), reaper.sweep()));
+            if in_time.elapsed() <= GRACE {
+                break;
+            }
+        }
+        thread::sleep(PAUSE);
+        // Half of the pause ago it was within its deadline.
+        let asleep = running_for(2 * HARD_DEADLINE + PAUSE / 2, finished(&7));
+        let long_gone = running_for(3 * HARD_DEADLINE, finished(&8));
+        let mut sweep = reaper.sweep();
+        let reaped = said(&sweep.judge(&long_gone));
+        let ends = match mode {
+            Mode::DryRun => Said::DryRun(Proposed::Reap(Cause::Backstop)),
+            _ => Said::Reap(Cause::Backstop, mode != Mode::Ignore),
+        };
+        assert_eq!(reaped, ends, "{mode}: it was past it before the pause");
+        let verdict = sweep.judge(&asleep);
+        let Verdict::Defer(Deferral { reason: DeferReason::BootGrace, owner, .. }) = &verdict else {
+            panic!("{mode}: {verdict:?}")
+        };
+        let expected = (mode != Mode::Ignore).then(|| guard.generation());
+        assert_eq!(owner.as_ref().map(|owner| owner.generation), expected);
+        let (upcoming, left) = sweep.explain(&asleep, &verdict).upcoming().expect("the backstop");
+        assert_eq!(upcoming, Proposed::Reap(Cause::Backstop));
+        assert!(left > Duration::ZERO && left <= GRACE, "{left:?}");
+        drop((verdict, sweep));
+        assert!(guard.is_current());
+        wait_until("the boot grace has passed", || {
+            thread::sleep(GRACE / 10);
+            judge(&reaper, &asleep) == ends
+        });
+    }
+}
+
+#[test]
+fn a_pause_inside_of_a_sweep_is_a_pause() {
+    const GRACE: Duration = Duration::from_millis(20);
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::new(&registry, builder().boot_grace(GRACE).build().unwrap());
+    // The boot grace of the start.
+    wait_until("the reaper acts", || judge(&reaper, &finished(&7)) == Said::Redrive(true));
+    loop {
+        let begun = Instant::now();
+        let mut sweep = reaper.sweep();
+        let first = said(&sweep.judge(&finished(&7)));
+        if begun.elapsed() > GRACE || first != Said::Redrive(true) {
+            thread::sleep(GRACE / 10);
+            continue; // Another thread came between.
+        }
+        thread::sleep(2 * GRACE);
+        assert_eq!(said(&sweep.judge(&finished(&8))), Said::Defer(DeferReason::BootGrace), "it was away");
+        break;
     }
 }
 
@@ -324,7 +523,10 @@ fn ignore_has_a_boot_grace_and_defer_all_needs_none() {
     let policy = builder().boot_grace(AN_HOUR).build().unwrap();
     let reaper = Reaper::new(&registry, policy.with_mode(Mode::Ignore));
     let verdict = reaper.sweep().judge(&finished(&7));
-    assert!(matches!(verdict, Verdict::Defer(Deferral { reason: DeferReason::BootGrace, owner: None })), "{verdict:?}");
+    assert!(
+        matches!(verdict, Verdict::Defer(Deferral { reason: DeferReason::BootGrace, owner: None, .. })),
+        "{verdict:?}"
+    );
     reaper.set_policy(policy.with_mode(Mode::DeferAll));
     assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::DeferAll));
 }
@@ -333,80 +535,78 @@ fn ignore_has_a_boot_grace_and_defer_all_needs_none() {
 
 #[test]
 fn an_owner_without_a_pulse_is_never_stale() {
+    const LIMIT: Duration = Duration::from_millis(10);
     let registry = Registry::new();
-    let reaper = Reaper::new(&registry, builder().stale_after(NANOSECOND).build().unwrap());
-    let monitor = registry.mark(7, monitor());
-    wait_until("an old mark", || registry.owner(&7).unwrap().age() > NANOSECOND);
+    let reaper = Reaper::new(&registry, builder().stale_after(LIMIT).build().unwrap());
+    let (silent, hanging) = (registry.mark(7, monitor()), registry.mark(8, monitor().with_pulse(Pulse::new())));
+    wait_until("the other one is stale", || {
+        thread::sleep(LIMIT / 10);
+        assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned));
+        judge(&reaper, &finished(&8)) == Said::Redrive(true)
+    });
+    assert!(registry.owner(&7).unwrap().age() > LIMIT);
     assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned));
-    assert!(monitor.is_current());
+    assert!(silent.is_current() && !hanging.is_current());
 }
 
 #[test]
 fn without_a_limit_no_pulse_is_too_old() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let pulse = Pulse::new();
+    let pulse = stopped_pulse();
     let _monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
-    age(&pulse);
     assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned));
 }
 
 #[test]
 fn a_stale_owner_is_displaced_and_can_see_it() {
     let registry = Registry::new();
-    let reaper = Reaper::new(&registry, builder().stale_after(NANOSECOND).build().unwrap());
+    let reaper = Reaper::new(&registry, builder().stale_after(AN_HOUR).build().unwrap());
     for (count, (job, expected)) in
         [(finished(&7), Said::Redrive(true)), (lost(&7), Said::Reap(Cause::WorkerLost, true))].into_iter().enumerate()
     {
-        let pulse = Pulse::new();
+        let pulse = stopped_pulse();
         let monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
-        age(&pulse);
         let verdict = reaper.sweep().judge(&job);
         assert_eq!(said(&verdict), expected);
-        let (Verdict::Redrive(Some(claim)) | Verdict::Reap(_, Some(claim))) = verdict else { panic!("{verdict:?}") };
+        let (Verdict::Redrive(claim) | Verdict::Reap(_, claim)) = verdict else { panic!("{verdict:?}") };
         assert!(claim.is_current() && !monitor.is_current());
-        assert!(claim.generation() > monitor.generation());
+        assert!(claim.generation() > Some(monitor.generation()));
+        let displaced = claim.displaced().expect("whom it displaced");
+        assert_eq!((displaced.generation, displaced.value.run_id), (monitor.generation(), Some(42)), "to be cancelled");
+        assert!(claim.guard().unwrap().has_displaced());
         assert_eq!(registry.owner(&7).unwrap().value.run_id, None, "the reaper's own context");
         drop(monitor);
         assert!(claim.is_current(), "a late release frees nothing");
         assert_eq!(registry.stats().displaced, count as u64 + 1);
     }
-    let expected = ReaperStats { redrives: 1, reaps_worker_lost: 1, ..ReaperStats::default() };
+    let expected = counts! { redrives: 1, reaps_worker_lost: 1 };
     assert_eq!(stats(&reaper), expected, "neither a deferral nor a conflict");
 }
 
 #[test]
 fn a_beat_brings_an_owner_back() {
-    const LIMIT: Duration = Duration::from_millis(5);
     let registry = Registry::new();
     // Without claims, so that the owner stays.
-    let reaper = Reaper::new(&registry, builder().mode(Mode::DryRun).stale_after(LIMIT).build().unwrap());
-    let pulse = Pulse::new();
+    let reaper = Reaper::new(&registry, builder().mode(Mode::DryRun).stale_after(AN_HOUR).build().unwrap());
+    let pulse = stopped_pulse();
     let _monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
-    wait_until("a pulse beyond its limit", || pulse.age() > LIMIT);
-    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(false));
-    loop {
-        pulse.beat();
-        let verdict = judge(&reaper, &finished(&7));
-        // Or another thread came between.
-        if pulse.age() <= LIMIT {
-            break assert_eq!(verdict, Said::Defer(DeferReason::Owned));
-        }
-    }
+    assert_eq!(judge(&reaper, &finished(&7)), Said::DryRun(Proposed::Redrive));
+    pulse.beat();
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned));
 }
 
 #[test]
 fn a_stale_owner_is_left_to_its_boot_grace_and_to_defer_all() {
     let registry = Registry::new();
-    let policy = builder().stale_after(NANOSECOND).boot_grace(AN_HOUR).build().unwrap();
+    let policy = builder().stale_after(AN_HOUR).boot_grace(AN_HOUR).build().unwrap();
     let reaper = Reaper::new(&registry, policy.clone());
-    let pulse = Pulse::new();
+    let pulse = stopped_pulse();
     let monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
-    age(&pulse);
     for (mode, expected) in [(Mode::Honor, DeferReason::BootGrace), (Mode::DeferAll, DeferReason::DeferAll)] {
         reaper.set_policy(policy.with_mode(mode));
         let verdict = reaper.sweep().judge(&finished(&7));
-        let Verdict::Defer(Deferral { reason, owner: Some(owner) }) = verdict else { panic!("{verdict:?}") };
+        let Verdict::Defer(Deferral { reason, owner: Some(owner), .. }) = verdict else { panic!("{verdict:?}") };
         assert_eq!((reason, owner.generation), (expected, monitor.generation()), "who it is, is said");
     }
     assert!(monitor.is_current());
@@ -417,21 +617,20 @@ fn a_stale_owner_is_left_to_its_boot_grace_and_to_defer_all() {
 fn stages_have_limits_of_their_own_for_pulses() {
     let registry = Registry::new();
     let policy = builder()
-        .stale_after(AN_HOUR)
-        .stage("impatient", StageRules::marking().stale_after(NANOSECOND))
-        .stage("silent", StageRules::new().stale_after(NANOSECOND))
+        .stale_after(2 * AN_HOUR - NANOSECOND)
+        .stage("impatient", StageRules::marking().stale_after(AN_HOUR))
+        .stage("silent", StageRules::new().stale_after(AN_HOUR))
         .build()
         .unwrap();
     let reaper = Reaper::new(&registry, policy.with_mode(Mode::DryRun));
-    let pulse = Pulse::new();
+    let pulse = stopped_pulse();
     let _monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
-    age(&pulse);
-    let in_stage = |stage| judge(&reaper, &RunningJob { stage, ..finished(&7) });
-    assert_eq!(in_stage(MARKING), Said::Defer(DeferReason::Owned));
-    assert_eq!(in_stage("impatient"), Said::Redrive(false));
-    assert_eq!(in_stage("silent"), Said::Redrive(false), "it is not asked for");
+    let judged_in = |stage| judge(&reaper, &in_stage(stage, finished(&7)));
+    assert_eq!(judged_in(MARKING), Said::Defer(DeferReason::Owned));
+    assert_eq!(judged_in("impatient"), Said::DryRun(Proposed::Redrive));
+    assert_eq!(judged_in("silent"), Said::DryRun(Proposed::Redrive), "it is not asked for");
     reaper.set_policy(policy);
-    assert_eq!(in_stage("impatient"), Said::Redrive(true));
+    assert_eq!(judged_in("impatient"), Said::Redrive(true));
 }
 
 /// Of an owner found stale and another who marks before the claim: the claim is refused.
@@ -440,23 +639,22 @@ fn who_took_over_from_a_stale_owner_meanwhile_keeps_the_job() {
     let registry = Registry::new();
     let newer = Mutex::new(None);
     // Between the reaper's look and its claim.
-    let policy = builder().stale_after(NANOSECOND).build().unwrap();
+    let policy = builder().stale_after(AN_HOUR).build().unwrap();
     let reaper = Reaper::with_claim(&registry, policy, |job| {
-        *newer.lock().unwrap() = Some(registry.mark(job.id, monitor()));
+        *newer.lock().unwrap() = Some(registry.mark(*job.id, monitor()));
         Finalizer::new(None, job.stage)
     });
-    let pulse = Pulse::new();
+    let pulse = stopped_pulse();
     let stale = registry.mark(7, monitor().with_pulse(pulse.clone()));
-    age(&pulse);
     let verdict = reaper.sweep().judge(&finished(&7));
-    let Verdict::Defer(Deferral { reason: DeferReason::ClaimConflict, owner: Some(owner) }) = verdict else {
+    let Verdict::Defer(Deferral { reason: DeferReason::ClaimConflict, owner: Some(owner), .. }) = verdict else {
         panic!("{verdict:?}")
     };
     let newer = newer.lock().unwrap().take().unwrap();
     assert!(newer.is_current() && !stale.is_current());
     assert_eq!(owner.generation, newer.generation());
     assert_eq!(registry.stats().displaced, 1, "by the newer monitor, not by the reaper");
-    let expected = ReaperStats { claim_conflicts: 1, finalizer_defers_total: 1, ..ReaperStats::default() };
+    let expected = counts! { claim_conflicts: 1, finalizer_defers_total: 1 };
     assert_eq!(stats(&reaper), expected);
 }
 
@@ -489,9 +687,8 @@ fn a_claim_displaces_the_stale_owner_or_nobody_up_to_the_last_moment() {
         assert!(REGISTRY.clear(&Job(7)));
     }
 
-    let reaper = Reaper::new(&REGISTRY, builder().stale_after(NANOSECOND).build().unwrap());
-    let RunningJob { stage, running_for, finished_for, lost_for, .. } = finished(&7);
-    let job = RunningJob { id: Job(7), stage, running_for, finished_for, lost_for };
+    let reaper = Reaper::new(&REGISTRY, builder().stale_after(AN_HOUR).build().unwrap());
+    let job = RunningJob::new(&Job(7), MARKING, HARD_DEADLINE / 2).finished_for(2 * FINALIZE_GRACE);
     let cases: [(fn(), Said); 2] = [
         (another_marks, Said::Defer(DeferReason::ClaimConflict)),
         (its_owner_commits, Said::Redrive(true)), // nobody is displaced
@@ -499,9 +696,8 @@ fn a_claim_displaces_the_stale_owner_or_nobody_up_to_the_last_moment() {
     // The id is cloned for the call, and then for the entry.
     for (place, (meanwhile, expected)) in [0, 1].into_iter().flat_map(|place| cases.map(|case| (place, case))) {
         REGISTRY.clear(&Job(7));
-        let pulse = Pulse::new();
+        let pulse = stopped_pulse();
         let stale = REGISTRY.mark(Job(7), monitor().with_pulse(pulse.clone()));
-        age(&pulse);
         let mut sweep = reaper.sweep();
         MEANWHILE.set(Some((meanwhile, place)));
         let verdict = sweep.judge(&job);
@@ -514,19 +710,93 @@ fn a_claim_displaces_the_stale_owner_or_nobody_up_to_the_last_moment() {
 }
 
 #[test]
+fn a_pulse_that_was_old_when_it_was_made_is_as_old_as_that() {
+    let registry = Registry::new();
+    let policy = Policy::builder().stale_after(LOST_GRACE).hard_deadline(HARD_DEADLINE).marking_stage(MARKING);
+    let reaper = Reaper::new(&registry, policy.build().unwrap());
+    let pulse = Pulse::aged(LOST_GRACE + NANOSECOND);
+    assert!(pulse.age() > LOST_GRACE && pulse.age() < 2 * LOST_GRACE);
+    let remote = registry.mark(7, monitor().with_pulse(pulse.clone()));
+    pulse.beat();
+    assert!(pulse.age() < LOST_GRACE);
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned));
+    assert!(remote.replace(monitor().with_pulse(Pulse::aged(LOST_GRACE / 2))));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned));
+    assert!(remote.replace(monitor().with_pulse(Pulse::aged(LOST_GRACE + NANOSECOND))));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(true));
+    assert!(!remote.is_current());
+    assert!(Pulse::aged(Duration::MAX).age() > 100 * 365 * 24 * AN_HOUR, "and panics at nothing");
+}
+
+/// Whoever works under a claim has no way to a pulse in the reaper's own context, and cannot beat it.
+#[test]
+fn the_reapers_own_claim_is_not_stale_before_anyone_has_beaten_for_it() {
+    let registry = Registry::new();
+    let policy = builder().stale_after(AN_HOUR).build().unwrap();
+    let reaper =
+        Reaper::with_claim(&registry, policy, |job| Finalizer::new(None, job.stage).with_pulse(stopped_pulse()));
+    for due in [finished(&7), lost(&7), beyond_the_deadline(running(&7))] {
+        let claim = reaper.sweep().judge(&due);
+        assert!(matches!(said(&claim), Said::Redrive(true) | Said::Reap(_, true)), "{claim:?}");
+        assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned), "after {due:?}");
+    }
+    // A monitor's mark with such a pulse is stale.
+    let monitor = registry.mark(7, monitor().with_pulse(stopped_pulse()));
+    assert_eq!(judge(&reaper, &finished(&7)), Said::Redrive(true));
+    assert!(!monitor.is_current());
+}
+
+#[test]
+fn the_reapers_own_claim_is_stale_once_a_pulse_has_stopped_that_somebody_beat() {
+    const LIMIT: Duration = Duration::from_millis(20);
+    let registry = Registry::new();
+    let given = Mutex::new(None);
+    let policy = builder().stale_after(LIMIT).build().unwrap();
+    let reaper = Reaper::with_claim(&registry, policy, |job| {
+        let pulse = Pulse::new();
+        *given.lock().unwrap() = Some(pulse.clone());
+        Finalizer::new(None, job.stage).with_pulse(pulse)
+    });
+    let redriven = || {
+        let mut redriven = None;
+        wait_until("a stale owner", || {
+            thread::sleep(LIMIT / 10);
+            match reaper.sweep().judge(&finished(&7)) {
+                Verdict::Redrive(claim) => redriven = Some(claim),
+                other => assert_eq!(said(&other), Said::Defer(DeferReason::Owned)),
+            }
+            redriven.is_some()
+        });
+        redriven.unwrap()
+    };
+
+    let first = redriven();
+    given.lock().unwrap().take().expect("the claim's pulse").beat();
+    let second = redriven();
+    assert!(!first.is_current());
+    let displaced = second.displaced().expect("the claim before");
+    assert_eq!((Some(displaced.generation), displaced.value.run_id), (first.generation(), None), "the reaper itself");
+
+    // The worker's own pulse counts.
+    assert!(second.replace(Finalizer::new(Some(43), MARKING).with_pulse(Pulse::new())));
+    let third = redriven();
+    assert_eq!(third.displaced().and_then(|owner| owner.value.run_id), Some(43));
+    assert!(!second.is_current() && !second.replace(monitor()) && third.is_current());
+}
+
+#[test]
 fn contexts_of_any_kind_have_a_pulse_where_the_reaper_is_told() {
     #[derive(Clone)]
     struct Deployment {
         progress: Option<Pulse>,
     }
     let registry: Registry<u64, Deployment> = Registry::new();
-    let policy = || builder().stale_after(NANOSECOND).build().unwrap();
-    let progress = Pulse::new();
+    let policy = || builder().stale_after(AN_HOUR).build().unwrap();
+    let progress = stopped_pulse();
     let _guards = [
         registry.mark(7, Deployment { progress: Some(progress.clone()) }),
         registry.mark(8, Deployment { progress: None }),
     ];
-    age(&progress);
     let untold = Reaper::with_claim(&registry, policy(), |_| Deployment { progress: None });
     assert_eq!(judge(&untold, &finished(&7)), Said::Defer(DeferReason::Owned), "it knows of no pulse");
     let told = untold.with_pulse(|deployment| deployment.progress.as_ref());
@@ -537,11 +807,10 @@ fn contexts_of_any_kind_have_a_pulse_where_the_reaper_is_told() {
 #[test]
 fn finalizers_have_their_pulse_with_any_claim() {
     let registry = Registry::new();
-    let policy = builder().stale_after(NANOSECOND).build().unwrap();
+    let policy = builder().stale_after(AN_HOUR).build().unwrap();
     let reaper = Reaper::with_claim(&registry, policy, |_| Finalizer::new(Some(99), "reaper"));
-    let pulse = Pulse::new();
+    let pulse = stopped_pulse();
     let _monitor = registry.mark(7, monitor().with_pulse(pulse.clone()));
-    age(&pulse);
     let _claim = reaper.sweep().judge(&finished(&7));
     assert_eq!(registry.owner(&7).unwrap().value.run_id, Some(99));
     let never = reaper.with_pulse(|_| None);
@@ -552,6 +821,6 @@ fn finalizers_have_their_pulse_with_any_claim() {
 
 #[test]
 fn reasons_have_names() {
-    let reasons = [DeferReason::BootGrace, DeferReason::DeferAll].map(|reason| reason.to_string());
-    assert_eq!(reasons, ["boot grace", "defer all"]);
+    let reasons = [DeferReason::BootGrace, DeferReason::DeferAll, DeferReason::Held].map(|reason| reason.to_string());
+    assert_eq!(reasons, ["boot grace", "defer all", "held"]);
 }

@@ -80,6 +80,69 @@ fn it_is_a_copy_that_later_writes_do_not_reach() {
 }
 
 #[test]
+fn it_is_iterated_by_a_for_loop_as_well() {
+    let registry: Registry<u64, &str> = Registry::new();
+    let _guards = [9, 7, 8].map(|job| registry.mark(job, "run 1"));
+    let snapshot = registry.snapshot();
+    let mut seen = Vec::new();
+    for (job, owner) in &snapshot {
+        assert_eq!(Some(owner), snapshot.get(job));
+        seen.push(*job);
+    }
+    assert_eq!(seen, [7, 8, 9]);
+    assert!((&snapshot).into_iter().eq(snapshot.iter()));
+    let mut halves = (&snapshot).into_iter();
+    assert_eq!((halves.next().map(|(job, _)| *job), halves.len()), (Some(7), 2));
+    assert!(halves.clone().rev().map(|(job, _)| *job).eq([9, 8]), "from either end");
+    assert!(halves.by_ref().count() == 2 && halves.next().is_none());
+}
+
+/// `std`'s sorts may panic where an `Ord` is no order.
+// Seen to fail with `sort_by`.
+#[test]
+fn an_ord_that_is_no_order_does_not_panic() {
+    use std::cell::Cell;
+    use std::cmp::Ordering::{self, Equal, Greater, Less};
+    thread_local! {
+        static COMPARE: Cell<fn(u64, u64) -> Ordering> = const { Cell::new(|_, _| Equal) };
+    }
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    struct Job(u64);
+    impl Ord for Job {
+        fn cmp(&self, other: &Self) -> Ordering {
+            COMPARE.get()(self.0, other.0)
+        }
+    }
+    impl PartialOrd for Job {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    let registry: Registry<Job, u64> = Registry::new();
+    let _guards: Vec<_> = (0..500).map(|job| registry.mark(Job(job), job)).collect();
+    let orders: [fn(u64, u64) -> Ordering; 6] = [
+        |_, _| Less,
+        |_, _| Greater,
+        |_, _| Equal,
+        // Scissors, paper, stone.
+        |one, other| [Equal, Less, Greater][usize::try_from((one + 3 - other % 3) % 3).unwrap()],
+        |one, other| if (one ^ other) % 5 < 2 { Less } else { Greater },
+        |one, other| if (one * 31 + other * 17) % 7 < 3 { Less } else { Greater },
+    ];
+    for compare in orders {
+        COMPARE.set(compare);
+        let snapshot = registry.snapshot();
+        assert_eq!((snapshot.len(), snapshot.is_atomic()), (500, true));
+        let mut jobs: Vec<_> = snapshot.iter().map(|(job, owner)| (job.0, owner.value)).collect();
+        jobs.sort_unstable();
+        assert!(jobs.into_iter().eq((0..500).map(|job| (job, job))), "each job once, with its own owner");
+        let _ = snapshot.get(&Job(7)); // may miss it
+    }
+    COMPARE.set(|one, other| one.cmp(&other));
+    assert!(registry.snapshot().iter().map(|(job, _)| job.0).eq(0..500));
+}
+
+#[test]
 fn debug_shows_its_jobs() {
     let registry: Registry<u64, &str> = Registry::new();
     let _guard = registry.mark(7, "run 1");

@@ -34,7 +34,7 @@ fn replay(mode: Mode) -> Vec<&'static str> {
         stamped.wait();
         note(match reaper.sweep().judge(&finished(&JOB)) {
             Verdict::Redrive(_) => "run again and rolled back by the reaper",
-            Verdict::Defer(Deferral { reason: DeferReason::Owned, owner: Some(_) }) => "deferred by the reaper",
+            Verdict::Defer(Deferral { reason: DeferReason::Owned, owner: Some(_), .. }) => "deferred by the reaper",
             _ => "left to chance",
         });
         swept.wait();

@@ -3,35 +3,49 @@
 mod support;
 
 use std::cell::Cell;
-use std::hash::{Hash, Hasher};
-use std::time::{Duration, Instant};
+use std::hash::{BuildHasher, Hash};
+use std::time::Duration;
 
 use livemark::{
-    Cause, DeferReason, Finalizer, MarkGuard, Mode, Policy, PolicyBuilder, Pulse, Reaper, ReaperStats, Registry,
-    RunningJob, StageRules, Verdict,
+    Cause, Claim, DefaultHashBuilder, DefaultHasher, DeferReason, Finalizer, Mode, Policy, PolicyBuilder, Proposed,
+    Pulse, Reaper, ReaperStats, Registry, RunningJob, StageRules, Sweep, Verdict,
 };
 use proptest::prelude::*;
-use support::{Said, UNDECLARED, said, seconds, wait_until};
+use support::{Said, UNDECLARED, said, seconds};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 const NANOSECOND: Duration = Duration::from_nanos(1);
+/// How old a pulse is that stopped, but for the time that a case takes.
+const STOPPED_FOR: Duration = Duration::from_secs(1801);
+/// A case takes less than this.
+const A_MOMENT: Duration = Duration::from_secs(30);
 
 thread_local! {
-    /// How often a job id was hashed: nobody looks into a registry without.
+    /// How often the registry hashed a job id: nobody looks into a registry without.
     static HASHED: Cell<u64> = const { Cell::new(0) };
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Job(u64);
+/// The hasher of the registry alone.
+#[derive(Default)]
+struct Counting(DefaultHashBuilder);
 
-impl Hash for Job {
-    fn hash<H: Hasher>(&self, state: &mut H) {
+impl BuildHasher for Counting {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
         HASHED.set(HASHED.get() + 1);
-        self.0.hash(state);
+        self.0.build_hasher()
     }
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Job(u64);
+
 const JOB: Job = Job(7);
+/// The one that a reaper looks at before, for as long as it takes to know the reaper's pace.
+const ANOTHER: Job = Job(8);
+
+type JobRegistry = Registry<Job, Finalizer, Counting>;
 
 /// The limits that are in force for the job's stage.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +55,7 @@ struct Limits {
     lost_grace: Duration,
     /// None: `no_backstop`.
     hard_deadline: Option<Duration>,
+    max_redrives: u32,
     boot_grace: Option<Boot>,
     stale_after: Option<Patience>,
 }
@@ -52,7 +67,7 @@ enum Boot {
     Over,
 }
 
-/// `stale_after`, chosen so that a pulse surely is within it, or beyond.
+/// `stale_after`, chosen so that a pulse that stopped surely is within it, or beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Patience {
     Long,
@@ -72,7 +87,7 @@ impl Patience {
     fn limit(self) -> Duration {
         match self {
             Self::Long => AN_HOUR,
-            Self::Short => NANOSECOND,
+            Self::Short => AN_HOUR / 2,
         }
     }
 }
@@ -89,17 +104,31 @@ enum Told {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     Nobody,
-    WithoutPulse,
-    WithPulse,
-    /// Who displaced another, and has a pulse or none.
-    Displacer(bool),
+    Monitor(Gives),
+    /// Who displaced another, of the other kind.
+    Displacer(Gives),
+    /// An earlier claim of a reaper, whose pulse nobody has beaten.
+    UnbeatenClaim,
+    /// The worker under an earlier claim, with a context of its own.
+    Worker(Gives),
+}
+
+/// What an owner gives a sign of life by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gives {
+    NoPulse,
+    ABeat,
+    /// A pulse that stopped. It is as old as that when it is made.
+    NoMoreBeats,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ages {
+struct Facts {
     running: Duration,
     finished: Option<Duration>,
     lost: Option<Duration>,
+    held: bool,
+    redrives: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +136,7 @@ struct Case {
     mode: Mode,
     limits: Limits,
     told: Told,
-    ages: Ages,
+    facts: Facts,
     owner: Owner,
 }
 
@@ -127,16 +156,34 @@ fn limits() -> impl Strategy<Value = Limits> {
     let hard_deadline = proptest::option::weighted(0.8, prop_oneof![Just(2 * AN_HOUR), Just(AN_HOUR + NANOSECOND)]);
     let boot_grace = proptest::option::of(prop_oneof![Just(Boot::InForce), Just(Boot::Over)]);
     let stale_after = proptest::option::of(prop_oneof![Just(Patience::Long), Just(Patience::Short)]);
-    (any::<bool>(), grace(), grace(), hard_deadline, boot_grace, stale_after).prop_map(
-        |(marks, finalize_grace, lost_grace, hard_deadline, boot_grace, stale_after)| Limits {
+    let max_redrives = prop_oneof![Just(0), Just(1), Just(3), Just(u32::MAX)];
+    (prop::bool::weighted(0.7), grace(), grace(), hard_deadline, max_redrives, boot_grace, stale_after).prop_map(
+        |(marks, finalize_grace, lost_grace, hard_deadline, max_redrives, boot_grace, stale_after)| Limits {
             marks,
             finalize_grace,
             lost_grace,
             hard_deadline,
+            max_redrives,
             boot_grace,
             stale_after,
         },
     )
+}
+
+fn facts(limits: Limits) -> impl Strategy<Value = Facts> {
+    let running = age(limits.hard_deadline.unwrap_or(AN_HOUR));
+    let finished = proptest::option::of(age(limits.finalize_grace));
+    let lost = proptest::option::of(age(limits.lost_grace));
+    let max = limits.max_redrives;
+    let redrives = prop_oneof![
+        3 => Just(0),
+        1 => Just(max.saturating_sub(1)),
+        1 => Just(max),
+        1 => Just(max.saturating_add(1)),
+        1 => Just(u32::MAX),
+    ];
+    (running, finished, lost, prop::bool::weighted(0.2), redrives)
+        .prop_map(|(running, finished, lost, held, redrives)| Facts { running, finished, lost, held, redrives })
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -146,23 +193,21 @@ fn case() -> impl Strategy<Value = Case> {
         2 => Just(Mode::DeferAll),
         2 => Just(Mode::DryRun)
     ];
+    let gives = || prop_oneof![Just(Gives::NoPulse), Just(Gives::ABeat), Just(Gives::NoMoreBeats)];
     let owner = prop_oneof![
-        Just(Owner::Nobody),
-        Just(Owner::WithoutPulse),
-        Just(Owner::WithPulse),
-        any::<bool>().prop_map(Owner::Displacer),
+        2 => Just(Owner::Nobody),
+        3 => gives().prop_map(Owner::Monitor),
+        1 => gives().prop_map(Owner::Displacer),
+        1 => Just(Owner::UnbeatenClaim),
+        1 => prop_oneof![Just(Gives::NoPulse), Just(Gives::ABeat)].prop_map(Owner::Worker),
     ];
     let told = prop_oneof![Just(Told::Everywhere), Just(Told::InTheStage)];
     limits().prop_flat_map(move |limits| {
-        let running = age(limits.hard_deadline.unwrap_or(AN_HOUR));
-        let finished = proptest::option::of(age(limits.finalize_grace));
-        let lost = proptest::option::of(age(limits.lost_grace));
-        let ages = (running, finished, lost).prop_map(|(running, finished, lost)| Ages { running, finished, lost });
-        (mode.clone(), told.clone(), ages, owner.clone()).prop_map(move |(mode, told, ages, owner)| Case {
+        (mode.clone(), told.clone(), facts(limits), owner.clone()).prop_map(move |(mode, told, facts, owner)| Case {
             mode,
             limits,
             told,
-            ages,
+            facts,
             owner,
         })
     })
@@ -170,63 +215,129 @@ fn case() -> impl Strategy<Value = Case> {
 
 // The model
 
+/// For how long an owner keeps its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeps {
+    /// There is no owner, or one that makes no progress.
+    Nothing,
+    /// What gives no pulse is left in peace, and so is a pulse that nobody watches.
+    UntilTheDeadline,
+    /// About as long.
+    For(Duration),
+}
+
 impl Owner {
-    /// Whether a reaper takes it for alive: what gives a pulse makes progress, what gives none is left in peace.
-    fn is_live(self, stale_after: Option<Patience>) -> bool {
-        match self {
-            Self::Nobody => false,
-            Self::WithoutPulse | Self::Displacer(false) => true,
-            Self::WithPulse | Self::Displacer(true) => stale_after != Some(Patience::Short),
+    fn keeps(self, stale_after: Option<Patience>) -> Keeps {
+        let gives = match self {
+            Self::Nobody => return Keeps::Nothing,
+            // Nobody may have the pulse.
+            Self::UnbeatenClaim => return Keeps::UntilTheDeadline,
+            Self::Monitor(gives) | Self::Displacer(gives) | Self::Worker(gives) => gives,
+        };
+        match (gives, stale_after) {
+            (Gives::NoPulse, _) | (_, None) => Keeps::UntilTheDeadline,
+            (Gives::ABeat, Some(patience)) => Keeps::For(patience.limit()),
+            (Gives::NoMoreBeats, Some(Patience::Long)) => Keeps::For(AN_HOUR - STOPPED_FOR),
+            (Gives::NoMoreBeats, Some(Patience::Short)) => Keeps::Nothing,
         }
     }
 }
 
-/// What the contract says of the case: the tiers in their order.
-fn expected(case: &Case) -> Said {
-    let Case { mode, limits, ages, owner, .. } = *case;
-    let dead = ages.finished.is_some_and(|age| age > limits.finalize_grace);
-    let worker_lost = ages.finished.is_none() && ages.lost.is_some_and(|age| age > limits.lost_grace);
-    let stuck = limits.hard_deadline.is_some_and(|deadline| ages.running > deadline);
+impl Case {
+    /// Whether the reaper asks for owners at all.
+    fn asks(&self) -> bool {
+        self.limits.marks && self.mode != Mode::Ignore
+    }
 
-    let asks = limits.marks && mode != Mode::Ignore;
-    let deferral = if mode == Mode::DeferAll {
-        Some(DeferReason::DeferAll)
-    } else if asks && owner.is_live(limits.stale_after) {
-        Some(DeferReason::Owned)
-    } else if limits.boot_grace == Some(Boot::InForce) {
-        Some(DeferReason::BootGrace)
-    } else {
-        None
+    fn keeps(&self) -> Keeps {
+        if self.asks() { self.owner.keeps(self.limits.stale_after) } else { Keeps::Nothing }
+    }
+
+    fn boots(&self) -> bool {
+        self.limits.boot_grace == Some(Boot::InForce)
+    }
+
+    /// What the tier that the job is in does, and how long from now: for a job that is in one.
+    fn tier(&self) -> Option<(Proposed, Option<Duration>)> {
+        let Case { limits, facts, .. } = self;
+        let due = |grace: Duration, age: Duration| if age > grace { None } else { Some(grace - age) };
+        if let Some(finished) = facts.finished {
+            let exhausted = facts.redrives >= limits.max_redrives;
+            let does = if exhausted { Proposed::Reap(Cause::RedrivesExhausted) } else { Proposed::Redrive };
+            return Some((does, due(limits.finalize_grace, finished)));
+        }
+        let lost = facts.lost?;
+        Some((Proposed::Reap(Cause::WorkerLost), due(limits.lost_grace, lost)))
+    }
+}
+
+/// What the contract says of the case. The deadline comes first, then what is deferred, in the order of the reasons.
+fn expected(case: &Case) -> Said {
+    let Case { mode, limits, facts, .. } = *case;
+    let acts = |proposed, claims| match (mode, proposed) {
+        (Mode::DryRun, proposed) => Said::DryRun(proposed),
+        (_, Proposed::Redrive) => Said::Redrive(claims),
+        (_, Proposed::Reap(cause)) => Said::Reap(cause, claims),
     };
-    let claims = limits.marks && matches!(mode, Mode::Honor | Mode::DeferAll);
-    match deferral {
-        None if worker_lost => Said::Reap(Cause::WorkerLost, claims),
-        None if dead => Said::Redrive(claims),
-        _ if stuck => Said::Reap(Cause::Backstop, claims),
-        Some(reason) if worker_lost || dead => Said::Defer(reason),
-        _ => Said::Healthy,
+    // Past it "always Reap(Backstop)": the boot grace of this test is the one of the start, and no pause.
+    if limits.hard_deadline.is_some_and(|deadline| facts.running > deadline) {
+        return acts(Proposed::Reap(Cause::Backstop), limits.marks && matches!(mode, Mode::Honor | Mode::DeferAll));
+    }
+    let Some((proposed, None)) = case.tier() else { return Said::Healthy };
+    let reasons = [
+        (mode == Mode::DeferAll, DeferReason::DeferAll),
+        (facts.held, DeferReason::Held),
+        (case.keeps() != Keeps::Nothing, DeferReason::Owned),
+        (case.boots(), DeferReason::BootGrace),
+    ];
+    match reasons.into_iter().find(|(holds, _)| *holds) {
+        Some((_, reason)) => Said::Defer(reason),
+        None => acts(proposed, limits.marks && mode == Mode::Honor),
+    }
+}
+
+/// What the reaper does next with a job that it leaves alone, if nothing changes, and in about how long. `Err` where it
+/// is a matter of moments which of two comes first.
+fn expected_next(case: &Case) -> Result<Option<(Proposed, Duration)>, ()> {
+    let Case { mode, limits, facts, .. } = *case;
+    if !matches!(expected(case), Said::Healthy | Said::Defer(_)) {
+        return Ok(None);
+    }
+    let deadline = limits.hard_deadline.map(|deadline| (Proposed::Reap(Cause::Backstop), deadline - facts.running));
+    let tier = case.tier().filter(|_| mode != Mode::DeferAll && !facts.held);
+    let tier = tier.and_then(|(does, due)| {
+        let kept = match case.keeps() {
+            Keeps::UntilTheDeadline => return None,
+            Keeps::For(time) => time,
+            Keeps::Nothing => Duration::ZERO,
+        };
+        let booting = if case.boots() { AN_HOUR } else { Duration::ZERO };
+        Some((does, due.unwrap_or_default().max(kept).max(booting)))
+    });
+    match (deadline, tier) {
+        (Some((_, one)), Some((_, other))) if one.abs_diff(other) < A_MOMENT => Err(()),
+        (one, other) => Ok(one.into_iter().chain(other).min_by_key(|(_, left)| *left)),
     }
 }
 
 /// What a reaper counts of one such verdict, and of the sweep.
 fn counted(mode: Mode, said: Said) -> ReaperStats {
     let mut stats = ReaperStats::default();
+    stats.sweeps = 1;
     if mode == Mode::DryRun {
         return stats;
     }
-    stats.sweeps = 1;
     match said {
         Said::Healthy => {}
         Said::Defer(DeferReason::Owned) => stats.finalizer_defers_total = 1,
+        Said::Defer(DeferReason::Held) => stats.defers_held = 1,
         Said::Defer(DeferReason::BootGrace) => stats.defers_boot_grace = 1,
         Said::Defer(DeferReason::DeferAll) => stats.defers_defer_all = 1,
-        Said::Defer(DeferReason::ClaimConflict) => {
-            stats.finalizer_defers_total = 1;
-            stats.claim_conflicts = 1;
-        }
         Said::Redrive(_) => stats.redrives = 1,
         Said::Reap(Cause::WorkerLost, _) => stats.reaps_worker_lost = 1,
         Said::Reap(Cause::Backstop, _) => stats.reaps_backstop = 1,
+        Said::Reap(Cause::RedrivesExhausted, _) => stats.reaps_redrives_exhausted = 1,
+        Said::Defer(_) | Said::DryRun(_) => panic!("{said:?} in {mode}"),
     }
     stats
 }
@@ -238,6 +349,7 @@ const STAGE: &str = "stage";
 fn with_limits(limits: Limits) -> StageRules {
     let rules = if limits.marks { StageRules::marking() } else { StageRules::new() };
     let rules = rules.finalize_grace(limits.finalize_grace).lost_grace(limits.lost_grace);
+    let rules = rules.max_redrives(limits.max_redrives);
     let rules = match limits.hard_deadline {
         Some(deadline) => rules.hard_deadline(deadline),
         None => rules.no_backstop(),
@@ -254,6 +366,7 @@ fn with_limits(limits: Limits) -> StageRules {
 
 fn everywhere(limits: Limits) -> PolicyBuilder {
     let policy = Policy::builder().finalize_grace(limits.finalize_grace).lost_grace(limits.lost_grace);
+    let policy = policy.max_redrives(limits.max_redrives).marking_stage("another");
     let policy = match limits.hard_deadline {
         Some(deadline) => policy.hard_deadline(deadline),
         None => policy.no_backstop(),
@@ -273,7 +386,7 @@ fn policy(case: &Case) -> Policy {
     let limits = case.limits;
     let builder = match (case.told, limits.marks) {
         (Told::Everywhere, true) => everywhere(limits).marking_stage(STAGE),
-        (Told::Everywhere, false) => everywhere(limits).marking_stage("another"),
+        (Told::Everywhere, false) => everywhere(limits),
         // What a stage leaves open is the policy's: so where a limit is to be absent, the policy has none.
         (Told::InTheStage, _) => {
             let other = Limits {
@@ -282,6 +395,7 @@ fn policy(case: &Case) -> Policy {
                 finalize_grace: seconds(100),
                 lost_grace: seconds(100),
                 hard_deadline: Some(3 * AN_HOUR),
+                max_redrives: 2,
                 ..limits
             };
             everywhere(other).stage(STAGE, with_limits(limits))
@@ -290,62 +404,92 @@ fn policy(case: &Case) -> Policy {
     builder.mode(case.mode).build().unwrap()
 }
 
-fn job(case: &Case) -> RunningJob<'static, Job> {
-    let stage = match (case.told, case.limits.marks) {
+fn stage(case: &Case) -> &'static str {
+    match (case.told, case.limits.marks) {
         (Told::Everywhere, false) => UNDECLARED,
         _ => STAGE,
-    };
-    let Ages { running, finished, lost } = case.ages;
-    RunningJob { id: JOB, stage, running_for: running, finished_for: finished, lost_for: lost }
+    }
 }
 
-type Guards<'r> = Vec<MarkGuard<'r, Job>>;
+fn job(case: &Case) -> RunningJob<'static, Job> {
+    let Facts { running, finished, lost, held, redrives } = case.facts;
+    let mut job = RunningJob::new(&JOB, stage(case), running).held(held).redrives(redrives);
+    (job.finished_for, job.lost_for) = (finished, lost);
+    job
+}
 
-/// Marks as the case wants it; returns when its pulse is older than a nanosecond.
-fn mark<'r>(registry: &'r Registry<Job>, owner: Owner) -> Guards<'r> {
-    let pulse = Pulse::new();
+type Claims<'r> = Vec<Claim<'r, Job>>;
+
+fn context(gives: Gives) -> Finalizer {
     let plain = Finalizer::new(Some(42), "gates");
-    let pulsing = plain.clone().with_pulse(pulse.clone());
-    let guards = match owner {
-        Owner::Nobody => vec![],
-        Owner::WithoutPulse => vec![registry.mark(JOB, plain)],
-        Owner::WithPulse => vec![registry.mark(JOB, pulsing)],
-        Owner::Displacer(true) => vec![registry.mark(JOB, plain), registry.mark(JOB, pulsing)],
-        Owner::Displacer(false) => vec![registry.mark(JOB, pulsing), registry.mark(JOB, plain)],
-    };
-    wait_until("a pulse of some age", || pulse.age() > NANOSECOND);
-    guards
+    match gives {
+        Gives::NoPulse => plain,
+        Gives::ABeat => plain.with_pulse(Pulse::new()),
+        Gives::NoMoreBeats => plain.with_pulse(Pulse::aged(STOPPED_FOR)),
+    }
 }
 
-/// A reaper whose boot grace is in force, or over, as the case wants it; not yet counting.
-fn reaper<'r>(registry: &'r Registry<Job>, policy: Policy) -> Reaper<'r, Job> {
+/// Marks as the case wants it.
+fn mark(registry: &JobRegistry, owner: Owner) -> Claims<'_> {
+    let claimed = || {
+        let policy = Policy::builder().no_backstop().marking_stage(STAGE).build().unwrap();
+        let reaper = Reaper::with_claim(registry, policy, |_| context(Gives::NoMoreBeats));
+        let dead = RunningJob::new(&JOB, STAGE, Duration::MAX).finished_for(Duration::MAX);
+        let verdict = reaper.sweep().judge(&dead);
+        let Verdict::Redrive(claim) = verdict else { panic!("{verdict:?}") };
+        claim
+    };
+    match owner {
+        Owner::Nobody => vec![],
+        Owner::Monitor(gives) => vec![registry.mark(JOB, context(gives)).into()],
+        Owner::Displacer(gives) => {
+            let other = if gives == Gives::NoMoreBeats { Gives::ABeat } else { Gives::NoMoreBeats };
+            [other, gives].map(|gives| registry.mark(JOB, context(gives)).into()).into()
+        }
+        Owner::UnbeatenClaim => vec![claimed()],
+        Owner::Worker(gives) => {
+            let claim = claimed();
+            assert!(claim.replace(context(gives)));
+            vec![claim]
+        }
+    }
+}
+
+/// A reaper whose boot grace is in force, or over, as the case wants it.
+fn reaper<'r>(registry: &'r JobRegistry, case: &Case) -> Reaper<'r, Job, Finalizer, Counting> {
+    let policy = policy(case);
     let reaper = Reaper::new(registry, policy.with_mode(Mode::DryRun));
-    // The first look after more than a nanosecond; the next one comes as late.
-    drop(reaper.sweep());
-    let looked = Instant::now();
-    wait_until("a moment has passed", || looked.elapsed() > NANOSECOND);
+    // Each gap between two looks is longer than a nanosecond, until that is known to be the reaper's pace.
+    let dead = RunningJob::new(&ANOTHER, stage(case), seconds(1)).finished_for(Duration::MAX);
+    for _ in 0..4 {
+        let _: Verdict<'_, Job> = reaper.sweep().judge(&dead);
+    }
     reaper.set_policy(policy);
     reaper
 }
 
 /// The text names the tier, and every age and limit that there is.
-fn check_words(case: &Case, said: Said, verdict: &Verdict<'_, Job>, policy: &Policy) -> Result<(), TestCaseError> {
-    let why = verdict.explain(&job(case), policy).to_string();
+fn check_words(
+    case: &Case,
+    said: Said,
+    verdict: &Verdict<'_, Job>,
+    sweep: &Sweep<'_, '_, Job, Finalizer, Counting>,
+) -> Result<(), TestCaseError> {
+    let job = job(case);
+    let explanation = sweep.explain(&job, verdict);
+    let why = explanation.to_string();
     let what = verdict.to_string();
+    let overdue = case.limits.hard_deadline.is_some_and(|deadline| case.facts.running > deadline);
     let tier = match said {
-        Said::Healthy => None,
-        Said::Redrive(_) => Some(2),
-        Said::Reap(Cause::WorkerLost, _) => Some(1),
-        Said::Reap(Cause::Backstop, _) => Some(3),
-        Said::Defer(_) => Some(if case.ages.finished.is_some() { 2 } else { 1 }),
+        Said::Healthy => "healthy; ",
+        _ if overdue => "deadline: ",
+        _ if case.facts.finished.is_some() => "tier 2: ",
+        _ => "tier 1: ",
     };
-    match tier {
-        Some(tier) => prop_assert!(why.starts_with(&format!("tier {tier}: ")), "{}", why),
-        None => prop_assert!(why.starts_with("healthy; "), "{}", why),
-    }
-    let mut compared = vec![("running", Some(case.ages.running), "hard_deadline", case.limits.hard_deadline)];
-    compared.push(("finished", case.ages.finished, "finalize_grace", Some(case.limits.finalize_grace)));
-    compared.push(("lost", case.ages.lost, "lost_grace", Some(case.limits.lost_grace)));
+    prop_assert!(why.starts_with(&format!("job 7: {tier}")), "{}", why);
+    let mut compared = vec![("running", Some(case.facts.running), "hard_deadline", case.limits.hard_deadline)];
+    compared.push(("finished", case.facts.finished, "finalize_grace", Some(case.limits.finalize_grace)));
+    compared.push(("lost", case.facts.lost, "lost_grace", Some(case.limits.lost_grace)));
     for (what, age, setting, limit) in compared {
         match (age, limit) {
             (Some(age), Some(limit)) => {
@@ -353,14 +497,16 @@ fn check_words(case: &Case, said: Said, verdict: &Verdict<'_, Job>, policy: &Pol
                 prop_assert!(why.contains(&format!("; {what} for ")), "{} in {}", what, why);
                 prop_assert!(why.contains(&format!(", {place} {setting} of ")), "{} in {}", setting, why);
             }
-            (Some(_), None) => prop_assert!(why.ends_with(", no backstop"), "{}", why),
+            (Some(_), None) => prop_assert!(why.contains(", no backstop"), "{}", why),
             (None, _) => prop_assert!(!why.contains(what) && !why.contains(setting), "{}", why),
         }
     }
+    let counts = format!("; redriven {} times, max_redrives is {}", case.facts.redrives, case.limits.max_redrives);
+    prop_assert_eq!(why.contains(&counts), case.facts.redrives > 0, "{}", why);
     let generation = match verdict {
-        Verdict::Healthy => None,
+        Verdict::Healthy | Verdict::DryRun(_) => None,
         Verdict::Defer(deferral) => deferral.owner.as_ref().map(|owner| owner.generation),
-        Verdict::Redrive(claim) | Verdict::Reap(_, claim) => claim.as_ref().map(MarkGuard::generation),
+        Verdict::Redrive(claim) | Verdict::Reap(_, claim) => claim.generation(),
     };
     for text in [&why, &what] {
         let named = generation.is_none_or(|generation| text.contains(&format!("generation {generation}")));
@@ -370,17 +516,28 @@ fn check_words(case: &Case, said: Said, verdict: &Verdict<'_, Job>, policy: &Pol
     if said == Said::Defer(DeferReason::BootGrace) {
         prop_assert!(why.contains("boot grace") && why.contains(" of 3600s"), "{}", why);
     }
+
+    let seen = explanation.upcoming();
+    match (expected_next(case), seen) {
+        (Err(()), _) => prop_assert!(seen.is_some()),
+        (Ok(Some((does, about))), Some((seen, left))) => {
+            prop_assert_eq!(seen, does, "in {:?}, not in {:?}: {}", left, about, why);
+            prop_assert!(left <= about && about - left < A_MOMENT, "{:?}, not {:?}: {}", left, about, why);
+        }
+        (Ok(expected), seen) => prop_assert_eq!(seen, expected, "{}", why),
+    }
+    prop_assert_eq!(why.contains("; next: "), seen.is_some(), "{}", why);
+    prop_assert_eq!(explanation.is_news(), said != Said::Healthy, "it is the first sweep that tells of it");
     Ok(())
 }
 
 /// Judges the case for once, and checks all that there is to see: verdict, claim, registry, counters, words.
 fn check(case: &Case) -> Result<Said, TestCaseError> {
-    let registry = Registry::new();
+    let registry = JobRegistry::default().showing(|job, f| write!(f, "{}", job.0));
     let guards = mark(&registry, case.owner);
-    let policy = policy(case);
-    let reaper = reaper(&registry, policy.clone());
+    let reaper = reaper(&registry, case);
     let owner = registry.owner(&JOB).map(|owner| owner.generation);
-    let before = registry.stats();
+    let (before, sweeps) = (registry.stats(), reaper.stats().sweeps);
     let job = job(case);
 
     HASHED.set(0);
@@ -389,50 +546,55 @@ fn check(case: &Case) -> Result<Said, TestCaseError> {
     let hashed = HASHED.get();
     let seen = said(&verdict);
     prop_assert_eq!(seen, expected(case));
-    prop_assert_eq!(reaper.stats(), counted(case.mode, seen));
-    if case.mode == Mode::Ignore || !case.limits.marks && !matches!(seen, Said::Reap(Cause::Backstop, true)) {
+    let mut stats = reaper.stats();
+    stats.sweeps -= sweeps;
+    prop_assert_eq!(stats, counted(case.mode, seen));
+    if !case.asks() {
         prop_assert_eq!(hashed, 0, "the registry was consulted");
     }
 
     let after = registry.stats();
-    match &verdict {
-        Verdict::Redrive(Some(claim)) | Verdict::Reap(_, Some(claim)) => {
-            prop_assert!(claim.is_current() && claim.job() == &JOB);
-            prop_assert!(guards.iter().all(|guard| !guard.is_current()));
-            let expected = (before.marks + 1, before.displaced + u64::from(owner.is_some()));
-            prop_assert_eq!((after.marks, after.displaced), expected);
-        }
-        unclaimed => {
-            prop_assert_eq!(after, before);
-            prop_assert_eq!(registry.owner(&JOB).map(|owner| owner.generation), owner);
-            if let Verdict::Defer(deferral) = unclaimed {
-                let told = if case.limits.marks { owner } else { None };
-                let told = if case.mode == Mode::Ignore { None } else { told };
-                prop_assert_eq!(deferral.owner.as_ref().map(|owner| owner.generation), told);
-            }
-        }
+    let claim = match &verdict {
+        Verdict::Redrive(claim) | Verdict::Reap(_, claim) => Some(claim),
+        Verdict::Healthy | Verdict::Defer(_) | Verdict::DryRun(_) => None,
+    };
+    if let Some(guard) = claim.and_then(Claim::guard) {
+        prop_assert!(guard.is_current() && guard.job() == &JOB);
+        prop_assert!(guards.iter().all(|guard| !guard.is_current()));
+        prop_assert_eq!(
+            (after.marks, after.displaced),
+            (before.marks + 1, before.displaced + u64::from(owner.is_some()))
+        );
+        let displaced = claim.and_then(Claim::displaced).map(|owner| owner.generation);
+        prop_assert_eq!((displaced, guard.has_displaced()), (owner, owner.is_some()));
+        let standing = registry.owner(&JOB).map(|owner| (owner.generation, owner.value.run_id));
+        prop_assert_eq!(standing, Some((guard.generation(), None)), "the reaper's own context");
+    } else {
+        prop_assert_eq!(after, before);
+        prop_assert_eq!(registry.owner(&JOB).map(|owner| owner.generation), owner);
+        prop_assert!(claim.is_none_or(|claim| claim.is_current() && claim.displaced().is_none()));
     }
-    check_words(case, seen, &verdict, sweep.policy())?;
+    if let Verdict::Defer(deferral) = &verdict {
+        let told = if case.asks() { owner } else { None };
+        prop_assert_eq!(deferral.owner.as_ref().map(|owner| owner.generation), told);
+    }
+    check_words(case, seen, &verdict, &sweep)?;
     // Nobody gives words to another job's verdict, but they must not panic either.
-    let other = RunningJob { id: JOB, stage: "", running_for: Duration::MAX, finished_for: None, lost_for: None };
-    prop_assert!(!verdict.explain(&other, &policy).to_string().is_empty());
+    let other = RunningJob::new(&JOB, "", Duration::MAX);
+    let explanation = sweep.explain(&other, &verdict);
+    prop_assert!(!explanation.to_string().is_empty());
+    let _ = (explanation.upcoming(), explanation.is_news());
     Ok(seen)
-}
-
-fn without_claim(said: Said) -> Said {
-    match said {
-        Said::Redrive(_) => Said::Redrive(false),
-        Said::Reap(cause, _) => Said::Reap(cause, false),
-        other => other,
-    }
 }
 
 fn judged_in(case: &Case, mode: Mode) -> Result<Said, TestCaseError> {
     check(&Case { mode, ..*case })
 }
 
+// Seen to fail with reasons in another order, a deadline that comes after the stamp, `>` for `>=` in the redrives, a
+// backstop that claims nothing in `DeferAll`, a reaper's claim that goes stale unbeaten, and an `upcoming` without `held`.
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 800, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn verdicts_are_those_of_the_contract(case in case()) {
@@ -443,15 +605,33 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever mode, owner and boot grace.
+    /// Whatever mode, owner, stamp and boot grace.
     #[test]
     fn the_backstop_is_always_reached(case in case()) {
         let running = case.limits.hard_deadline.map_or(Duration::MAX, |deadline| deadline + NANOSECOND);
-        let case = Case { ages: Ages { running, ..case.ages }, ..case };
+        let case = Case { facts: Facts { running, ..case.facts }, ..case };
         let seen = check(&case)?;
-        match case.limits.hard_deadline {
-            Some(_) => prop_assert!(matches!(seen, Said::Redrive(_) | Said::Reap(..)), "{:?}", seen),
-            None => prop_assert!(!matches!(seen, Said::Reap(Cause::Backstop, _)), "{:?}", seen),
+        let ends = match seen {
+            Said::Reap(cause, _) | Said::DryRun(Proposed::Reap(cause)) => cause == Cause::Backstop,
+            _ => false,
+        };
+        prop_assert_eq!(ends, case.limits.hard_deadline.is_some(), "{:?}", seen);
+    }
+
+    #[test]
+    fn a_job_is_redriven_no_more_often_than_allowed(case in case(), more: u32) {
+        let redrives = case.limits.max_redrives.saturating_add(more);
+        let seen = check(&Case { facts: Facts { redrives, ..case.facts }, ..case })?;
+        prop_assert!(!matches!(seen, Said::Redrive(_) | Said::DryRun(Proposed::Redrive)), "{:?}", seen);
+    }
+
+    #[test]
+    fn only_the_backstop_acts_on_a_held_job(case in case()) {
+        let case = Case { facts: Facts { held: true, ..case.facts }, ..case };
+        match check(&case)? {
+            Said::Healthy | Said::Reap(Cause::Backstop, _) | Said::DryRun(Proposed::Reap(Cause::Backstop)) => {}
+            Said::Defer(DeferReason::DeferAll) => prop_assert_eq!(case.mode, Mode::DeferAll),
+            seen => prop_assert_eq!(seen, Said::Defer(DeferReason::Held)),
         }
     }
 
@@ -462,17 +642,27 @@ proptest! {
     }
 
     #[test]
-    fn a_dry_run_gives_honors_verdicts_without_claims(case in case()) {
-        prop_assert_eq!(judged_in(&case, Mode::DryRun)?, without_claim(judged_in(&case, Mode::Honor)?));
+    fn a_dry_run_proposes_what_honor_does(case in case()) {
+        let proposed = match judged_in(&case, Mode::Honor)? {
+            Said::Redrive(_) => Said::DryRun(Proposed::Redrive),
+            Said::Reap(cause, _) => Said::DryRun(Proposed::Reap(cause)),
+            left_alone => left_alone,
+        };
+        prop_assert_eq!(judged_in(&case, Mode::DryRun)?, proposed);
     }
 
     #[test]
     fn in_defer_all_only_the_backstop_acts(case in case()) {
         let seen = judged_in(&case, Mode::DeferAll)?;
-        let acts = matches!(seen, Said::Redrive(_) | Said::Reap(Cause::WorkerLost, _));
-        prop_assert!(!acts, "{:?}", seen);
         let honored = judged_in(&case, Mode::Honor)?;
-        prop_assert_eq!(seen == Said::Healthy, honored == Said::Healthy, "{:?}, {:?}", seen, honored);
+        match seen {
+            Said::Healthy => prop_assert_eq!(honored, Said::Healthy),
+            Said::Defer(reason) => prop_assert_eq!(reason, DeferReason::DeferAll),
+            acts => {
+                prop_assert!(matches!(acts, Said::Reap(Cause::Backstop, _)), "{:?}", acts);
+                prop_assert_eq!(honored, acts);
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use livemark::{
-    Cause, DeferReason, Finalizer, Generation, MarkGuard, Mode, Pulse, Reaper, Registry, RegistryStats, Verdict,
+    Cause, DeferReason, Finalizer, Generation, MarkGuard, Mode, Proposed, Pulse, Reaper, Registry, RegistryStats,
+    SweepReport, Verdict,
 };
 use serde_json::{Value, json};
 use support::{finished, lost, overdue, policy};
@@ -101,15 +102,24 @@ fn counts_are_written_by_their_names() {
 
     let reaper = Reaper::new(&registry, policy());
     let mut sweep = reaper.sweep();
-    for job in [finished(&7), finished(&8), lost(&9), overdue(&10)] {
+    for job in [finished(&7), finished(&8), lost(&9), overdue(&10), finished(&7).held(true), finished(&8).redrives(3)] {
         drop(sweep.judge(&job));
     }
     let expected = json!({
-        "sweeps": 1, "finalizer_defers_total": 1, "defers_boot_grace": 0, "defers_defer_all": 0, "redrives": 1,
-        "reaps_worker_lost": 1, "reaps_backstop": 1, "claim_conflicts": 0,
-        "failed_listings": 0, "bad_rows": 0, "failed_actions": 0, "panics": 0,
+        "sweeps": 1, "finalizer_defers_total": 1, "defers_held": 1, "defers_boot_grace": 0, "defers_defer_all": 0,
+        "redrives": 1, "reaps_worker_lost": 1, "reaps_backstop": 1, "reaps_redrives_exhausted": 1,
+        "claim_conflicts": 0, "refused": 0, "failed_listings": 0, "bad_rows": 0, "failed_actions": 0, "panics": 0,
     });
     assert_eq!(serde_json::to_value(reaper.stats()).unwrap(), expected);
+}
+
+#[test]
+fn the_report_of_a_sweep_is_written_by_its_names() {
+    let expected = json!({
+        "listed": 0, "deferred": 0, "redriven": 0, "reaped": 0, "proposed": 0, "refused": 0, "failed": 0, "panicked": 0,
+        "stopped": false,
+    });
+    assert_eq!(serde_json::to_value(SweepReport::default()).unwrap(), expected);
 }
 
 #[test]
@@ -119,10 +129,19 @@ fn modes_reasons_and_causes_are_snake_case() {
         assert_eq!(serde_json::from_value::<Mode>(json!(mode.to_string())).unwrap(), mode);
     }
     assert!(serde_json::from_value::<Mode>(json!("Honor")).is_err());
-    let reasons = [DeferReason::Owned, DeferReason::ClaimConflict, DeferReason::BootGrace, DeferReason::DeferAll];
-    let expected = json!(["owned", "claim_conflict", "boot_grace", "defer_all"]);
+    let reasons = [
+        DeferReason::DeferAll,
+        DeferReason::Held,
+        DeferReason::Owned,
+        DeferReason::BootGrace,
+        DeferReason::ClaimConflict,
+    ];
+    let expected = json!(["defer_all", "held", "owned", "boot_grace", "claim_conflict"]);
     assert_eq!(serde_json::to_value(reasons).unwrap(), expected);
-    assert_eq!(serde_json::to_value([Cause::WorkerLost, Cause::Backstop]).unwrap(), json!(["worker_lost", "backstop"]));
+    let causes = [Cause::WorkerLost, Cause::Backstop, Cause::RedrivesExhausted];
+    assert_eq!(serde_json::to_value(causes).unwrap(), json!(["worker_lost", "backstop", "redrives_exhausted"]));
+    let proposed = [Proposed::Redrive, Proposed::Reap(Cause::WorkerLost)];
+    assert_eq!(serde_json::to_value(proposed).unwrap(), json!(["redrive", { "reap": "worker_lost" }]));
 }
 
 #[test]

@@ -6,16 +6,23 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
+use std::hash::Hash;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, mpsc};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use livemark::{Cause, Failure, Finalizer, MarkGuard, Mode, Policy, Pulse, Reaper, Registry, RunningJob, Scheduler};
-use support::{HARD_DEADLINE, MARKING, UNDECLARED, alone, finished, lost, overdue, policy, running};
+use livemark::{
+    Cause, Claim, DeferReason, Finalizer, JobStore, Mode, Outcome, OwnedMarkGuard, Policy, Pulse, Reaper, Registry,
+    RunError, RunningJob, StopToken, Verdict,
+};
+use support::{HARD_DEADLINE, MARKING, UNDECLARED, alone, finished, lost, overdue, policy, running, seconds};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// An event, as a subscriber sees it.
@@ -118,7 +125,7 @@ fn a_displacing_mark_says_so_and_a_late_release_is_a_stale_clear() {
     let mut second = None;
     let mark = event(|| second = Some(registry.mark(7, "run 2")));
     let newer = second.as_ref().unwrap().generation().to_string();
-    mark.assert_is(Level::TRACE, "mark", &[("job", "7"), ("generation", &newer), ("displaced", "true")]);
+    mark.assert_is(Level::DEBUG, "mark", &[("job", "7"), ("generation", &newer), ("displaced", "true")]);
 
     let generation = first.generation().to_string();
     let clear = event(|| drop(first));
@@ -141,9 +148,11 @@ fn each_way_to_mark_and_to_clear_is_traced() {
         late = Some(guard);
         std::mem::forget(registry.mark(7, "run 1"));
         assert!(registry.clear(&7));
+        assert!(livemark::RegistryHandle::from(&registry).mark(7, "run 1").clear());
+        drop(Claim::from(registry.mark(7, "run 1")));
     }));
     drop(late);
-    assert_eq!(seen, ["mark", "clear"].repeat(4));
+    assert_eq!(seen, ["mark", "clear"].repeat(6));
 
     let nothing = names(events(|| {
         let guard = registry.mark(8, "run 1");
@@ -153,6 +162,18 @@ fn each_way_to_mark_and_to_clear_is_traced() {
         assert!(registry.is_active(&8) && registry.owner(&8).is_some());
     }));
     assert_eq!(nothing, ["mark"], "what changed nothing is not reported");
+}
+
+#[test]
+fn a_mark_that_is_left_standing_says_so() {
+    let _alone = alone();
+    let registry: Registry<u64, &str> = Registry::new();
+    let guard = registry.mark(7, "run 1");
+    let generation = guard.generation();
+    let mut detached = None;
+    let event = event(|| detached = Some(guard.detach()));
+    event.assert_is(Level::TRACE, "detach", &[("job", "7"), ("generation", &generation.to_string())]);
+    assert_eq!(detached, Some(generation));
 }
 
 #[test]
@@ -197,12 +218,12 @@ fn a_claim_conflict_is_reported_as_a_deferral() {
     let _alone = alone();
     let registry: Registry<u64, Finalizer> = Registry::new();
     let reaper = Reaper::with_claim(&registry, policy(), |job| {
-        std::mem::forget(registry.mark(job.id, Finalizer::new(Some(42), "gates")));
+        let _ = registry.mark(*job.id, Finalizer::new(Some(42), "gates")).detach();
         Finalizer::new(None, "reaper")
     });
     let seen = events(|| drop(reaper.sweep().judge(&finished(&7))));
-    let [mark, defer] = &seen[..] else { panic!("{seen:?}") };
-    assert_eq!(mark.message, "mark");
+    let [mark, detach, defer] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!([&mark.message, &detach.message], ["mark", "detach"]);
     assert_eq!((defer.field("reason"), defer.field("run_id")), ("claim conflict", "42"));
 }
 
@@ -210,15 +231,15 @@ fn a_claim_conflict_is_reported_as_a_deferral() {
 fn deferrals_for_nobodys_sake_say_their_reason() {
     let _alone = alone();
     let registry: Registry = Registry::new();
-    let boot = Policy::builder()
-        .boot_grace(HARD_DEADLINE)
-        .hard_deadline(HARD_DEADLINE)
-        .marking_stage(MARKING)
-        .build()
-        .unwrap();
-    for (policy, reason) in [(boot, "boot grace"), (policy().with_mode(Mode::DeferAll), "defer all")] {
+    let boot = policy().to_builder().boot_grace(HARD_DEADLINE / 2).build().unwrap();
+    let cases = [
+        (boot, finished(&7), "boot grace"),
+        (policy().with_mode(Mode::DeferAll), finished(&7), "defer all"),
+        (policy(), finished(&7).held(true), "held"),
+    ];
+    for (policy, job, reason) in cases {
         let reaper = Reaper::new(&registry, policy);
-        let defer = event(|| drop(reaper.sweep().judge(&finished(&7))));
+        let defer = event(|| drop(reaper.sweep().judge(&job)));
         defer.assert_is(Level::INFO, "defer", &[("job", "7"), ("reason", reason)]);
         assert!(!defer.fields.contains_key("age_ms"), "of nobody");
     }
@@ -243,10 +264,12 @@ fn a_dry_run_reports_what_it_would_do_and_why() {
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
     let _guard = registry.mark(1, Finalizer::new(Some(42), "gates"));
     for (job, verdict) in [
-        (finished(&2), "tier 2: redrive, not to be done in mode dry_run; finished for 301s"),
-        (lost(&2), "tier 1: reap, worker lost, not to be done in mode dry_run; lost for 61s"),
-        (overdue(&1), "tier 3: reap, backstop, not to be done in mode dry_run; running for 3601s"),
-        (finished(&1), "tier 2: defer, owned by run 42 at `gates`, generation "),
+        (finished(&2), "job 2: tier 2: redrive, not to be done in mode dry_run; finished for 301s"),
+        (finished(&2).redrives(3), "job 2: tier 2: reap, redrives exhausted, not to be done in mode dry_run; "),
+        (lost(&2), "job 2: tier 1: reap, worker lost, not to be done in mode dry_run; lost for 61s"),
+        (overdue(&1), "job 1: deadline: reap, backstop, not to be done in mode dry_run; running for 3601s"),
+        (finished(&1), "job 1: tier 2: defer, owned by run 42 at `gates`, generation "),
+        (finished(&1).held(true), "job 1: tier 2: defer, held, owned by run 42 at `gates`, generation "),
     ] {
         let seen = event(|| drop(reaper.sweep().judge(&job)));
         let text = seen.field("verdict");
@@ -256,53 +279,102 @@ fn a_dry_run_reports_what_it_would_do_and_why() {
     assert!(events(|| drop(reaper.sweep().judge(&running(&1)))).is_empty());
 }
 
+/// When it begins and when its reason changes it is an `info` event, and `debug` as long as it goes on.
+#[test]
+fn a_deferral_is_told_once_at_a_level_that_people_read() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let _guards = [7, 8].map(|job| registry.mark(job, Finalizer::new(Some(42), "gates")));
+    let level = |job: RunningJob<'_>| {
+        let defer = event(|| drop(reaper.sweep().judge(&job)));
+        assert_eq!(defer.message, "defer");
+        defer.level
+    };
+    assert_eq!([(); 3].map(|()| level(finished(&7))), [Level::INFO, Level::DEBUG, Level::DEBUG]);
+    let held = || finished(&7).held(true);
+    assert_eq!([level(held()), level(held()), level(finished(&7))], [Level::INFO, Level::DEBUG, Level::INFO]);
+    assert!(events(|| drop(reaper.sweep().judge(&running(&7)))).is_empty());
+    assert_eq!(level(finished(&7)), Level::INFO, "it begins anew");
+    assert_eq!([level(finished(&8)), level(finished(&7))], [Level::INFO; 2], "only the latest sweep is remembered");
+    let seen = events(|| {
+        let mut sweep = reaper.sweep();
+        for job in [finished(&7), finished(&8), finished(&7)] {
+            drop(sweep.judge(&job));
+        }
+    });
+    let levels: Vec<_> = seen.iter().map(|seen| seen.level).collect();
+    assert_eq!(levels, [Level::DEBUG, Level::INFO, Level::DEBUG], "each job for itself");
+}
+
+#[test]
+fn a_dry_run_tells_each_of_its_findings_once_as_well() {
+    let _alone = alone();
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
+    let level = |job: RunningJob<'_>| {
+        let seen = event(|| drop(reaper.sweep().judge(&job)));
+        assert_eq!(seen.message, "dry run");
+        seen.level
+    };
+    assert_eq!([(); 3].map(|()| level(finished(&7))), [Level::INFO, Level::DEBUG, Level::DEBUG]);
+    let exhausted = || finished(&7).redrives(3);
+    assert_eq!([level(exhausted()), level(exhausted()), level(lost(&7))], [Level::INFO, Level::DEBUG, Level::INFO]);
+    let guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
+    assert_eq!([level(lost(&7)), level(finished(&7))], [Level::INFO, Level::DEBUG], "deferred, for one reason");
+    drop(guard);
+    assert_eq!(level(overdue(&7)), Level::INFO);
+}
+
 /// A job store with an error of each kind, in the turns of one loop.
 struct Troubled<E> {
     turn: usize,
     error: E,
-    stop: Option<mpsc::Sender<()>>,
+    stop: StopToken,
     told: Vec<String>,
 }
 
-impl<'r, E: Clone + Display> Scheduler<'r> for Troubled<E> {
+impl<'r, E: Clone + Display> JobStore<'r> for Troubled<E> {
     type Row = u64;
     type Error = E;
+    type Rows = Vec<Result<u64, E>>;
 
-    fn running(&mut self) -> Result<Vec<Result<u64, E>>, E> {
+    fn list(&mut self) -> Result<Self::Rows, E> {
         self.turn += 1;
         match self.turn {
             1 => Err(self.error.clone()),
-            2 => Ok(vec![Err(self.error.clone()), Ok(1), Ok(2)]),
+            2 => Ok(vec![Err(self.error.clone()), Ok(1), Ok(2), Ok(3)]),
             _ => {
-                self.stop = None;
+                self.stop.stop();
                 Ok(vec![])
             }
         }
     }
 
-    fn describe<'a>(&self, &id: &'a u64) -> RunningJob<'a> {
-        finished(&id)
+    fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> {
+        finished(id)
     }
 
-    fn redrive(&mut self, job: u64, _: Option<MarkGuard<'r>>) -> Result<(), E> {
+    fn redrive(&mut self, job: u64, _: Claim<'r>) -> Result<Outcome, E> {
         match job {
             1 => Err(self.error.clone()),
-            _ => panic::resume_unwind(Box::new("blown up")),
+            2 => panic::resume_unwind(Box::new("blown up")),
+            _ => Ok(Outcome::Refused),
         }
     }
 
-    fn reap(&mut self, _: u64, _: Cause, _: Option<MarkGuard<'r>>) -> Result<(), E> {
+    fn reap(&mut self, _: u64, _: Cause, _: Claim<'r>) -> Result<Outcome, E> {
         unreachable!()
     }
 
-    fn failed(&mut self, failure: &Failure<E>) {
-        self.told.push(failure.to_string());
+    fn on_error(&mut self, error: &RunError<u64, E>) {
+        self.told.push(error.to_string());
     }
 }
 
-fn troubled<E>(error: E) -> (Troubled<E>, mpsc::Receiver<()>) {
-    let (stop, stopped) = mpsc::channel();
-    (Troubled { turn: 0, error, stop: Some(stop), told: vec![] }, stopped)
+fn troubled<E>(error: E) -> (Troubled<E>, StopToken) {
+    let stop = StopToken::new();
+    (Troubled { turn: 0, error, stop: stop.clone(), told: vec![] }, stop)
 }
 
 #[test]
@@ -310,14 +382,16 @@ fn the_loops_failures_are_errors() {
     let _alone = alone();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let (mut jobs, stopped) = troubled("the store is down");
-    let mut seen = events(|| reaper.run(Duration::ZERO, stopped, &mut jobs));
+    let (mut jobs, stop) = troubled("the store is down");
+    let mut seen = events(|| reaper.run(Duration::ZERO, &stop, &mut jobs));
+    let refused = seen.iter().find(|event| event.message.contains("refused")).expect("of job 3");
+    refused.assert_is(Level::INFO, "the job store refused a verdict: the job has moved on", &[("job", "3")]);
     seen.retain(|event| event.level == Level::ERROR);
     let expected = [
         "the running jobs cannot be listed: the store is down",
         "a bad row, left out: the store is down",
-        "a verdict could not be carried out: the store is down",
-        "panicked",
+        "job 1: a verdict could not be carried out: the store is down",
+        "job 2: panicked",
     ];
     assert_eq!(jobs.told, expected);
     assert_eq!(seen.len(), expected.len(), "{seen:?}");
@@ -329,16 +403,13 @@ fn the_loops_failures_are_errors() {
 #[test]
 fn an_owner_without_progress_is_told_of_when_it_is_displaced_and_not_before() {
     let _alone = alone();
-    let policy = || {
-        Policy::builder().stale_after(Duration::from_millis(1)).no_backstop().marking_stage(MARKING).build().unwrap()
-    };
-    let hanging = || Finalizer::new(Some(1), "gates").with_pulse(Pulse::new());
+    let policy = || Policy::builder().stale_after(seconds(600)).no_backstop().marking_stage(MARKING).build().unwrap();
+    let hanging = || Finalizer::new(Some(1), "gates").with_pulse(Pulse::aged(seconds(601)));
     let names = |events: Vec<Seen>| events.into_iter().map(|seen| seen.message).collect::<Vec<_>>();
 
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let stale = registry.mark(7, hanging());
-    std::thread::sleep(Duration::from_millis(5));
     let mut verdict = None;
     let seen = names(events(|| verdict = Some(reaper.sweep().judge(&finished(&7)))));
     assert_eq!(seen, ["mark", "stale owner", "redrive"]);
@@ -347,25 +418,23 @@ fn an_owner_without_progress_is_told_of_when_it_is_displaced_and_not_before() {
     // Another takes the job over between the look and the claim: nobody is displaced by the reaper.
     let registry: Registry = Registry::new();
     let reaper = Reaper::with_claim(&registry, policy(), |job| {
-        std::mem::forget(registry.mark(job.id, Finalizer::new(Some(2), "gates")));
+        std::mem::forget(registry.mark(*job.id, Finalizer::new(Some(2), "gates")));
         Finalizer::new(None, "reaper")
     });
     std::mem::forget(registry.mark(7, hanging()));
-    std::thread::sleep(Duration::from_millis(5));
     let seen = names(events(|| drop(reaper.sweep().judge(&finished(&7)))));
     assert_eq!(seen, ["mark", "defer"]);
 }
 
 #[test]
-fn a_loop_that_was_told_to_stop_before_it_began_says_so() {
+fn a_loop_that_was_told_to_stop_before_it_began_does_nothing() {
     let _alone = alone();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let (mut jobs, stopped) = troubled("the store is down");
-    jobs.stop = None; // as `let (_, stopped) = channel()` drops it
-    let warning = event(|| reaper.run(Duration::ZERO, stopped, &mut jobs));
-    assert_eq!((warning.level, jobs.turn), (Level::WARN, 0));
-    assert!(warning.message.contains("before its first sweep"), "{warning:?}");
+    let (mut jobs, stop) = troubled("the store is down");
+    stop.stop();
+    assert!(events(|| reaper.run(Duration::ZERO, &stop, &mut jobs)).is_empty());
+    assert_eq!((jobs.turn, reaper.stats().sweeps), (0, 0));
 }
 
 #[test]
@@ -380,10 +449,10 @@ fn an_error_that_cannot_be_shown_is_counted_and_costs_no_more() {
     let _alone = alone();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let (mut jobs, stopped) = troubled(Unspeakable);
-    events(|| reaper.run(Duration::ZERO, stopped, &mut jobs));
+    let (mut jobs, stop) = troubled(Unspeakable);
+    events(|| reaper.run(Duration::ZERO, &stop, &mut jobs));
     let stats = reaper.stats();
-    assert_eq!((stats.sweeps, stats.redrives), (2, 2), "all had their turn");
+    assert_eq!((stats.sweeps, stats.redrives, stats.refused), (2, 3, 1), "all had their turn");
     assert_eq!((stats.failed_listings, stats.bad_rows, stats.failed_actions, stats.panics), (1, 1, 1, 1 + 3));
 }
 
@@ -393,9 +462,12 @@ fn redrives_and_reaps_are_warnings() {
     let registry = Registry::new();
     drop(registry.mark(1, Finalizer::new(None, "gates"))); // or there would be one more
     let reaper = Reaper::new(&registry, policy());
-    for (job, message, cause) in
-        [(finished(&7), "redrive", None), (lost(&7), "reap", Some("worker lost")), (overdue(&7), "reap", Some("backstop"))]
-    {
+    for (job, message, cause) in [
+        (finished(&7), "redrive", None),
+        (lost(&7), "reap", Some("worker lost")),
+        (overdue(&7), "reap", Some("backstop")),
+        (finished(&7).redrives(3), "reap", Some("redrives exhausted")),
+    ] {
         let mut verdict = None;
         let seen = events(|| verdict = Some(reaper.sweep().judge(&job)));
         let [mark, acted] = &seen[..] else { panic!("{seen:?}") };
@@ -417,10 +489,10 @@ fn a_reaper_whose_registry_nobody_marks_in_is_warned_of_once() {
         let is_asked = |event: &Seen| event.message.ends_with("do the monitors mark in another one?");
         seen.retain(is_asked);
         match &seen[..] {
-            [warning] if job.id == 7 => {
+            [warning] if *job.id == 7 => {
                 warning.assert_is(Level::WARN, &warning.message, &[("job", "7"), ("stage", MARKING)]);
             }
-            others => assert!(others.is_empty() && job.id == 8, "of job {}: {others:?}", job.id),
+            others => assert!(others.is_empty() && *job.id == 8, "of job {}: {others:?}", job.id),
         }
     }
     // Where monitors do mark there is no such question.
@@ -436,7 +508,8 @@ fn without_a_claim_a_redrive_says_none() {
     let _alone = alone();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let external = RunningJob { stage: UNDECLARED, ..finished(&7) };
+    let mut external = finished(&7);
+    external.stage = UNDECLARED;
     let redrive = event(|| drop(reaper.sweep().judge(&external)));
     redrive.assert_is(Level::WARN, "redrive", &[("job", "7"), ("stage", UNDECLARED)]);
 }
@@ -449,64 +522,200 @@ fn a_healthy_job_is_not_worth_a_line() {
     assert!(events(|| drop(reaper.sweep().judge(&running(&7)))).is_empty());
 }
 
-#[test]
-fn a_policy_that_honours_no_mark_is_warned_of() {
-    let _alone = alone();
-    let registry: Registry = Registry::new();
-    let silent = || Policy::builder().hard_deadline(HARD_DEADLINE).build().unwrap();
-    let warning = event(|| drop(Reaper::new(&registry, silent())));
-    assert_eq!((warning.level, warning.target.as_str()), (Level::WARN, "livemark"));
+/// A subscriber with a bug in it: it panics at every event, or at the question whether it wants one.
+struct Broken {
+    asked: bool,
+}
 
-    let reaper = Reaper::new(&registry, policy());
-    assert_eq!(event(|| reaper.set_policy(silent())).level, Level::WARN);
-    assert!(events(|| reaper.set_policy(policy())).is_empty());
-    for mode in [Mode::Ignore, Mode::DeferAll] {
-        assert!(events(|| reaper.set_policy(silent().with_mode(mode))).is_empty(), "it asks for none");
+/// How often one panicked.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+fn break_down() -> ! {
+    PANICS.fetch_add(1, Ordering::SeqCst);
+    panic::resume_unwind(Box::new("a broken subscriber"))
+}
+
+impl<S: Subscriber> Layer<S> for Broken {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        if self.asked && event.metadata().target() == "livemark" {
+            break_down();
+        }
+        true
     }
-    assert_eq!(event(|| reaper.set_policy(silent().with_mode(Mode::DryRun))).level, Level::WARN);
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "livemark" {
+            break_down();
+        }
+    }
+}
+
+/// Makes the call while a panic of the user's own unwinds: another one that got out of it would abort.
+fn while_unwinding(call: impl FnOnce()) {
+    struct AtLast<F: FnOnce()>(Option<F>);
+    impl<F: FnOnce()> Drop for AtLast<F> {
+        fn drop(&mut self) {
+            self.0.take().expect("once")();
+        }
+    }
+    let unwound = panic::catch_unwind(AssertUnwindSafe(|| {
+        let _at_last = AtLast(Some(call));
+        panic::resume_unwind(Box::new("the user's own"));
+    }));
+    let payload = unwound.expect_err("it unwinds");
+    assert_eq!(payload.downcast_ref(), Some(&"the user's own"), "and not the subscriber's");
+}
+
+/// Everything that is reported, with a subscriber that panics at it: what it returns and does is as without one.
+fn all_that_is_reported() {
+    let before = PANICS.load(Ordering::SeqCst);
+    let registry: Arc<Registry> = Arc::default();
+    let monitor = || Finalizer::new(Some(1), "gates");
+
+    // Marks and clears. A mark that were lost to a panic would stand for ever.
+    let first = registry.mark(7, monitor());
+    let second = registry.mark(7, monitor());
+    assert!(second.is_current() && second.has_displaced() && !first.is_current());
+    drop(first);
+    assert!(second.clear() && registry.is_empty());
+    assert!(registry.try_mark(7, monitor()).is_ok_and(|guard| guard.clear()));
+    let detached = registry.mark_owned(7, monitor()).detach();
+    assert!(registry.clear_generation(&7, detached));
+    std::mem::forget(registry.mark(7, monitor()));
+    assert!(registry.clear(&7) && registry.is_empty());
+
+    // While unwinding, where a second panic would abort.
+    let guard = registry.mark(7, monitor());
+    while_unwinding(|| drop(guard));
+    assert!(registry.is_empty());
+    let (late, newer) = (registry.mark(7, monitor()), registry.mark(7, monitor()));
+    while_unwinding(|| drop((late, registry.mark(8, monitor()).detach())));
+    assert!(newer.is_current() && registry.clear(&8));
+    drop(newer);
+
+    // Verdicts.
+    let watching = policy().to_builder().stale_after(seconds(600)).build().unwrap();
+    let reaper = Reaper::new(&registry, watching);
+    let owner = registry.mark(1, monitor());
+    let hanging = registry.mark(2, monitor().with_pulse(Pulse::aged(seconds(601))));
+    for round in 0..2 {
+        let mut sweep = reaper.sweep();
+        assert!(
+            matches!(sweep.judge(&finished(&1)), Verdict::Defer(deferral) if deferral.reason == DeferReason::Owned)
+        );
+        assert!(matches!(sweep.judge(&finished(&2)), Verdict::Redrive(claim) if claim.is_current()), "{round}");
+        assert!(matches!(sweep.judge(&lost(&3)), Verdict::Reap(Cause::WorkerLost, claim) if claim.is_current()));
+        assert!(matches!(sweep.judge(&overdue(&4)), Verdict::Reap(Cause::Backstop, claim) if claim.is_current()));
+        assert!(matches!(sweep.judge(&finished(&5).held(true)), Verdict::Defer(_)));
+    }
+    assert!(owner.is_current() && !hanging.is_current());
+    reaper.set_mode(Mode::DryRun);
+    assert!(matches!(reaper.sweep().judge(&overdue(&1)), Verdict::DryRun(_)));
+    while_unwinding(|| drop(reaper.sweep().judge(&overdue(&1))));
+
+    // The loop.
+    reaper.set_mode(Mode::Honor);
+    drop((owner, hanging));
+    let before_the_loop = reaper.stats();
+    let (mut jobs, stop) = troubled("the store is down");
+    reaper.run(Duration::ZERO, &stop, &mut jobs);
+    assert_eq!((jobs.turn, jobs.told.len()), (3, 4), "{:?}", jobs.told);
+    let stats = reaper.stats();
+    assert_eq!((stats.redrives - before_the_loop.redrives, stats.refused, stats.panics), (3, 1, 1), "its own one");
+    assert!(registry.is_empty());
+    assert!(PANICS.load(Ordering::SeqCst) >= before + 20, "the subscriber was not asked");
 }
 
 #[test]
-fn a_mark_whose_report_panics_is_not_left_behind() {
-    /// A subscriber with a bug in it.
-    struct Broken;
-    impl<S: Subscriber> Layer<S> for Broken {
-        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            if event.fields().any(|field| field.name() == "displaced") {
-                panic::resume_unwind(Box::new("a broken subscriber"));
-            }
+fn a_subscriber_that_panics_at_every_event_changes_nothing() {
+    let _alone = alone();
+    for asked in [false, true] {
+        let subscriber = tracing_subscriber::registry().with(Broken { asked });
+        tracing::subscriber::with_default(subscriber, all_that_is_reported);
+    }
+}
+
+// Seen to abort with events that were sent outside of a `catch_unwind`.
+/// As above for the subscriber of a whole process, on any of its threads, up to the destructors of thread-locals.
+#[test]
+fn a_broken_subscriber_of_the_whole_process_aborts_nothing() {
+    const NAME: &str = "a_broken_subscriber_of_the_whole_process_aborts_nothing";
+    if std::env::var_os("LIVEMARK_BROKEN_SUBSCRIBER").is_none() {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
+            .env("LIVEMARK_BROKEN_SUBSCRIBER", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+        return assert!(child.status.success() && said.contains("1 passed"), "{}: {said}", child.status);
+    }
+
+    /// A subscriber that keeps something on each thread, with a destructor.
+    struct KeepsBooks(Broken);
+    thread_local! {
+        static BOOKS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    }
+    impl<S: Subscriber> Layer<S> for KeepsBooks {
+        fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+            BOOKS.with(|books| books.borrow_mut().push(1)); // panics where they are gone
+            self.0.on_event(event, context);
+        }
+        fn enabled(&self, _: &Metadata<'_>, _: Context<'_, S>) -> bool {
+            true
         }
     }
+    let subscriber = tracing_subscriber::registry().with(KeepsBooks(Broken { asked: false }));
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    all_that_is_reported();
+    std::thread::spawn(all_that_is_reported).join().unwrap();
+
+    thread_local! {
+        static HELD: RefCell<Vec<OwnedMarkGuard>> = const { RefCell::new(Vec::new()) };
+    }
+    static REGISTRY: Registry = Registry::new();
+    // Made before the subscriber's books, and so destroyed after them, or after them and before.
+    for books_first in [true, false] {
+        let thread = std::thread::spawn(move || {
+            if books_first {
+                drop(REGISTRY.mark(1, Finalizer::new(None, "gates")));
+            }
+            HELD.with(|held| {
+                let mut held = held.borrow_mut();
+                held.push(REGISTRY.mark(7, Finalizer::new(None, "gates")));
+                held.push(REGISTRY.mark(7, Finalizer::new(None, "merge")));
+            });
+        });
+        thread.join().expect("the thread ends well");
+        assert!(REGISTRY.is_empty());
+    }
+}
+
+#[test]
+fn a_function_that_shows_ids_and_panics_costs_an_event() {
     let _alone = alone();
-    let registry: Registry<u64, &str> = Registry::new();
-    let is_left_behind = |mark: &dyn Fn()| {
-        let marked = panic::catch_unwind(AssertUnwindSafe(mark));
-        assert!(marked.is_err(), "the panic is the subscriber's, and passes through");
-        registry.clear(&7)
-    };
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(Broken), || {
-        assert!(!is_left_behind(&|| drop(registry.mark(7, "run 1"))), "nobody has a guard to clear it with");
-        assert!(!is_left_behind(&|| drop(registry.try_mark(7, "run 1"))), "nobody has a guard to clear it with");
+    let registry: Registry<u64> = Registry::new().showing(|_, _| panic::resume_unwind(Box::new("a broken show")));
+    let reaper = Reaper::new(&registry, policy());
+    let (mut jobs, stop) = troubled("the store is down");
+    let seen = events(|| {
+        let guard = registry.mark(7, Finalizer::new(None, "gates"));
+        assert!(guard.is_current());
+        while_unwinding(|| drop(guard));
+        assert!(matches!(reaper.sweep().judge(&finished(&7)), Verdict::Redrive(claim) if claim.is_current()));
+        reaper.run(Duration::ZERO, &stop, &mut jobs);
     });
+    assert!(registry.is_empty());
+    assert!(seen.iter().all(|event| event.level == Level::ERROR), "whatever names no job: {seen:?}");
+    assert_eq!((seen.len(), jobs.told[3].as_str()), (4, "job u64: panicked"));
 }
 
 #[test]
 fn ids_of_the_usual_kinds_are_shown_and_others_by_the_name_of_their_type() {
     #[derive(Clone, PartialEq, Eq, Hash)]
     struct Nameless;
-    fn shown<K: Clone + Eq + std::hash::Hash + Send + Sync + 'static>(job: K) -> String {
+    fn shown<K: Clone + Eq + Hash + Send + Sync + 'static>(job: K) -> String {
         let registry: Registry<K, ()> = Registry::new();
-        let guard = RefGuard::new(&registry, job);
-        event(|| guard.clear()).field("job").to_owned()
-    }
-    struct RefGuard<'r, K: Clone + Eq + std::hash::Hash + Send + Sync + 'static>(livemark::MarkGuard<'r, K, ()>);
-    impl<'r, K: Clone + Eq + std::hash::Hash + Send + Sync + 'static> RefGuard<'r, K> {
-        fn new(registry: &'r Registry<K, ()>, job: K) -> Self {
-            Self(registry.mark(job, ()))
-        }
-        fn clear(self) {
-            self.0.clear();
-        }
+        let guard = registry.mark(job, ());
+        event(|| drop(guard)).field("job").to_owned()
     }
     let _alone = alone();
     assert_eq!(shown(7_u64), "7");
@@ -515,4 +724,107 @@ fn ids_of_the_usual_kinds_are_shown_and_others_by_the_name_of_their_type() {
     assert_eq!(shown("job-7".to_owned()), "job-7");
     assert_eq!(shown([0xAB_u8; 16]), "ab".repeat(16));
     assert!(shown(Nameless).ends_with("Nameless"));
+}
+
+/// An event goes into one line of a log, whatever is in an id.
+#[test]
+fn text_in_an_id_cannot_forge_a_line() {
+    let _alone = alone();
+    let registry: Registry<String> = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let id = "7\nERROR livemark: reap job=8\r\u{1b}[2K\u{2028}".to_owned();
+    let expected = r"7\nERROR livemark: reap job=8\r\u{1b}[2K\u{2028}";
+    let job = |id| RunningJob::new(id, MARKING, seconds(400)).finished_for(seconds(301));
+    let seen = events(|| {
+        let guard = registry.mark(id.clone(), Finalizer::new(None, "gates"));
+        drop(reaper.sweep().judge(&job(&id)));
+        drop(registry.mark(id.clone(), Finalizer::new(None, "gates")));
+        drop(guard);
+        drop(reaper.sweep().judge(&job(&id)));
+        reaper.set_mode(Mode::DryRun);
+        drop(reaper.sweep().judge(&job(&id)));
+    });
+    let messages: Vec<_> = seen.iter().map(|event| event.message.as_str()).collect();
+    let all = ["mark", "defer", "mark", "clear", "stale clear", "mark", "redrive", "clear", "dry run"];
+    assert_eq!(messages, all);
+    for event in &seen {
+        assert_eq!(event.field("job"), expected, "{event:?}");
+    }
+    let verdict = seen.last().unwrap().field("verdict");
+    assert!(verdict.starts_with(&format!("job {expected}: tier 2: redrive")) && verdict.lines().count() == 1);
+}
+
+#[test]
+fn an_error_of_the_job_store_stays_in_its_line() {
+    let _alone = alone();
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let (mut jobs, stop) = troubled("down\nINFO livemark: all is well");
+    let mut seen = events(|| reaper.run(Duration::ZERO, &stop, &mut jobs));
+    seen.retain(|event| event.level == Level::ERROR);
+    assert_eq!(
+        seen[2].field("failure"),
+        r"job 1: a verdict could not be carried out: down\nINFO livemark: all is well"
+    );
+    assert!(seen.iter().all(|event| event.field("failure").lines().count() == 1));
+}
+
+#[test]
+fn ids_are_shown_as_the_registry_is_told_to() {
+    #[derive(Clone, PartialEq, Eq, Hash)]
+    struct JobId {
+        queue: &'static str,
+        number: u64,
+    }
+    /// A row of each kind of trouble, by its number.
+    struct Store;
+    impl<'r> JobStore<'r, JobId> for Store {
+        type Row = JobId;
+        type Error = &'static str;
+        type Rows = Vec<Result<JobId, &'static str>>;
+        fn list(&mut self) -> Result<Self::Rows, &'static str> {
+            Ok([1, 2, 3].map(|number| Ok(JobId { queue: "de\nploys", number })).into())
+        }
+        fn job<'a>(&self, id: &'a JobId) -> RunningJob<'a, JobId> {
+            RunningJob::new(id, MARKING, seconds(400)).finished_for(seconds(301))
+        }
+        fn redrive(&mut self, id: JobId, _: Claim<'r, JobId>) -> Result<Outcome, &'static str> {
+            match id.number {
+                1 => Err("busy"),
+                2 => panic::resume_unwind(Box::new("blown up")),
+                _ => Ok(Outcome::Refused),
+            }
+        }
+        fn reap(&mut self, _: JobId, _: Cause, _: Claim<'r, JobId>) -> Result<Outcome, &'static str> {
+            unreachable!()
+        }
+        fn on_error(&mut self, error: &RunError<JobId, &'static str>) {
+            let shown = match error {
+                RunError::Act { job, .. } => (job.number, r"job de\nploys/1: a verdict could not be carried out: busy"),
+                RunError::Panicked { job: Some(job), .. } => (job.number, r"job de\nploys/2: panicked"),
+                _ => panic!("{error}"),
+            };
+            assert_eq!(error.to_string(), shown.1);
+            assert!(shown.1.contains(&format!("/{}: ", shown.0)));
+        }
+    }
+    let _alone = alone();
+    static SHOWING: Registry<JobId> = Registry::new().showing(|id, f| write!(f, "{}/{}", id.queue, id.number));
+    let reaper = Reaper::new(&SHOWING, policy());
+    let seen = events(|| {
+        drop(SHOWING.mark(JobId { queue: "de\nploys", number: 9 }, Finalizer::new(None, "gates")));
+    });
+    assert!(seen.iter().all(|event| event.field("job") == r"de\nploys/9"), "{seen:?}");
+    let mut report = None;
+    let seen = events(|| report = Some(reaper.run_once(&mut Store)));
+    let report = report.unwrap();
+    assert_eq!((report.listed, report.failed, report.panicked, report.refused), (3, 1, 1, 1));
+    let named: Vec<_> = seen.iter().filter(|event| event.fields.contains_key("job")).collect();
+    assert!(named.iter().all(|event| event.field("job").starts_with(r"de\nploys/")), "{named:?}");
+    // Escaped as a whole, once more.
+    let failures: Vec<_> = seen.iter().filter_map(|event| event.fields.get("failure")).collect();
+    let failures: Vec<_> = failures.into_iter().map(|failure| failure.replace(r"\\", r"\")).collect();
+    let expected = [r"job de\nploys/1: a verdict could not be carried out: busy", r"job de\nploys/2: panicked"];
+    assert_eq!(failures, expected);
+    assert_eq!(reaper.stats().panics, 1, "the assertions held");
 }

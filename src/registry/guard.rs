@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -91,6 +92,10 @@ pub(crate) enum Held<'r, K, V> {
 pub(crate) trait KeepsAlive<K, V>: Send + Sync {
     fn shared(&self) -> &Shared<K, V>;
 }
+
+/// A panic leaves a registry as it was, so its guards can be used after one. The trait object would forget this.
+impl<K, V> UnwindSafe for Held<'_, K, V> where Shared<K, V>: RefUnwindSafe {}
+impl<K, V> RefUnwindSafe for Held<'_, K, V> where Shared<K, V>: RefUnwindSafe {}
 
 impl<K, V> Held<'_, K, V> {
     #[inline]

@@ -14,6 +14,7 @@
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct RegistryStats {
     /// Marks made, by `mark` and `try_mark`. A mark under way counts already, and is taken off again for a moment if
     /// another write to its slot comes first.
