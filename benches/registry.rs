@@ -35,11 +35,10 @@ impl Setting {
     }
 
     /// Running jobs of which half are owned, all past their grace.
-    fn running(&self) -> Vec<RunningJob<'static>> {
-        let jobs = self.hits.iter().zip(&self.misses).flat_map(|(hit, miss)| [*hit, *miss]).take(1_024);
+    fn running(&self) -> Vec<RunningJob<'_>> {
+        let jobs = self.hits.iter().zip(&self.misses).flat_map(|(hit, miss)| [hit, miss]).take(1_024);
         let past = Duration::from_secs(400);
-        jobs.map(|id| RunningJob { id, stage: "gates", running_for: past, finished_for: Some(past), lost_for: None })
-            .collect()
+        jobs.map(|id| RunningJob::new(id, "gates", past).finished_for(past)).collect()
     }
 }
 

@@ -6,13 +6,15 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use livemark::{Generation, MarkGuard, OwnedMarkGuard, Registry, RegistryStats};
+use livemark::{Cause, DeferReason, Generation, MarkGuard, Reaper, Registry, RegistryStats, Verdict};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use support::{AllEqual, Census, OneRootSlot, Tracked};
+use support::{AllEqual, Census, OneRootSlot, Tracked, finished, overdue, policy};
 
 /// Jobs are few, so that they meet often; more than a bucket holds.
 const JOBS: u64 = 12;
+/// The value of the reaper's claims, which no step has.
+const CLAIMED: u64 = u64::MAX;
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -23,6 +25,14 @@ enum Operation {
     TryMark {
         job: u64,
         owned: bool,
+    },
+    /// A reaper's claim, of a job that nobody owns.
+    Redrive {
+        job: u64,
+    },
+    /// A reaper's claim that displaces whoever owns the job.
+    Backstop {
+        job: u64,
     },
     Clear {
         job: u64,
@@ -54,6 +64,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         6 => (job(), any::<bool>()).prop_map(|(job, owned)| Operation::Mark { job, owned }),
         3 => (job(), any::<bool>()).prop_map(|(job, owned)| Operation::TryMark { job, owned }),
+        2 => job().prop_map(|job| Operation::Redrive { job }),
+        1 => job().prop_map(|job| Operation::Backstop { job }),
         2 => job().prop_map(|job| Operation::Clear { job }),
         2 => (guard(), proptest::option::of(job()))
             .prop_map(|(guard, job)| Operation::ClearGeneration { guard, job }),
@@ -65,46 +77,29 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// A guard of either kind.
-enum Held<'r, S> {
-    Borrowed(MarkGuard<'r, u64, Tracked, S>),
-    Owned(OwnedMarkGuard<u64, Tracked, S>),
+/// A guard, and how it came about.
+struct Held<'r> {
+    guard: MarkGuard<'r, u64, Tracked>,
+    by: By,
 }
 
-impl<S: BuildHasher> Held<'_, S> {
+/// Whose guard it is, and how it holds the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Monitor { owned: bool },
+    Reaper,
+}
+
+impl Held<'_> {
     fn claim(&self) -> Claim {
-        match self {
-            Held::Borrowed(guard) => Claim { job: *guard.job(), generation: guard.generation() },
-            Held::Owned(guard) => Claim { job: *guard.job(), generation: guard.generation() },
-        }
-    }
-
-    fn is_current(&self) -> bool {
-        match self {
-            Held::Borrowed(guard) => guard.is_current(),
-            Held::Owned(guard) => guard.is_current(),
-        }
-    }
-
-    fn replace(&self, value: Tracked) -> bool {
-        match self {
-            Held::Borrowed(guard) => guard.replace(value),
-            Held::Owned(guard) => guard.replace(value),
-        }
-    }
-
-    fn clear(self) -> bool {
-        match self {
-            Held::Borrowed(guard) => guard.clear(),
-            Held::Owned(guard) => guard.clear(),
-        }
+        Claim { job: *self.guard.job(), generation: self.guard.generation() }
     }
 
     /// Leaves the mark standing, but leaks no registry.
     fn forget(self) {
-        match self {
-            Held::Borrowed(guard) => std::mem::forget(guard),
-            Held::Owned(guard) => drop(guard),
+        match self.by {
+            By::Monitor { owned: false } => std::mem::forget(self.guard),
+            By::Monitor { owned: true } | By::Reaper => drop(self.guard.detach()),
         }
     }
 }
@@ -156,11 +151,18 @@ impl Model {
 }
 
 #[allow(clippy::too_many_lines, reason = "one arm for each operation")]
-fn run<S: BuildHasher + Default>(operations: &[Operation], guards_first: bool) -> Result<(), TestCaseError> {
+fn run<S: BuildHasher + Default + Send + Sync + 'static>(
+    operations: &[Operation],
+    guards_first: bool,
+) -> Result<(), TestCaseError> {
     let census = Census::default();
     let registry = Arc::new(Registry::with_hasher(S::default()));
     let mut model = Model::default();
-    let mut held: Vec<Held<'_, S>> = Vec::new();
+    let mut held: Vec<Held<'_>> = Vec::new();
+    let reaper = Reaper::with_claim(&registry, policy(), {
+        let census = census.clone();
+        move |_| census.tracked(CLAIMED)
+    });
 
     for (step, operation) in operations.iter().enumerate() {
         let value = step as u64;
@@ -169,21 +171,24 @@ fn run<S: BuildHasher + Default>(operations: &[Operation], guards_first: bool) -
         match operation {
             Operation::Mark { job, owned } => {
                 let guard = match owned {
-                    false => Held::Borrowed(registry.mark(*job, census.tracked(value))),
-                    true => Held::Owned(registry.mark_owned(*job, census.tracked(value))),
+                    false => registry.mark(*job, census.tracked(value)),
+                    true => registry.mark_owned(*job, census.tracked(value)),
                 };
+                prop_assert_eq!(guard.has_displaced(), model.owners.contains_key(job));
+                let guard = Held { guard, by: By::Monitor { owned: *owned } };
                 model.mark(guard.claim(), value)?;
                 held.push(guard);
             }
             Operation::TryMark { job, owned } => {
                 let tried = match owned {
-                    false => registry.try_mark(*job, census.tracked(value)).map(Held::Borrowed),
-                    true => registry.try_mark_owned(*job, census.tracked(value)).map(Held::Owned),
+                    false => registry.try_mark(*job, census.tracked(value)),
+                    true => registry.try_mark_owned(*job, census.tracked(value)),
                 };
                 let owner = model.owners.get(job).copied();
                 match tried {
                     Ok(guard) => {
                         prop_assert_eq!(owner, None);
+                        let guard = Held { guard, by: By::Monitor { owned: *owned } };
                         model.mark(guard.claim(), value)?;
                         held.push(guard);
                     }
@@ -192,6 +197,35 @@ fn run<S: BuildHasher + Default>(operations: &[Operation], guards_first: bool) -
                         prop_assert_eq!(occupied.value.number, value, "the value comes back");
                     }
                 }
+            }
+            Operation::Redrive { job } => {
+                let owner = model.owners.get(job).copied();
+                match reaper.sweep().judge(&finished(job)) {
+                    Verdict::Redrive(claim) => {
+                        prop_assert_eq!(owner, None);
+                        prop_assert!(claim.displaced().is_none());
+                        let guard = Held { guard: claim.into_guard().unwrap(), by: By::Reaper };
+                        model.mark(guard.claim(), CLAIMED)?;
+                        held.push(guard);
+                    }
+                    Verdict::Defer(deferral) => {
+                        prop_assert_eq!(deferral.reason, DeferReason::Owned);
+                        let seen = deferral.owner.map(|owner| (owner.generation, owner.value.number));
+                        prop_assert!(seen.is_some() && seen == owner);
+                    }
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+            Operation::Backstop { job } => {
+                let verdict = reaper.sweep().judge(&overdue(job));
+                let Verdict::Reap(Cause::Backstop, claim) = verdict else {
+                    return Err(TestCaseError::fail(format!("{verdict:?}")));
+                };
+                let displaced = claim.displaced().map(|owner| (owner.generation, owner.value.number));
+                prop_assert_eq!(displaced, model.owners.get(job).copied(), "it says whom it displaced");
+                let guard = Held { guard: claim.into_guard().unwrap(), by: By::Reaper };
+                model.mark(guard.claim(), CLAIMED)?;
+                held.push(guard);
             }
             Operation::Clear { job } => {
                 prop_assert_eq!(registry.clear(job), model.owners.remove(job).is_some());
@@ -207,7 +241,7 @@ fn run<S: BuildHasher + Default>(operations: &[Operation], guards_first: bool) -
             Operation::ClearGuard { guard } => {
                 if let Some(guard) = take(&mut held, guard) {
                     let claim = guard.claim();
-                    prop_assert_eq!(guard.clear(), model.clear(claim), "{:?}", claim);
+                    prop_assert_eq!(guard.guard.clear(), model.clear(claim), "{:?}", claim);
                 }
             }
             Operation::DropGuard { guard } => {
@@ -218,9 +252,6 @@ fn run<S: BuildHasher + Default>(operations: &[Operation], guards_first: bool) -
             }
             Operation::ForgetGuard { guard } => {
                 if let Some(guard) = take(&mut held, guard) {
-                    if matches!(guard, Held::Owned(_)) {
-                        model.clear(guard.claim());
-                    }
                     guard.forget();
                 }
             }
@@ -228,7 +259,7 @@ fn run<S: BuildHasher + Default>(operations: &[Operation], guards_first: bool) -
                 if !held.is_empty() {
                     let guard = &held[guard.index(held.len())];
                     let claim = guard.claim();
-                    let replaced = guard.replace(census.tracked(value));
+                    let replaced = guard.guard.replace(census.tracked(value));
                     prop_assert_eq!(replaced, model.is_current(claim), "{:?}", claim);
                     if replaced {
                         model.owners.insert(claim.job, (claim.generation, value));
@@ -250,7 +281,9 @@ fn run<S: BuildHasher + Default>(operations: &[Operation], guards_first: bool) -
 
         prop_assert_eq!(registry.stats(), model.stats);
         for guard in &held {
-            prop_assert_eq!(guard.is_current(), model.is_current(guard.claim()), "{:?}", guard.claim());
+            prop_assert_eq!(guard.guard.is_current(), model.is_current(guard.claim()), "{:?}", guard.claim());
+            let is_claim = guard.claim().generation.get() % 2 == 1;
+            prop_assert_eq!(is_claim, guard.by == By::Reaper, "the bit that tells a claim from a monitor's mark");
         }
         let mut reader = registry.reader();
         for job in 0..JOBS {
@@ -262,11 +295,12 @@ fn run<S: BuildHasher + Default>(operations: &[Operation], guards_first: bool) -
     }
 
     prop_assert_eq!(registry.is_empty(), model.owners.is_empty());
+    drop(reaper);
     if guards_first {
         drop(held);
         drop(registry);
     } else {
-        // The registry ends while jobs are owned: the last owned guard, if any, takes it along.
+        // The registry ends while jobs are owned.
         for guard in held {
             guard.forget();
         }

@@ -10,7 +10,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use livemark::{MarkGuard, Reaper, Registry, RegistryStats, RunningJob};
+use livemark::{Cause, MarkGuard, Reaper, Registry, RegistryHandle, RegistryStats, RunningJob, Verdict};
 use support::{AllEqual, Census, OneRootSlot, Tracked, finished, overdue, policy, reclaim_until};
 
 /// The user's code that can be made to panic.
@@ -106,8 +106,8 @@ fn blow_at_each(code: UserCode, mut call: impl FnMut(), mut check: impl FnMut(us
 }
 
 /// Blows up every use of the user's code in `call`, which runs on a registry of `JOBS` jobs; returns the blows by code.
-fn every_panic_in<S: std::hash::BuildHasher + Default>(
-    call: impl Fn(&Jobs<S>, &MarkGuard<'_, Job, Context, S>, &Census),
+fn every_panic_in<S: std::hash::BuildHasher + Default + Send + Sync + 'static>(
+    call: impl Fn(&Jobs<S>, &MarkGuard<'_, Job, Context>, &Census),
 ) -> [usize; 4] {
     ALL.map(|code| {
         let census = Census::default();
@@ -142,8 +142,8 @@ const FREE: u64 = 100;
 /// blow must blow at least once, and nothing else.
 fn check(
     expected: &[UserCode],
-    equal: impl Fn(&Jobs<AllEqual>, &MarkGuard<'_, Job, Context, AllEqual>, &Census),
-    crowded: impl Fn(&Jobs<OneRootSlot>, &MarkGuard<'_, Job, Context, OneRootSlot>, &Census),
+    equal: impl Fn(&Jobs<AllEqual>, &MarkGuard<'_, Job, Context>, &Census),
+    crowded: impl Fn(&Jobs<OneRootSlot>, &MarkGuard<'_, Job, Context>, &Census),
 ) {
     let blows = every_panic_in(equal);
     for (code, blows) in ALL.into_iter().zip(blows) {
@@ -159,9 +159,9 @@ macro_rules! panics_in {
         #[test]
         fn $name() {
             #[allow(unused_variables, reason = "not every call needs all of them")]
-            fn call<S: std::hash::BuildHasher>(
+            fn call<S: std::hash::BuildHasher + Send + Sync + 'static>(
                 $registry: &Jobs<S>,
-                $guard: &MarkGuard<'_, Job, Context, S>,
+                $guard: &MarkGuard<'_, Job, Context>,
                 $census: &Census,
             ) {
                 $call
@@ -217,20 +217,44 @@ panics_in!(in_no_other_use_of_a_guard, [], |registry, guard, census| {
 });
 panics_in!(in_the_claim_of_a_redrive, [HashJob, EqJob, CloneJob], |registry, guard, census| {
     let reaper = Reaper::with_claim(registry, policy(), |_| Context(census.tracked(1)));
-    drop(reaper.sweep().judge(&of(Job(FREE), finished(&0))));
+    drop(reaper.sweep().judge(&of(&Job(FREE), finished(&0))));
 });
 panics_in!(in_a_deferral, [HashJob, EqJob, CloneValue], |registry, guard, census| {
     let reaper = Reaper::with_claim(registry, policy(), |_| Context(census.tracked(1)));
-    drop(reaper.sweep().judge(&of(Job(OWNED), finished(&0))));
+    drop(reaper.sweep().judge(&of(&Job(OWNED), finished(&0))));
 });
 panics_in!(in_the_claim_of_a_backstop, [HashJob, EqJob, CloneJob], |registry, guard, census| {
     let reaper = Reaper::with_claim(registry, policy(), |_| Context(census.tracked(1)));
-    drop(reaper.sweep().judge(&of(Job(OWNED), overdue(&0))));
+    drop(reaper.sweep().judge(&of(&Job(OWNED), overdue(&0))));
 });
+panics_in!(in_a_handles_mark, [HashJob, EqJob, CloneJob], |registry, guard, census| {
+    let handle = RegistryHandle::from(registry);
+    drop(handle.mark(Job(FREE), Context(census.tracked(1))));
+});
+panics_in!(in_a_handles_try_mark_that_is_refused, [HashJob, EqJob, CloneValue], |registry, guard, census| {
+    let handle = RegistryHandle::from(registry);
+    assert!(handle.try_mark(Job(OWNED), Context(census.tracked(1))).is_err());
+});
+fn of<'a>(id: &'a Job, job: RunningJob<'a>) -> RunningJob<'a, Job> {
+    let mut of = RunningJob::new(id, job.stage, job.running_for);
+    (of.finished_for, of.lost_for) = (job.finished_for, job.lost_for);
+    of
+}
 
-fn of(id: Job, job: RunningJob<'_>) -> RunningJob<'_, Job> {
-    let RunningJob { stage, running_for, finished_for, lost_for, .. } = job;
-    RunningJob { id, stage, running_for, finished_for, lost_for }
+/// The deadline is kept, whatever the stuck owner's context is made of.
+#[test]
+fn a_backstop_reaps_an_owner_whose_context_cannot_be_cloned() {
+    let census = Census::default();
+    let registry: Jobs<AllEqual> = Registry::with_hasher(AllEqual::default());
+    let stuck = registry.mark(Job(OWNED), Context(census.tracked(0)));
+    let reaper = Reaper::with_claim(&registry, policy(), |_| Context(census.tracked(1)));
+    FUSE.set(Some((CloneValue, 0)));
+    let judged = panic::catch_unwind(AssertUnwindSafe(|| reaper.sweep().judge(&of(&Job(OWNED), overdue(&0)))));
+    FUSE.set(None);
+    let Ok(Verdict::Reap(Cause::Backstop, claim)) = judged else { panic!("it is past its deadline") };
+    assert!(claim.is_current() && !stuck.is_current());
+    assert!(claim.displaced().is_none(), "who it was cannot be told");
+    assert!(claim.guard().is_some_and(MarkGuard::has_displaced), "but that there was somebody");
 }
 
 #[test]

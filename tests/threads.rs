@@ -39,7 +39,7 @@ struct Tally {
 fn churn<S: std::hash::BuildHasher>(registry: &Registry<u64, u64, S>, seed: u64, rounds: u64, jobs: u64) -> Tally {
     let mut tally = Tally::default();
     let mut choices = Choices(seed);
-    let mut held: Vec<MarkGuard<'_, u64, u64, S>> = Vec::new();
+    let mut held: Vec<MarkGuard<'_, u64, u64>> = Vec::new();
     let count = |cleared: bool, tally: &mut Tally| {
         tally.clears += u64::from(cleared);
         tally.stale_clears += u64::from(!cleared);

@@ -119,7 +119,7 @@ impl Scene {
 }
 
 /// A mark in a model, which the main thread or a racer may hold.
-pub type Mark = OwnedMarkGuard<Job, Probe, ById>;
+pub type Mark = OwnedMarkGuard<Job, Probe>;
 
 /// Marks `job` in the name of `owner`.
 pub fn mark(jobs: &Arc<Jobs>, job: u64, owner: Name) -> Mark {

@@ -1,6 +1,9 @@
 //! What generations are for: late releases, and their order.
 
-use loom_tests::{Search, mark, model, model_that_frees, owner, reclaim};
+use std::time::Duration;
+
+use livemark::{Claim, Generation, Policy, Reaper, RunningJob, Verdict};
+use loom_tests::{Job, Jobs, Probe, Search, mark, model, model_that_frees, owner, reclaim};
 
 /// The late release of a displaced owner leaves the new owner's mark alone, whichever comes first; E3: while it
 /// decides by an entry, that is not freed.
@@ -137,4 +140,41 @@ fn draws_for_two_jobs() {
         assert!(first.generation() < second.generation(), "a job's generations grow");
         assert!(![first.generation(), second.generation()].contains(&mine.generation()), "each is drawn once");
     });
+}
+
+/// E2. A reaper's claims and a monitor's marks share the counter, and a bit tells them apart: the generations of the job
+/// grow all the same in the order of the marks, and whose a mark is can be told from its generation.
+///
+/// The bit is internal. It is read here as it decides how a claim's pulse counts.
+#[test]
+fn order_of_generations_of_a_monitor_and_a_reaper() {
+    // Whether the monitor's mark was displaced.
+    model("mark | backstop", 1, Search::Exhaustive, [false, true], |scene| {
+        let monitor = scene.spawn(|jobs, _| mark(jobs, 1, 'm'));
+        let (claim, first) = backstop(scene.jobs());
+        let monitor = scene.join(monitor);
+        let is_claim = |generation: Generation| generation.get() % 2 == 1;
+        assert!(is_claim(first) && !is_claim(monitor.generation()));
+        let displaced = !monitor.is_current();
+        assert_eq!(displaced, claim.displaced().is_some());
+        assert_eq!(displaced, first > monitor.generation(), "generations do not grow in the order of the marks");
+        let (_claim, second) = backstop(scene.jobs());
+        assert!(second > first.max(monitor.generation()), "nor those of a reaper");
+        let third = mark(scene.jobs(), 1, 'n').generation();
+        assert!(third > second, "nor those of a monitor after it");
+        displaced
+    });
+}
+
+/// Claims job 1, which is past its deadline.
+fn backstop(jobs: &Jobs) -> (Claim<'_, Job, Probe>, Generation) {
+    let seconds = Duration::from_secs;
+    let policy = Policy::builder().finalize_grace(seconds(1)).lost_grace(seconds(1)).hard_deadline(seconds(20));
+    let policy = policy.marking_stage("merge").build().expect("the policy works");
+    let reaper = Reaper::with_claim(jobs, policy, |_| Probe::new('r'));
+    let id = Job::from(1);
+    let verdict = reaper.sweep().judge(&RunningJob::new(&id, "merge", seconds(21)));
+    let Verdict::Reap(_, claim) = verdict else { panic!("it is past its deadline") };
+    let generation = claim.generation().expect("it claims");
+    (claim, generation)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use livemark::{DeferReason, Policy, Pulse, Reaper, RunningJob, Verdict};
+use livemark::{Cause, DeferReason, Policy, Pulse, Reaper, RunningJob, Verdict};
 use loom_tests::{Job, Jobs, Name, Probe, Search, mark, model, try_mark};
 
 /// What the reaper made of job 1, and whether its claim still stood then.
@@ -11,28 +11,37 @@ enum Judged {
     Owned(Name),
     ClaimConflict(Name),
     Redrive { current: bool },
+    Backstop { displaced: Option<Name>, current: bool },
 }
 
-/// Judges job 1, which is past its grace, and acts on the verdict. An owner called 's' has made no progress.
+/// Judges job 1, which is past its grace.
 fn judge(jobs: &Jobs) -> Judged {
+    judge_at(jobs, 9)
+}
+
+/// Judges job 1 at this age, and acts on the verdict. It finished 9 s ago, and its deadline is at 20 s. An owner called
+/// 's' has made no progress.
+fn judge_at(jobs: &Jobs, age: u64) -> Judged {
     let seconds = Duration::from_secs;
-    let policy = Policy::builder().finalize_grace(seconds(1)).no_backstop().marking_stage("merge");
-    let policy = policy.stale_after(Duration::from_nanos(1)).build();
+    let policy = Policy::builder().finalize_grace(seconds(1)).lost_grace(seconds(1)).hard_deadline(seconds(20));
+    let policy = policy.stale_after(seconds(10)).marking_stage("merge").build();
     // Leaked, as it is lent like a part of the probe; made here, as loom's atomics belong to one execution.
-    let pulse: &'static Pulse = Box::leak(Box::default());
+    let pulse: &'static Pulse = Box::leak(Box::new(Pulse::aged(seconds(11))));
     let reaper = Reaper::with_claim(jobs, policy.expect("the policy works"), |_| Probe::new('r'))
         .with_pulse(|owner| (owner.read() == 's').then_some(pulse));
-    while pulse.age() <= Duration::from_nanos(1) {}
-    let job = RunningJob {
-        id: Job::from(1),
-        stage: "merge",
-        running_for: seconds(9),
-        finished_for: Some(seconds(9)),
-        lost_for: None,
-    };
+    let id = Job::from(1);
+    let job = RunningJob::new(&id, "merge", seconds(age)).finished_for(seconds(9));
     let verdict = reaper.sweep().judge(&job);
     match verdict {
-        Verdict::Redrive(Some(claim)) => Judged::Redrive { current: claim.is_current() },
+        Verdict::Redrive(claim) => {
+            assert!(claim.guard().is_some(), "in this stage it claims");
+            Judged::Redrive { current: claim.is_current() }
+        }
+        Verdict::Reap(Cause::Backstop, claim) => {
+            let displaced = claim.displaced().map(|owner| owner.value.read());
+            assert!(claim.guard().is_some_and(|guard| guard.has_displaced() == displaced.is_some()));
+            Judged::Backstop { displaced, current: claim.is_current() }
+        }
         Verdict::Defer(deferral) => {
             let owner = deferral.owner.expect("a deferral for an owner").value.read();
             match deferral.reason {
@@ -85,7 +94,7 @@ fn judge_against_mark() {
     });
 }
 
-/// E3. The monitor finishes while the reaper looks: deferred to, or dead and re-driven.
+/// E3. The monitor finishes while the reaper looks: deferred to, or dead and redriven.
 ///
 /// Seen to fail with entries freed at once.
 #[test]
@@ -132,5 +141,66 @@ fn judge_of_a_stale_owner_against_release() {
         let monitor = scene.spawn(|_, _| guard.clear());
         let judged = judge(scene.jobs());
         (scene.join(monitor), judged)
+    });
+}
+
+/// E1, E3. Past the deadline the reaper claims in any case, and says whom it displaced. A mark that comes after takes over,
+/// and the reaper sees it.
+///
+/// The claim of a reaper and the mark of a monitor draw from one counter, and differ in a bit: whichever came second has
+/// the greater generation.
+#[test]
+fn backstop_against_mark() {
+    let backstop = |displaced, current| Judged::Backstop { displaced, current };
+    let expected = [
+        // Whether the monitor's mark stood at the end, and what the reaper saw.
+        (false, backstop(Some('m'), true)),
+        (true, backstop(None, false)),
+        // The monitor came after the reaper had finished and cleared its claim.
+        (true, backstop(None, true)),
+    ];
+    model("backstop | mark", 1, Search::Exhaustive, expected, |scene| {
+        let monitor = scene.spawn(|jobs, _| mark(jobs, 1, 'm'));
+        let judged = judge_at(scene.jobs(), 21);
+        let monitor = scene.join(monitor);
+        (monitor.is_current(), judged)
+    });
+}
+
+/// E1, E3. The stuck owner clears in the last moment: it was displaced, or had gone, and both agree on which.
+#[test]
+fn backstop_against_clear() {
+    let backstop = |displaced| Judged::Backstop { displaced, current: true };
+    let expected = [(false, backstop(Some('m'))), (true, backstop(None))];
+    model("backstop | clear", 1, Search::Exhaustive, expected, |scene| {
+        let guard = mark(scene.jobs(), 1, 'm');
+        let monitor = scene.spawn(|_, _| guard.clear());
+        let judged = judge_at(scene.jobs(), 21);
+        let cleared = scene.join(monitor);
+        assert!(!scene.jobs().is_active(&1), "the claim was given back, and the mark is gone");
+        (cleared, judged)
+    });
+}
+
+/// E1, E3. Somebody clears the job by its id, and another marks it, while the reaper claims it: it is claimed over nobody,
+/// or the claim comes second.
+#[test]
+fn judge_against_clear_and_mark() {
+    let expected = [
+        Judged::Owned('m'),
+        Judged::Owned('n'),
+        Judged::ClaimConflict('n'),
+        Judged::Redrive { current: false },
+        Judged::Redrive { current: true },
+    ];
+    model("judge | clear, mark", 1, Search::Exhaustive, expected, |scene| {
+        let guard = mark(scene.jobs(), 1, 'm');
+        let operator = scene.spawn(|jobs, _| {
+            assert!(guard.clear());
+            mark(jobs, 1, 'n')
+        });
+        let judged = judge(scene.jobs());
+        assert!(scene.join(operator).is_current(), "the reaper displaced a live monitor");
+        judged
     });
 }

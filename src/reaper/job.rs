@@ -45,13 +45,14 @@ pub struct RunningJob<'a, K = u64> {
 }
 
 impl<'a, K> RunningJob<'a, K> {
-    /// Describes a job that was first started `running_for` ago, and is neither finished nor lost.
+    /// Describes a job that was first started `running_for` ago, and is neither finished nor lost. [`RunningJob`] has an
+    /// example.
     #[must_use]
     pub const fn new(id: &'a K, stage: &'a str, running_for: Duration) -> Self {
         Self { id, stage, running_for, finished_for: None, lost_for: None, held: false, redrives: 0 }
     }
 
-    /// Says that the process of the job's latest run exited that long ago.
+    /// Says that the process of the job's latest run exited that long ago. [`RunningJob`] has an example.
     #[must_use]
     pub const fn finished_for(mut self, age: Duration) -> Self {
         self.finished_for = Some(age);

@@ -51,7 +51,15 @@ fn sorted<K: Ord, V>(mut left: Vec<(K, Owner<V>)>) -> Vec<(K, Owner<V>)> {
     merged
 }
 
-/// The jobs of a [`Snapshot`] and their owners, in the order of the jobs: made by [`Snapshot::iter`].
+/// Gives the jobs of a [`Snapshot`] and their owners, in the order of the jobs. [`Snapshot::iter`] makes it.
+///
+/// ```
+/// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
+/// # let _guards = [registry.mark(8, "run 2"), registry.mark(7, "run 1")];
+/// let snapshot = registry.snapshot();
+/// let mut jobs = snapshot.iter();
+/// assert_eq!((jobs.len(), jobs.next_back().map(|(job, _)| *job)), (2, Some(8)));
+/// ```
 #[derive(Debug)]
 pub struct SnapshotIter<'a, K, V>(std::slice::Iter<'a, (K, Owner<V>)>);
 

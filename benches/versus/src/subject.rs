@@ -68,7 +68,7 @@ pub trait Session {
     ///
     /// A peer's reaper need not know stages, modes, deadlines, lost workers, nor count what it does.
     fn deferred(&mut self, running: &[RunningJob<'static>]) -> usize {
-        let past: Vec<u64> = running.iter().filter(|job| job.finished_for > Some(GRACE)).map(|job| job.id).collect();
+        let past: Vec<u64> = running.iter().filter(|job| job.finished_for > Some(GRACE)).map(|job| *job.id).collect();
         self.count_active(&past)
     }
 

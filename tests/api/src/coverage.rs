@@ -7,10 +7,15 @@ use rustdoc_types::{Crate, Id, Item, ItemEnum, Visibility};
 
 /// The public items of a crate: types, traits, functions and methods. (That fields, variants and a trait's items are
 /// documented the lint `missing_docs` sees to; a trait is shown as a whole.)
+///
+/// An item is shown by an example of its own. A method, one of many setters or getters say, may link to an item instead
+/// whose own example names it.
 pub struct Coverage {
     items: usize,
     /// By path.
     undocumented: BTreeSet<String>,
+    /// How many are shown by an example that they link to.
+    by_link: usize,
     /// By path.
     without_example: BTreeSet<String>,
 }
@@ -18,7 +23,8 @@ pub struct Coverage {
 impl Coverage {
     /// Of all that can be reached from the crate's root.
     pub fn of(documented: &Crate) -> Self {
-        let mut coverage = Self { items: 0, undocumented: BTreeSet::new(), without_example: BTreeSet::new() };
+        let (undocumented, without_example) = (BTreeSet::new(), BTreeSet::new());
+        let mut coverage = Self { items: 0, undocumented, by_link: 0, without_example };
         coverage.module(documented, documented.root, "livemark");
         coverage
     }
@@ -41,13 +47,13 @@ impl Coverage {
                 ItemEnum::Module(_) => self.module(documented, item.id, &path),
                 ItemEnum::Struct(inner) => self.with_methods(documented, item, &path, &inner.impls),
                 ItemEnum::Enum(inner) => self.with_methods(documented, item, &path, &inner.impls),
-                _ => self.item(item, path),
+                _ => self.item(documented, item, path),
             }
         }
     }
 
     fn with_methods(&mut self, documented: &Crate, item: &Item, path: &str, impls: &[Id]) {
-        self.item(item, path.to_owned());
+        self.item(documented, item, path.to_owned());
         for id in impls {
             let Some(ItemEnum::Impl(block)) = documented.index.get(id).map(|item| &item.inner) else { continue };
             if block.trait_.is_some() {
@@ -55,32 +61,63 @@ impl Coverage {
             }
             for method in block.items.iter().filter_map(|id| documented.index.get(id)) {
                 if method.visibility == Visibility::Public {
-                    self.item(method, format!("{path}::{}", method.name.as_deref().unwrap_or_default()));
+                    let path = format!("{path}::{}", method.name.as_deref().unwrap_or_default());
+                    self.item(documented, method, path);
                 }
             }
         }
     }
 
-    fn item(&mut self, item: &Item, path: String) {
+    fn item(&mut self, documented: &Crate, item: &Item, path: String) {
         self.items += 1;
         let text = item.docs.as_deref().unwrap_or_default();
         if text.is_empty() {
             self.undocumented.insert(path.clone());
         }
-        if !text.lines().any(|line| line.trim_start().starts_with("```")) {
+        if examples(text).next().is_some() {
+            return;
+        }
+        if is_shown_by_link(documented, item) {
+            self.by_link += 1;
+        } else {
             self.without_example.insert(path);
         }
     }
+}
+
+/// The lines of the examples in a text.
+fn examples(text: &str) -> impl Iterator<Item = &str> {
+    let mut within = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        within ^= is_fence;
+        within && !is_fence
+    })
+}
+
+/// Returns `true` for a function whose text links to another item, in whose own example its name is called.
+fn is_shown_by_link(documented: &Crate, item: &Item) -> bool {
+    let (ItemEnum::Function(_), Some(name)) = (&item.inner, item.name.as_deref()) else { return false };
+    let call = format!("{name}(");
+    let linked = item.links.values().filter(|id| **id != item.id).filter_map(|id| documented.index.get(id));
+    linked.filter_map(|linked| linked.docs.as_deref()).any(|text| examples(text).any(|line| calls(line, &call)))
+}
+
+/// Returns `true` if a line has such a call, and not only the end of another's name.
+fn calls(line: &str, call: &str) -> bool {
+    let is_part_of_name = |char: char| char.is_alphanumeric() || char == '_';
+    line.match_indices(call).any(|(place, _)| !line[..place].ends_with(is_part_of_name))
 }
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "api: {} public items: {} documented, {} with an example",
+            "api: {} public items: {} documented, {} with an example, of which {} by a link",
             self.items,
             self.items - self.undocumented.len(),
             self.items - self.without_example.len(),
+            self.by_link,
         )?;
         self.undocumented.iter().try_for_each(|path| write!(f, "\n  not documented: {path}"))?;
         self.without_example.iter().try_for_each(|path| write!(f, "\n  no example: {path}"))
@@ -95,14 +132,22 @@ mod tests {
     const SHOWN: &str = "Does it.\n\n```\nlivemark::it();\n```";
 
     fn item(id: u32, name: &str, docs: Option<&str>, inner: &Value) -> Value {
+        // Whoever links, links to the struct.
+        let links =
+            if docs.is_some_and(|docs| docs.contains("[`Registry`]")) { json!({ "Registry": 1 }) } else { json!({}) };
         json!({
-            "id": id, "crate_id": 0, "name": name, "span": null, "visibility": "public", "docs": docs, "links": {}, "attrs": [],
-            "deprecation": null, "inner": inner,
+            "id": id, "crate_id": 0, "name": name, "span": null, "visibility": "public", "docs": docs, "links": links,
+            "attrs": [], "deprecation": null, "inner": inner,
         })
     }
 
-    /// A crate with a module that is not its own and a struct with a method, both with these docs.
+    /// A crate with a struct and a method, both with these docs.
     fn coverage(docs: Option<&str>) -> Coverage {
+        coverage_of(docs, docs)
+    }
+
+    /// A crate with a struct and a method, with these docs.
+    fn coverage_of(docs: Option<&str>, of_method: Option<&str>) -> Coverage {
         let generics = json!({ "params": [], "where_predicates": [] });
         let function = json!({ "function": {
             "sig": { "inputs": [], "output": null, "is_c_variadic": false },
@@ -123,7 +168,7 @@ mod tests {
                 "0": item(0, "livemark", None, &module),
                 "1": item(1, "Registry", docs, &structure),
                 "2": item(2, "", None, &block),
-                "3": item(3, "mark", docs, &function),
+                "3": item(3, "mark", of_method, &function),
             },
         });
         Coverage::of(&serde_json::from_value(documented).expect("a crate in rustdoc's format"))
@@ -136,5 +181,21 @@ mod tests {
         assert!(!told.is_complete() && told.undocumented.is_empty());
         assert_eq!(Vec::from_iter(told.without_example), ["livemark::Registry", "livemark::Registry::mark"]);
         assert_eq!(coverage(None).undocumented.len(), 2);
+    }
+
+    #[test]
+    fn a_method_may_link_to_an_example_that_calls_it() {
+        let links = Some("Sets it, as in [`Registry`].");
+        let example = |call: &str| format!("Does it.\n\n```\n{call};\n```");
+        let shown = |call: &str, of_method| coverage_of(Some(&example(call)), of_method);
+        assert!(shown("registry.mark(7)", links).is_complete());
+        assert_eq!(shown("registry.mark(7)", links).by_link, 1);
+        assert!(!shown("registry.mark(7)", Some("Sets it.")).is_complete(), "without a link");
+        assert!(!shown("registry.try_mark(7)", links).is_complete(), "another's call");
+        let of_no_use = coverage_of(Some("Calls `mark(7)`.\n\n```\nlivemark::it();\n```\n\nThen mark(7)."), links);
+        assert!(!of_no_use.is_complete(), "outside of the example");
+        // A link does not help a type, nor what links to what has no example.
+        let told = coverage(links);
+        assert_eq!(Vec::from_iter(told.without_example), ["livemark::Registry", "livemark::Registry::mark"]);
     }
 }

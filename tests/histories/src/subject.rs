@@ -8,7 +8,7 @@ use crate::call::{Answer, Generation, JOBS, Owners, Value};
 use crate::hesitate::{AsChosen, Job, hesitate};
 
 pub(crate) type Jobs = Registry<Job, Value, AsChosen>;
-pub(crate) type Guard = OwnedMarkGuard<Job, Value, AsChosen>;
+pub(crate) type Guard = OwnedMarkGuard<Job, Value>;
 
 /// A mistake that users of a registry make, or that one could have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use livemark::{Cause, Mode, OwnedMarkGuard, Policy, Reaper, Registry, RunningJob, Verdict, reclaim_stats};
+use livemark::{Cause, Generation, Mode, OwnedMarkGuard, Policy, Reaper, Registry, RunningJob, Verdict, reclaim_stats};
 
 use crate::books::{Books, Context, Quiet};
 use crate::store::{End, Row, Store};
@@ -99,7 +99,7 @@ impl Soak {
     pub(crate) fn run(&self, time: Duration, seed: u64) {
         let started = Instant::now();
         let reaper = Reaper::with_claim(&*self.registry, policy(Mode::Honor, GRACE), |job: &RunningJob<'_>| {
-            Context::new(job.id)
+            Context::new(*job.id)
         });
         let (closer, arrived) = channel();
         let twin = self.held(self.registry.mark_owned(TWINS[0], Context::new(TWINS[0])));
@@ -334,7 +334,7 @@ impl Soak {
             let mut sweep = reaper.sweep();
             self.books.counts.sweeps.one();
             for (id, row) in &rows {
-                self.act(*id, sweep.judge(&running(*id, row, now)));
+                self.act(*id, sweep.judge(&running(id, row, now)));
             }
         }
     }
@@ -342,14 +342,16 @@ impl Soak {
     fn act(&self, job: u64, verdict: Verdict<'_, u64, Context>) {
         let counts = &self.books.counts;
         let (end, claim) = match verdict {
-            Verdict::Redrive(Some(claim)) => (End::Redriven, claim),
-            Verdict::Reap(Cause::WorkerLost, Some(claim)) => (End::ReapedLost, claim),
-            Verdict::Reap(Cause::Backstop, Some(claim)) => (End::ReapedBackstop, claim),
+            Verdict::Redrive(claim) => (End::Redriven, claim),
+            Verdict::Reap(Cause::WorkerLost, claim) => (End::ReapedLost, claim),
+            Verdict::Reap(Cause::Backstop, claim) => (End::ReapedBackstop, claim),
+            Verdict::Reap(Cause::RedrivesExhausted, _) => return self.books.violated("a job was redriven too often"),
             Verdict::Defer(_) => return counts.deferred.one(),
-            // A dry run's: nothing was claimed.
-            _ => return,
+            Verdict::Healthy | Verdict::DryRun(_) => return,
         };
-        let generation = claim.generation().get();
+        let Some(generation) = claim.generation().map(Generation::get) else {
+            return self.books.violated(format!("job {job} was given without a claim where marks count"));
+        };
         let listed = end != End::Redriven || self.store.enter(job, generation, &self.books);
         if !listed || !self.store.end(job, generation, end, &self.books) {
             counts.outdated.one();
@@ -434,7 +436,7 @@ impl Soak {
         }
     }
 
-    /// Modes in which marks count. Not `Ignore`, under which a live finalizer is re-driven: that is what it is for.
+    /// Modes in which marks count. Not `Ignore`, under which a live finalizer is redriven: that is what it is for.
     fn swap_policies(&self, reaper: &Reaper<'_, u64, Context>, mut rng: Rng) {
         while let Some(acting) = self.goes_on() {
             let mode = [Mode::Honor, Mode::Honor, Mode::Honor, Mode::DeferAll, Mode::DryRun][rng.usize(..5)];
@@ -466,13 +468,9 @@ fn policy(mode: Mode, grace: Duration) -> Policy {
     policy.marking_stage(STAGE).build().expect("the deadline is beyond the grace")
 }
 
-fn running(id: u64, row: &Row, now: Instant) -> RunningJob<'static> {
+fn running<'a>(id: &'a u64, row: &Row, now: Instant) -> RunningJob<'a> {
     let since = |at: Instant| now.saturating_duration_since(at);
-    RunningJob {
-        id,
-        stage: STAGE,
-        running_for: since(row.started),
-        finished_for: row.finished.map(since),
-        lost_for: row.lost.map(since),
-    }
+    let mut job = RunningJob::new(id, STAGE, since(row.started));
+    (job.finished_for, job.lost_for) = (row.finished.map(since), row.lost.map(since));
+    job
 }

@@ -30,7 +30,7 @@ impl Subject for Livemark {
     fn session(&self) -> LivemarkSession<'_> {
         let policy =
             Policy::builder().finalize_grace(GRACE).hard_deadline(Duration::from_secs(3_600)).marking_stage(STAGE);
-        let reaper = Reaper::new(&self.0, policy.build().expect("the deadline is after the grace"));
+        let reaper = Reaper::new(&*self.0, policy.build().expect("the deadline is after the grace"));
         LivemarkSession { registry: &self.0, guards: Vec::new(), reaper }
     }
 

@@ -24,21 +24,22 @@ pub fn round<S: Subject>(bed: &mut Bed<S>) -> Vec<Sample> {
     vec![Sample::new("pass", pass / running.len() as f64)]
 }
 
-/// The owned jobs, past their grace, among others that still run.
+/// The owned jobs, past their grace, among others that still run. Their rows are kept for good: a running job borrows its
+/// id, and a list is made once for each number of owned jobs.
 fn running(jobs: &Jobs) -> Vec<RunningJob<'static>> {
     let mut others = Random::new(u64::MAX / 4);
     let mut owned = jobs.owned.iter();
-    let running = (0..jobs.owned.len() * ONE_IN).map(|place| {
+    let rows = (0..jobs.owned.len() * ONE_IN).map(|place| {
         let finalizing = if place % ONE_IN == 0 { owned.next() } else { None };
-        RunningJob {
-            id: finalizing.copied().unwrap_or_else(|| others.next()),
-            stage: crate::jobs::STAGE,
-            running_for: Duration::from_secs(600),
-            finished_for: finalizing.map(|_| Duration::from_secs(400)),
-            lost_for: None,
-        }
+        (finalizing.copied().unwrap_or_else(|| others.next()), finalizing.is_some())
     });
-    let mut running: Vec<_> = running.collect();
-    others.shuffle(&mut running);
-    running
+    let mut rows: Vec<(u64, bool)> = rows.collect();
+    others.shuffle(&mut rows);
+    let rows: &'static [(u64, bool)] = rows.leak();
+    let running = rows.iter().map(|(id, is_finalizing)| {
+        let mut job = RunningJob::new(id, crate::jobs::STAGE, Duration::from_secs(600));
+        job.finished_for = is_finalizing.then_some(Duration::from_secs(400));
+        job
+    });
+    running.collect()
 }
