@@ -366,7 +366,7 @@ fn a_hanging_gate_is_redriven_when_stale_and_ended_by_the_backstop() {
     server.until_counts("reaped", 1);
     assert_eq!(place.count("SELECT COUNT(*) FROM ledger"), 0);
     // The run that took over found the workspace free, as the one before had left it.
-    assert_eq!(place.count("SELECT COUNT(*) FROM notes WHERE what LIKE 'RED%'"), 0);
+    assert_eq!(place.count("SELECT COUNT(*) FROM notes WHERE what GLOB 'RED*'"), 0);
     assert!(place.count("SELECT COUNT(*) FROM tasks") >= 2);
     let displacing = "SELECT COUNT(*) FROM notes WHERE what =";
     assert_eq!(place.count(&format!("{displacing} 'redrives it as run 2, displacing run 1 in stuck'")), 1);
