@@ -52,7 +52,7 @@ pub struct Engine<'a> {
     pub supervisor: &'a Path,
     /// Tells watchers.
     pub feed: &'a Feed,
-    /// Whether there is work to begin.
+    /// Says when work may begin.
     pub shift: &'a Shift,
     /// What happens to the monitors.
     pub hook: &'a Hook<'a>,
@@ -72,7 +72,7 @@ pub const REQUEUED: &str = "was running, is queued again";
 
 /// Pause of a monitor that could not take a job.
 const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
-/// By this long after the hard deadline, every job has ended.
+/// Every job has ended this long after its hard deadline.
 const SLACK: Duration = Duration::from_secs(60);
 
 impl Engine<'_> {
@@ -203,7 +203,7 @@ impl Shift {
         self.turned.notify_all();
     }
 
-    /// Whether the shift ends.
+    /// Returns `true` if the shift ends.
     pub fn is_ending(&self) -> bool {
         self.now().ending
     }

@@ -25,7 +25,7 @@ pub struct Feed {
 
 #[derive(Debug, Default)]
 struct Said {
-    /// Of the running jobs only: see [`Feed::listed`].
+    /// Holds the running jobs only: see [`Feed::listed`].
     of: HashMap<JobId, Judged>,
     recent: VecDeque<Arc<Deferral>>,
     last: u64,
@@ -113,12 +113,12 @@ impl Feed {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// To wait for changes.
+    /// Waits for changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// To wait for deferrals.
+    /// Waits for deferrals.
     pub fn deferrals(&self) -> broadcast::Receiver<Arc<Deferral>> {
         self.deferrals.subscribe()
     }

@@ -149,7 +149,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Whether all gates are green.
+    /// Runs the gates. Returns `true` if all are green.
     fn gates(&self, claim: &Claim<'_>) -> Result<bool> {
         let Some(kind) = self.kind()? else { return Ok(false) };
         for (number, gate) in kind.gates.iter().enumerate() {

@@ -140,7 +140,7 @@ pub struct Overview {
     pub now_ms: u64,
     /// Jobs by state; a state that no job ever had may be missing.
     pub counts: BTreeMap<State, u64>,
-    /// By job.
+    /// Sorted by job.
     pub running: Vec<Shown>,
 }
 
@@ -196,7 +196,7 @@ impl Database {
         if ours { Ok(database) } else { Err(Error::ForeignDatabase(database.path)) }
     }
 
-    /// Whether the file has our schema now.
+    /// Returns `true` if the file has our schema now.
     fn prepare(&self) -> rusqlite::Result<bool> {
         let mut connection = self.connect(BUSY_OPENING)?;
         // After a kill there may be much to write back, and with fsync: that need not be before the first answer.
@@ -483,7 +483,7 @@ impl Store {
         self.ask("SELECT state FROM jobs WHERE id = ?1", params![job])
     }
 
-    /// Whether `job` is running, and `run` is its own run.
+    /// Returns `true` if `job` is running, and `run` is its own run.
     pub fn is_own(&self, job: JobId, run: RunId) -> Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND state = 'running' AND run_id = ?2)";
         self.ask(sql, params![job, run])
@@ -495,7 +495,7 @@ impl Store {
         Ok(self.connection.prepare_cached(sql)?.query_row([job], |row| row.get(0)).optional()?)
     }
 
-    /// Whether the process of this run's job exited with 0.
+    /// Returns `true` if the process of this run's job exited with 0.
     pub fn process_succeeded(&self, run: RunId) -> Result<bool> {
         self.ask("SELECT exit_code IS 0 FROM runs WHERE id = ?1", params![run])
     }
@@ -505,7 +505,7 @@ impl Store {
         self.ask("SELECT COUNT(*) FROM jobs WHERE queue = ?1 AND state IN ('queued', 'running')", params![self.queue])
     }
 
-    /// Whether the reaper has noted anything about `job`, and no run of it but `own` is still going.
+    /// Returns `true` if the reaper has noted anything about `job`, and no run of it but `own` is still going.
     pub fn ruled_on(&self, job: JobId, own: RunId) -> Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM notes WHERE job_id = ?1 AND who = 'reaper')
             AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = ?1 AND id <> ?2 AND ended_at IS NULL)";

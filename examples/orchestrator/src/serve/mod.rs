@@ -61,7 +61,7 @@ static FINALIZING: Registry = Registry::new();
 /// What requests and threads share.
 struct Service {
     engine: Engine<'static>,
-    /// Switches the reaper and tells its counts; the reaper itself is its thread's.
+    /// Switches the reaper and tells its counts. The reaper itself is its thread's.
     reaper: ReaperHandle,
     stores: Stores,
     access: Access,

@@ -28,7 +28,7 @@ use crate::store::{DEFAULT_KIND, Store};
 
 /// No request has more to say.
 const BODY: usize = 4096;
-/// Of a longer one, this much is read to be thrown away.
+/// A longer one is read so far, to be thrown away.
 const HEARD_OUT: usize = 2 << 20;
 /// Nor does it take longer to say it.
 const BODY_TIME: Duration = Duration::from_secs(10);
