@@ -322,9 +322,9 @@ impl Store {
 
     /// Gives a running job a new run that repeats the finalization of `old`; `None` if `old` no longer owns the job.
     ///
-    /// The new run is stamped finished now, and becomes the job's own in the same transaction: this restarts the stamp that
-    /// the reaper goes by. With the old one its next sweep would redrive the job again. The job's own age goes on, so that
-    /// the hard deadline bounds all of its runs together, and the redrive is counted where it is taken.
+    /// The new run is stamped finished now, and becomes the job's own in the same transaction: this restarts the stamp
+    /// that the reaper goes by. With the old one its next sweep would redrive the job again. The job's own age goes on,
+    /// so that the hard deadline bounds all of its runs together, and the redrive is counted where it is taken.
     pub fn redrive(&mut self, job: JobId, old: RunId) -> Result<Option<RunId>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute(
