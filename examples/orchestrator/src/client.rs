@@ -101,6 +101,8 @@ struct Job {
     finished_ms: Option<u64>,
     owner: Option<Owner>,
     deferred: Option<Deferred>,
+    dry_run: Option<String>,
+    next: Option<Next>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -112,6 +114,12 @@ struct Owner {
 struct Deferred {
     reason: String,
     times: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Next {
+    what: String,
+    in_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -136,44 +144,54 @@ impl fmt::Display for Queue {
         let mut jobs: Vec<_> = self.running.values().flatten().collect();
         jobs.sort_by_key(|job| job.job);
         if !jobs.is_empty() {
-            writeln!(f, "\n{}", Line(["job", "kind", "stage", "running", "finished", "owner", "deferred"]))?;
+            writeln!(f, "\n{}", Line(["job", "kind", "stage", "running", "finished", "owner", "deferred", "next"]))?;
         }
-        for Job { job, kind, stage, running_ms, finished_ms, owner, deferred } in jobs {
+        for Job { job, kind, stage, running_ms, finished_ms, owner, deferred, dry_run, next } in jobs {
             let owner = match owner {
                 Some(Owner { run_id: Some(run) }) => format!("run {run}"),
                 Some(Owner { run_id: None }) => "a claim".to_owned(),
                 None => "-".to_owned(),
             };
-            let deferred = deferred.as_ref().map_or_else(
-                || "-".to_owned(),
-                |Deferred { reason, times }| format!("{times}x {}", reason.replace('_', " ")),
-            );
+            let deferred = match (deferred, dry_run) {
+                (Some(Deferred { reason, times }), _) => format!("{times}x {}", reason.replace('_', " ")),
+                (None, Some(proposed)) => format!("would {}", act(proposed)),
+                (None, None) => "-".to_owned(),
+            };
+            let next = next
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), |Next { what, in_ms }| format!("{} {}", act(what), whole_age(*in_ms)));
             let (job, running) = (job.to_string(), age(*running_ms));
             let finished = finished_ms.map_or_else(|| "-".to_owned(), age);
-            writeln!(f, "{}", Line([&job, kind, stage, &running, &finished, &owner, &deferred]))?;
+            writeln!(f, "{}", Line([&job, kind, stage, &running, &finished, &owner, &deferred, &next]))?;
         }
         Ok(())
     }
 }
 
 /// One line of the table: fits 80 columns, whatever it is given.
-struct Line<'a>([&'a str; 7]);
+struct Line<'a>([&'a str; 8]);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [job, kind, stage, running, finished, owner, deferred] = self.0;
+        let [job, kind, stage, running, finished, owner, deferred, next] = self.0;
         let line = format!(
-            "{:>7} {:<10} {:<12} {:>8} {:>8} {:<11} {}",
+            "{:>6} {:<8} {:<10} {:>7} {:>8} {:<8} {:<13} {}",
             job,
-            cut(kind, 10),
-            cut(stage, 12),
+            cut(kind, 8),
+            cut(stage, 10),
             running,
             finished,
-            cut(owner, 11),
-            cut(deferred, 18),
+            cut(owner, 8),
+            cut(deferred, 13),
+            cut(next, 13),
         );
         f.write_str(line.trim_end())
     }
+}
+
+/// What is done, without its cause.
+fn act(proposed: &str) -> &str {
+    proposed.split_once(',').map_or(proposed, |(act, _cause)| act)
 }
 
 /// The beginning of what is too long.
@@ -189,6 +207,14 @@ fn cut(text: &str, columns: usize) -> String {
 fn age(ms: u64) -> String {
     match ms / 1000 {
         0..100 => format!("{}.{}s", ms / 1000, ms / 100 % 10),
+        _ => whole_age(ms),
+    }
+}
+
+/// An age without tenths.
+fn whole_age(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 0..100 => format!("{seconds}s"),
         seconds @ 100..6000 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         seconds => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
     }

@@ -60,10 +60,15 @@ pub struct Limits {
     /// Past this, a finished job looks dead to the reaper.
     #[serde(deserialize_with = "seconds")]
     pub finalize_grace: Duration,
+    /// Past this, a job whose monitor ended before its process did is reaped. As `finalize_grace`, if not given.
+    #[serde(default, deserialize_with = "some_seconds")]
+    pub lost_grace: Option<Duration>,
     /// Past this, a running job is reaped, owned or not.
     #[serde(deserialize_with = "seconds")]
     pub hard_deadline: Duration,
-    /// Pause between two sweeps.
+    /// How often a job is redriven at most. As the library has it, if not given.
+    pub max_redrives: Option<u32>,
+    /// From the begin of one sweep to that of the next.
     #[serde(deserialize_with = "seconds")]
     pub sweep_every: Duration,
     /// Limit of a job's process and of each gate.
@@ -201,15 +206,21 @@ impl Config {
 
     /// The reaper's policy under these limits.
     pub fn policy(&self, mode: Mode) -> Result<Policy, PolicyError> {
+        let &Limits { finalize_grace, lost_grace, hard_deadline, max_redrives, stale_after, boot_grace, .. } =
+            &self.limits;
         let mut policy = Policy::builder()
             .mode(mode)
-            .finalize_grace(self.limits.finalize_grace)
-            .hard_deadline(self.limits.hard_deadline)
+            .finalize_grace(finalize_grace)
+            .lost_grace(lost_grace.unwrap_or(finalize_grace))
+            .hard_deadline(hard_deadline)
             .marking_stage(STAGE);
-        if let Some(stale_after) = self.limits.stale_after {
+        if let Some(max_redrives) = max_redrives {
+            policy = policy.max_redrives(max_redrives);
+        }
+        if let Some(stale_after) = stale_after {
             policy = policy.stale_after(stale_after);
         }
-        if let Some(boot_grace) = self.limits.boot_grace {
+        if let Some(boot_grace) = boot_grace {
             policy = policy.boot_grace(boot_grace);
         }
         policy.build()

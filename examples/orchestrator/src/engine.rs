@@ -1,7 +1,7 @@
 //! Monitors and reaper together: works off one queue of the job store, until it is empty or until told to stop.
 
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use livemark::{Mode, Reaper, ReaperStats, Registry, RegistryStats};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
+use crate::reap::StopAtEnd;
 use crate::store::{Database, JobId, RunId, Store};
 use crate::{monitor, reap};
 
@@ -51,7 +52,7 @@ pub struct Engine<'a> {
     pub supervisor: &'a Path,
     /// Tells watchers.
     pub feed: &'a Feed,
-    /// Whether there is work to begin.
+    /// Says when work may begin.
     pub shift: &'a Shift,
     /// What happens to the monitors.
     pub hook: &'a Hook<'a>,
@@ -71,7 +72,7 @@ pub const REQUEUED: &str = "was running, is queued again";
 
 /// Pause of a monitor that could not take a job.
 const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
-/// By this long after the hard deadline, every job has ended.
+/// Every job has ended this long after its hard deadline.
 const SLACK: Duration = Duration::from_secs(60);
 
 impl Engine<'_> {
@@ -87,9 +88,9 @@ impl Engine<'_> {
         let queued = store.queued()?;
         let reaper = Reaper::new(self.registry, self.config.policy(mode)?);
         thread::scope(|scope| {
-            let (stop, stopped) = mpsc::channel();
-            let reaper = &reaper;
-            let reaping = scope.spawn(move || reap::run(scope, self, reaper, stopped));
+            let stop = StopAtEnd::default();
+            let (reaper, stopped) = (&reaper, stop.0.clone());
+            let reaping = scope.spawn(move || reap::run(scope, self, reaper, &stopped));
             let monitors: Vec<_> = queued.into_iter().map(|job| scope.spawn(move || self.drive_queued(job))).collect();
             let monitored = monitors.into_iter().try_for_each(|monitor| joined(monitor, "monitor"));
             let drained = monitored.and_then(|()| {
@@ -98,7 +99,7 @@ impl Engine<'_> {
                 })
             });
             drop(stop);
-            // Re-driving threads are joined by the scope.
+            // The threads of redrives are joined by the scope.
             joined(reaping, "reaper").and(drained)
         })?;
         Ok(Counts { reaper: reaper.stats(), registry: self.registry.stats() })
@@ -202,7 +203,7 @@ impl Shift {
         self.turned.notify_all();
     }
 
-    /// Whether the shift ends.
+    /// Returns `true` if the shift ends.
     pub fn is_ending(&self) -> bool {
         self.now().ending
     }

@@ -75,7 +75,7 @@ pub enum Error {
     /// The address to listen on cannot be had.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// As it was given.
+        /// Taken as it was given.
         address: String,
         /// Why.
         source: io::Error,

@@ -1,10 +1,11 @@
 //! What watchers of an orchestrator are told: that something changed, and what the reaper says of which job.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use livemark::{DeferReason, Finalizer};
+use livemark::{DeferReason, Explanation, Finalizer, Proposed, Verdict};
 use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 
@@ -24,28 +25,34 @@ pub struct Feed {
 
 #[derive(Debug, Default)]
 struct Said {
-    /// Of the running jobs only: see [`Feed::listed`].
-    of: HashMap<Option<JobId>, Told>,
+    /// Holds the running jobs only: see [`Feed::listed`].
+    of: HashMap<JobId, Judged>,
     recent: VecDeque<Arc<Deferral>>,
     last: u64,
     listed: Option<Instant>,
 }
 
-/// What was last said of a job.
-#[derive(Debug)]
-struct Told {
-    what: String,
-    deferred: Option<Deferred>,
+/// The reaper's latest verdict on a run.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The job's own run when the reaper looked.
+    pub run: RunId,
+    /// Set while it is left alone.
+    pub deferred: Option<Deferred>,
+    /// What would have been done, in a dry run.
+    pub dry_run: Option<Proposed>,
+    /// What the reaper does next if nothing changes, and when.
+    pub next: Option<(Proposed, Instant)>,
 }
 
 /// That a run is left alone at present.
 #[derive(Clone, Debug)]
 pub struct Deferred {
-    /// The run that was finished when the reaper looked.
-    pub run: RunId,
     /// Why it is left alone.
     pub reason: DeferReason,
-    /// The same at length.
+    /// Who holds its mark.
+    pub owner: Option<OwnerSeen>,
+    /// Why, at length.
     pub text: String,
     /// Sweeps that left it alone.
     pub times: u64,
@@ -71,7 +78,7 @@ pub struct Deferral {
 }
 
 /// Who holds a mark, as far as it is told with a deferral.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OwnerSeen {
     /// Its run; none for a claim of the reaper's.
     pub run_id: Option<RunId>,
@@ -82,6 +89,15 @@ pub struct OwnerSeen {
 impl From<&Finalizer> for OwnerSeen {
     fn from(finalizer: &Finalizer) -> Self {
         Self { run_id: finalizer.run_id, stage: Arc::clone(&finalizer.stage) }
+    }
+}
+
+impl fmt::Display for OwnerSeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.run_id {
+            Some(run) => write!(f, "run {run} in {}", self.stage),
+            None => write!(f, "a claim in {}", self.stage),
+        }
     }
 }
 
@@ -97,12 +113,12 @@ impl Feed {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// To wait for changes.
+    /// Waits for changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// To wait for deferrals.
+    /// Waits for deferrals.
     pub fn deferrals(&self) -> broadcast::Receiver<Arc<Deferral>> {
         self.deferrals.subscribe()
     }
@@ -116,7 +132,7 @@ impl Feed {
     pub fn listed(&self, running: &[JobId]) {
         let mut said = self.said();
         said.listed = Some(Instant::now());
-        said.of.retain(|job, _| job.is_none_or(|job| running.binary_search(&job).is_ok()));
+        said.of.retain(|job, _| running.binary_search(job).is_ok());
     }
 
     /// How long ago that was.
@@ -124,71 +140,57 @@ impl Feed {
         self.said().listed.map(|listed| listed.elapsed())
     }
 
-    /// Whether this was not what was last said of the job, or of none.
-    pub fn is_news(&self, job: Option<JobId>, what: &str) -> bool {
-        let news = self.said().is_news(job, what);
-        if news {
-            self.changed();
-        }
-        news
-    }
+    /// Notes the reaper's verdict on a run. Returns whether there is something new to tell.
+    ///
+    /// The library says what is news of a verdict. Of a deferral we tell more: that the job's owner is another one, or
+    /// elsewhere.
+    pub fn judged(&self, job: JobId, run: RunId, verdict: &Verdict<'_>, explanation: &Explanation<'_>) -> bool {
+        let next = explanation.upcoming().and_then(|(what, left)| Some((what, Instant::now().checked_add(left)?)));
+        let dry_run = if let Verdict::DryRun(proposed) = verdict { Some(*proposed) } else { None };
+        let mut news = explanation.is_news();
+        let mut deferred = match verdict {
+            Verdict::Defer(deferral) => Some(Deferred {
+                reason: deferral.reason,
+                owner: deferral.owner.as_ref().map(|owner| OwnerSeen::from(&owner.value)),
+                text: explanation.to_string(),
+                times: 1,
+                since: Instant::now(),
+            }),
+            _ => None,
+        };
 
-    /// Whether this was not what was last said of the job; counts it in any case.
-    pub fn defers(
-        &self,
-        job: JobId,
-        run: RunId,
-        what: &str,
-        reason: DeferReason,
-        owner: Option<&Finalizer>,
-        text: impl FnOnce() -> String,
-    ) -> bool {
-        let text = text();
         let mut said = self.said();
-        let news = said.is_news(Some(job), what);
-        if let Some(told) = said.of.get_mut(&Some(job)) {
-            let before = told.deferred.take().filter(|deferred| deferred.run == run);
-            let (times, since) = before.map_or_else(|| (0, Instant::now()), |before| (before.times, before.since));
-            told.deferred = Some(Deferred { run, reason, text: text.clone(), times: times + 1, since });
+        let before = said.of.remove(&job).filter(|before| before.run == run).and_then(|before| before.deferred);
+        if let Some(deferred) = &mut deferred {
+            news |= before.as_ref().is_none_or(|before| before.owner != deferred.owner);
+            if let Some(Deferred { times, since, .. }) = before {
+                (deferred.times, deferred.since) = (times + 1, since);
+            }
+            if news {
+                said.last += 1;
+                let Deferred { reason, owner, text, .. } = deferred.clone();
+                let deferral = Arc::new(Deferral { seq: said.last, at_ms: store::now(), job, reason, owner, text });
+                said.recent.truncate(RECENT - 1);
+                said.recent.push_front(Arc::clone(&deferral));
+                // Sent in order, hence under the lock. Fails if nobody watches.
+                let _ = self.deferrals.send(deferral);
+            }
         }
+        said.of.insert(job, Judged { run, deferred, dry_run, next });
+        drop(said);
         if news {
-            said.last += 1;
-            let owner = owner.map(OwnerSeen::from);
-            let deferral = Arc::new(Deferral { seq: said.last, at_ms: store::now(), job, reason, owner, text });
-            said.recent.truncate(RECENT - 1);
-            said.recent.push_front(Arc::clone(&deferral));
-            // Sent in order, hence under the lock. Fails if nobody watches.
-            let _ = self.deferrals.send(deferral);
-            drop(said);
             self.changed();
         }
         news
     }
 
-    /// Whether and why this run of the job is left alone.
-    pub fn deferred(&self, job: JobId, run: RunId) -> Option<Deferred> {
-        let said = self.said();
-        said.of.get(&Some(job))?.deferred.clone().filter(|deferred| deferred.run == run)
+    /// The latest verdict on this run of the job.
+    pub fn verdict_on(&self, job: JobId, run: RunId) -> Option<Judged> {
+        self.said().of.get(&job).filter(|judged| judged.run == run).cloned()
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
         // Nothing that panics is called under this lock.
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Said {
-    fn is_news(&mut self, job: Option<JobId>, what: &str) -> bool {
-        match self.of.get_mut(&job) {
-            Some(told) if told.what == what => false,
-            Some(told) => {
-                what.clone_into(&mut told.what);
-                true
-            }
-            None => {
-                self.of.insert(job, Told { what: what.to_owned(), deferred: None });
-                true
-            }
-        }
     }
 }

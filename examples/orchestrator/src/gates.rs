@@ -21,9 +21,9 @@ const POLL: Duration = Duration::from_millis(5);
 /// How a child process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this code.
+    /// It ended by itself, with this code.
     Code(i32),
-    /// By a signal from elsewhere.
+    /// A signal from elsewhere ended it.
     Signal(i32),
     /// Killed at its time limit.
     TimedOut,
@@ -34,7 +34,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Whether all is well.
+    /// Returns `true` if all is well.
     pub fn is_green(&self) -> bool {
         *self == Self::Code(0)
     }

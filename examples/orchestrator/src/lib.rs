@@ -1,8 +1,8 @@
 //! A job system on [`livemark`]: SQLite job store, monitor threads with real child processes, a reaper.
 //!
 //! It can [`replay`] the incident the library exists for, and run as a service ([`serve`]) with a page to watch it.
-//! To learn how the library is used, read [`monitor`] (who marks, when, and for how long) and [`reap`] (who asks,
-//! and what is done with a verdict); [`engine`] puts the two together.
+//! Two modules show how the library is used: [`monitor`] (who marks, when, and for how long) and [`reap`] (who asks,
+//! and what is done with a verdict). [`engine`] puts the two together.
 
 pub mod client;
 pub mod config;

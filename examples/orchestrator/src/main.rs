@@ -19,7 +19,7 @@ use orchestrator::supervise;
 
 const HELP: &str = "\
 Replays an incident of a job system, on a real SQLite file, with real threads
-and child processes: first as it happened, then with livemark's marks honoured.
+and child processes: first as it happened, then with livemark's marks honored.
 
 Usage: orchestrator [--db PATH] [--config PATH]
        orchestrator serve | submit | queue [--help]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use livemark::{Finalizer, MarkGuard, Pulse};
+use livemark::{Claim, Finalizer, MarkGuard, Pulse};
 
 use crate::config::{COMMIT, Kind, STAGE};
 use crate::engine::{Engine, Step};
@@ -28,10 +28,10 @@ pub fn drive(engine: &Engine<'_>, store: &Store, job: JobId, run: RunId) -> Resu
     Monitor::of(engine, store, job, run).watched(Monitor::first_run)
 }
 
-/// Repeats the finalization of a job whose monitor is gone. `guard` is the reaper's claim, handed over.
-pub fn redrive(engine: &Engine<'_>, job: JobId, run: RunId, guard: Option<MarkGuard<'_>>) -> Result<()> {
+/// Repeats the finalization of a job whose monitor is gone, under the reaper's claim.
+pub fn redrive(engine: &Engine<'_>, job: JobId, run: RunId, claim: Claim<'_>) -> Result<()> {
     let store = engine.store()?;
-    Monitor::of(engine, &store, job, run).watched(|monitor| monitor.finalize(guard))
+    Monitor::of(engine, &store, job, run).watched(|monitor| monitor.finalize(claim))
 }
 
 struct Monitor<'a> {
@@ -69,7 +69,7 @@ impl<'a> Monitor<'a> {
     fn first_run(&self) -> Result<Outcome> {
         // A run before the restart may have acted and not committed: then there is nothing left to run.
         if self.store.acted(self.job)?.is_some() {
-            return self.finalize(None);
+            return self.finalize(self.mark().into());
         }
         self.note("starts the job's process")?;
         self.step(Step::Started)?;
@@ -78,7 +78,7 @@ impl<'a> Monitor<'a> {
             None => Exit::NotStarted("the settings have no such kind any more".to_owned()),
         };
         // First the mark, then the stamp that makes the job reapable.
-        let guard = self.engine.registry.mark(self.job, self.stage(STAGE));
+        let guard = self.mark();
         self.enter("marked", &format!("process: {exit}; marked"))?;
         if !self.store.finish(self.run, exit.code())? {
             // Reaped while its process ran, when there was no mark to tell us by.
@@ -86,45 +86,45 @@ impl<'a> Monitor<'a> {
             return Ok(Outcome::Displaced);
         }
         self.note("stamped finished")?;
-        self.finalize(Some(guard))
+        self.finalize(guard.into())
     }
 
-    /// Holds the mark until the job has ended, then clears it.
-    fn finalize(&self, guard: Option<MarkGuard<'_>>) -> Result<Outcome> {
-        let outcome = self.finalize_marked(guard.as_ref())?;
-        if guard.is_some_and(MarkGuard::clear) {
+    /// Holds the claim until the job has ended, then clears its mark: a monitor's own, or the reaper's.
+    fn finalize(&self, claim: Claim<'_>) -> Result<Outcome> {
+        // First of all: from here on the mark tells who works under it, with a pulse that somebody beats.
+        if !claim.replace(self.stage(STAGE)) {
+            self.note("is displaced before it begins: commits nothing")?;
+            return Ok(Outcome::Displaced);
+        }
+        let outcome = self.finalize_under(&claim)?;
+        if claim.into_guard().is_some_and(MarkGuard::clear) {
             self.note("clears the mark")?;
         }
         Ok(outcome)
     }
 
     /// Gates, then the end they call for.
-    fn finalize_marked(&self, mark: Option<&MarkGuard<'_>>) -> Result<Outcome> {
-        if let Some(mark) = mark {
-            mark.replace(self.stage(STAGE)); // the reaper's claim now tells who works under it
-        }
+    fn finalize_under(&self, claim: &Claim<'_>) -> Result<Outcome> {
         if let Some(effect) = self.store.acted(self.job)? {
             self.enter(COMMIT, &format!("finds the {effect} done, only commits"))?;
             return self.commit(effect);
         }
         // Unlocked before the mark is cleared, also while unwinding: whoever is let in by the cleared
         // mark finds the workspace free.
-        let lock = self.lock(mark)?;
+        let lock = self.lock(claim)?;
         let green = match &lock {
-            Ok(_) => self.store.process_succeeded(self.run)? && self.gates(mark)?,
+            Ok(_) => self.store.process_succeeded(self.run)? && self.gates(claim)?,
             Err(holder) => {
                 self.note(&format!("RED: half-merged workspace, locked by run {holder}"))?;
                 false
             }
         };
         let effect = if green { Effect::Merge } else { Effect::Rollback };
-        if let Some(mark) = mark {
-            mark.replace(self.stage(COMMIT));
-        }
+        claim.replace(self.stage(COMMIT));
         self.enter(COMMIT, &format!("has its answer: {effect}"))?;
         self.step(Step::Decided)?;
         // Asked as late as can be: no transaction spans the mark and the world outside.
-        if !is_current(mark) {
+        if !claim.is_current() {
             self.note("is no longer current: commits nothing")?;
             return Ok(Outcome::Displaced);
         }
@@ -135,32 +135,30 @@ impl<'a> Monitor<'a> {
     }
 
     /// The lock on the workspace, or the run that has it.
-    fn lock(&self, mark: Option<&MarkGuard<'_>>) -> Result<Result<WorkspaceLock, String>> {
+    fn lock(&self, claim: &Claim<'_>) -> Result<Result<WorkspaceLock, String>> {
         let workspace = self.workspace()?;
         let started = Instant::now();
         loop {
             let lock = WorkspaceLock::take(&workspace, self.run).map_err(Error::io("workspace lock"))?;
             // Who owns the job and finds it locked has displaced a monitor, which is about to see that. Without a mark
             // there is no telling, and the workspace counts as half-merged at once.
-            if lock.is_ok() || mark.is_none() || started.elapsed() > LEAVING {
+            if lock.is_ok() || claim.guard().is_none() || started.elapsed() > LEAVING {
                 return Ok(lock);
             }
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Whether all gates are green.
-    fn gates(&self, mark: Option<&MarkGuard<'_>>) -> Result<bool> {
+    /// Runs the gates. Returns `true` if all are green.
+    fn gates(&self, claim: &Claim<'_>) -> Result<bool> {
         let Some(kind) = self.kind()? else { return Ok(false) };
         for (number, gate) in kind.gates.iter().enumerate() {
             self.step(Step::Gate(number))?;
-            if let Some(mark) = mark {
-                mark.replace(self.stage(&gate.name));
-            }
+            claim.replace(self.stage(&gate.name));
             let task = self.store.start_task(self.run, &gate.name)?;
             self.progress();
             // The gate of a displaced monitor only gets in the way of its successor.
-            let exit = self.run(&gate.command, || is_current(mark))?;
+            let exit = self.run(&gate.command, || claim.is_current())?;
             self.store.end_task(task, &exit.to_string())?;
             if !exit.is_green() {
                 self.note(&format!("gate {}: RED, {exit}", gate.name))?;
@@ -210,6 +208,10 @@ impl<'a> Monitor<'a> {
         Ok(self.engine.config.kind(&self.store.kind(self.job)?))
     }
 
+    fn mark(&self) -> MarkGuard<'a> {
+        self.engine.registry.mark(self.job, self.stage(STAGE))
+    }
+
     /// What the mark says of us.
     fn stage(&self, stage: &str) -> Finalizer {
         Finalizer::new(Some(self.run), stage).with_pulse(self.pulse.clone())
@@ -236,9 +238,4 @@ impl<'a> Monitor<'a> {
         self.pulse.beat();
         self.engine.feed.changed();
     }
-}
-
-/// Without a mark, as in a run the reaper started without its registry, there is nobody to ask.
-fn is_current(mark: Option<&MarkGuard<'_>>) -> bool {
-    mark.is_none_or(MarkGuard::is_current)
 }

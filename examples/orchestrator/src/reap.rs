@@ -1,27 +1,41 @@
 //! The reaper's thread: the library's loop over our running jobs, and what is done with its verdicts.
 
-use std::sync::mpsc::Receiver;
+use std::collections::HashMap;
+use std::mem::take;
 use std::thread::{Builder, Scope};
 
-use livemark::{Cause, Failure, MarkGuard, Mode, Policy, Reaper, RunningJob, Scheduler, Verdict};
+use livemark::{
+    Cause, Claim, DeferReason, Explanation, JobStore, Outcome, Reaper, RunError, RunningJob, StopToken, Verdict,
+};
 
 use crate::config::STAGE;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::feed::OwnerSeen;
 use crate::monitor;
 use crate::store::{JobId, Running, State, Store};
 
 /// Who the timeline says it was.
 pub const WHO: &str = "reaper";
 
-/// Sweeps until the other end of `stop` is dropped.
+/// Stops a reaper's loop at the end of its own life, also where a thread panics: a scope waits for all its threads.
+#[derive(Debug, Default)]
+pub struct StopAtEnd(pub StopToken);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Sweeps until told to stop.
 pub fn run<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     engine: &'env Engine<'env>,
     reaper: &Reaper<'env>,
-    stop: Receiver<()>,
+    stop: &StopToken,
 ) -> Result<()> {
-    let mut jobs = Jobs { scope, engine, store: engine.store()?, judging: None };
+    let mut jobs = Jobs { scope, engine, store: engine.store()?, failures: Failures::default() };
     jobs.store.note(None, WHO, &format!("starts, mode {}", reaper.policy().mode()))?;
     reaper.run(engine.config.limits.sweep_every, stop, &mut jobs);
     Ok(())
@@ -32,15 +46,16 @@ struct Jobs<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     engine: &'env Engine<'env>,
     store: Store,
-    /// The job whose turn it is.
-    judging: Option<JobId>,
+    failures: Failures,
 }
 
-impl<'env> Scheduler<'env> for Jobs<'_, 'env> {
+impl<'env> JobStore<'env> for Jobs<'_, 'env> {
     type Row = (JobId, Running);
     type Error = Error;
+    type Rows = Vec<Result<Self::Row>>;
 
-    fn running(&mut self) -> Result<Vec<Result<Self::Row>>> {
+    fn list(&mut self) -> Result<Self::Rows> {
+        self.failures.next_sweep();
         let rows = self.store.running()?;
         let jobs: Vec<_> = rows.iter().map(|(job, _)| *job).collect();
         self.engine.feed.listed(&jobs);
@@ -50,83 +65,98 @@ impl<'env> Scheduler<'env> for Jobs<'_, 'env> {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    fn describe<'a>(&self, &(id, row): &'a Self::Row) -> RunningJob<'a> {
-        RunningJob {
-            id,
-            stage: STAGE,
-            running_for: row.running_for,
-            finished_for: row.finished_for,
-            // The monitor is the parent of the job's process: it does not lose it.
-            lost_for: None,
+    fn job<'a>(&self, (job, row): &'a Self::Row) -> RunningJob<'a> {
+        let mut running = RunningJob::new(job, STAGE, row.running_for).redrives(row.redrives);
+        running.finished_for = row.finished_for;
+        running.lost_for = row.lost_for;
+        running
+    }
+
+    fn on_verdict(&mut self, (job, row): &Self::Row, verdict: &Verdict<'env>, explanation: &Explanation<'_>) {
+        if !self.engine.feed.judged(*job, row.run, verdict, explanation) {
+            return;
         }
-    }
-
-    fn judged(&mut self, row: &Self::Row, verdict: &Verdict<'env>, policy: &Policy) {
-        let &(job, Running { run, .. }) = row;
-        self.judging = Some(job);
-        let told = match verdict {
+        let what = match verdict {
             Verdict::Defer(deferral) => {
-                let owner = deferral.owner.as_ref().map(|owner| &owner.value);
-                let whose = match owner.map(|owner| (owner.run_id, &owner.stage)) {
-                    Some((Some(run), stage)) => format!(" by run {run} in {stage}"),
-                    Some((None, _)) => " by a claim".to_owned(),
-                    None => String::new(),
+                let owner = deferral.owner.as_ref().map(|owner| OwnerSeen::from(&owner.value));
+                let whose = match (deferral.reason, owner) {
+                    (_, None) => String::new(),
+                    (DeferReason::Owned | DeferReason::ClaimConflict, Some(owner)) => format!(" by {owner}"),
+                    (_, Some(owner)) => format!(", owned by {owner}"),
                 };
-                let what = format!("defers, {}{whose}", deferral.reason);
-                let text = || verdict.explain(&self.describe(row), policy).to_string();
-                let news = self.engine.feed.defers(job, run, &what, deferral.reason, owner, text);
-                if news { self.store.note(Some(job), WHO, &what) } else { Ok(()) }
+                format!("defers, {}{whose}", deferral.reason)
             }
-            Verdict::Redrive(_) if policy.mode() == Mode::DryRun => self.tell(Some(job), "would re-drive it"),
-            Verdict::Reap(cause, _) if policy.mode() == Mode::DryRun => {
-                self.tell(Some(job), &format!("would reap it: {cause}"))
-            }
-            _ => Ok(()),
+            Verdict::DryRun(proposed) => format!("dry run: would {proposed}"),
+            // What was made of it is told where that is known.
+            Verdict::Healthy | Verdict::Redrive(_) | Verdict::Reap(..) => return,
         };
-        complain(told);
+        complain(self.store.note(Some(*job), WHO, &what));
     }
 
-    fn redrive(&mut self, (job, row): Self::Row, claim: Option<MarkGuard<'env>>) -> Result<()> {
+    fn redrive(&mut self, (job, row): Self::Row, claim: Claim<'env>) -> Result<Outcome> {
         let engine = self.engine;
-        // A service that is ending starts nothing any more.
-        let Some(shift) = engine.shift.begin() else { return Ok(()) };
+        // A service that is ending starts nothing any more, and its next life queues the job again.
+        let Some(shift) = engine.shift.begin() else { return Ok(Outcome::Refused) };
         // The row was read before the claim: the job may have ended in between.
-        let Some(run) = self.store.redrive(job, row.run)? else { return Ok(()) };
-        let by = if claim.is_some() { "claimed" } else { "no claim" };
-        self.tell(Some(job), &format!("re-drives it as run {run}, {by}"))?;
+        let Some(run) = self.store.redrive(job, row.run)? else { return Ok(Outcome::Refused) };
+        let marked = if claim.guard().is_some() { "claimed" } else { "no claim" };
+        let by = displaced(&claim).unwrap_or_else(|| marked.to_owned());
+        self.store.note(Some(job), WHO, &format!("redrives it as run {run}, {by}"))?;
         // If it fails, the job stays running and its mark is cleared: a later sweep finds it again.
         let work = move || {
             let _shift = shift;
             complain(monitor::redrive(engine, job, run, claim));
         };
-        Builder::new().spawn_scoped(self.scope, work).map(drop).map_err(Error::io("starting a monitor"))
+        Builder::new().spawn_scoped(self.scope, work).map_err(Error::io("starting a monitor"))?;
+        Ok(Outcome::Done)
     }
 
-    fn reap(&mut self, (job, row): Self::Row, cause: Cause, claim: Option<MarkGuard<'env>>) -> Result<()> {
+    fn reap(&mut self, (job, row): Self::Row, cause: Cause, claim: Claim<'env>) -> Result<Outcome> {
         // What was done outside stays done, even if its monitor did not get to say so.
         let end = self.store.acted(job)?.map_or(State::Reaped, |effect| effect.state());
-        if self.store.commit(job, row.run, end)? {
-            let taken = if claim.is_some() { ", the owner is displaced" } else { "" };
-            let ends = if end == State::Reaped { "reaps it".to_owned() } else { format!("ends it as '{end}'") };
-            self.tell(Some(job), &format!("{ends}: {cause}{taken}"))?;
+        if !self.store.commit(job, row.run, end)? {
+            return Ok(Outcome::Refused);
         }
-        Ok(()) // the claim is dropped after the commit
+        let ends = if end == State::Reaped { "reaps it".to_owned() } else { format!("ends it as '{end}'") };
+        let displaced = displaced(&claim).map_or_else(String::new, |displaced| format!(", {displaced}"));
+        self.store.note(Some(job), WHO, &format!("{ends}: {cause}{displaced}"))?;
+        Ok(Outcome::Done) // the claim is dropped after the commit
     }
 
-    fn failed(&mut self, failure: &Failure<Error>) {
-        let job = match failure {
-            Failure::Row(Error::Row { job, .. }) => Some(*job),
-            Failure::Action(_) => self.judging,
+    fn on_error(&mut self, error: &RunError<JobId, Error>) {
+        let job = match error {
+            RunError::Row(Error::Row { job, .. }) | RunError::Act { job, .. } => Some(*job),
+            RunError::Panicked { job, .. } => *job,
             _ => None,
         };
-        complain(self.tell(job, &format!("leaves it out: {failure}")));
+        let what = format!("leaves it out: {error}");
+        if self.failures.is_news(job, &what) {
+            complain(self.store.note(job, WHO, &what));
+            self.engine.feed.changed();
+        }
     }
 }
 
-impl Jobs<'_, '_> {
-    /// Notes what is said of a job, but not again for every sweep.
-    fn tell(&self, job: Option<JobId>, what: &str) -> Result<()> {
-        if self.engine.feed.is_news(job, what) { self.store.note(job, WHO, what) } else { Ok(()) }
+/// Whom a claim displaced, for the timeline: its monitor sees that by itself, and leaves.
+fn displaced(claim: &Claim<'_>) -> Option<String> {
+    claim.displaced().map(|owner| format!("displacing {}", OwnerSeen::from(&owner.value)))
+}
+
+/// What went wrong in the latest sweep and in the one before, by job: what goes on is told once.
+#[derive(Default)]
+struct Failures {
+    now: HashMap<Option<JobId>, String>,
+    before: HashMap<Option<JobId>, String>,
+}
+
+impl Failures {
+    fn next_sweep(&mut self) {
+        self.before = take(&mut self.now);
+    }
+
+    fn is_news(&mut self, job: Option<JobId>, what: &str) -> bool {
+        let known = self.now.insert(job, what.to_owned()).or_else(|| self.before.remove(&job));
+        known.is_none_or(|known| known != what)
     }
 }
 

@@ -24,7 +24,7 @@ pub type RunId = u64;
 /// Marks an SQLite file as ours ("lvmk"), so that another program's is never written to.
 const APPLICATION_ID: i32 = 0x6c76_6d6b;
 /// What leads from each version of the schema to the next; an empty file is of version 0.
-const STEPS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
+const STEPS: [&str; 3] = [include_str!("schema-1.sql"), include_str!("schema-2.sql"), include_str!("schema-3.sql")];
 /// What jobs are that say nothing else.
 pub const DEFAULT_KIND: &str = "default";
 /// How long to wait for a database that is locked while we open it, and later.
@@ -122,10 +122,15 @@ text_enum! {
 pub struct Running {
     /// The run that may end the job.
     pub run: RunId,
-    /// Age of the job.
+    /// Age of the job: since it was first started, over all its runs. A redrive does not renew it, a restart of the
+    /// service does.
     pub running_for: Duration,
     /// Age of the finish stamp.
     pub finished_for: Option<Duration>,
+    /// How long ago the run's monitor ended, if it ended without ending the job.
+    pub lost_for: Option<Duration>,
+    /// How often the job was redriven already.
+    pub redrives: u32,
 }
 
 /// What there is to see of a queue.
@@ -135,7 +140,7 @@ pub struct Overview {
     pub now_ms: u64,
     /// Jobs by state; a state that no job ever had may be missing.
     pub counts: BTreeMap<State, u64>,
-    /// By job.
+    /// Sorted by job.
     pub running: Vec<Shown>,
 }
 
@@ -154,6 +159,8 @@ pub struct Shown {
     pub running_ms: u64,
     /// Age of the finish stamp.
     pub finished_ms: Option<u64>,
+    /// How often it was redriven already.
+    pub redrives: u32,
 }
 
 /// One line of the timeline.
@@ -189,7 +196,7 @@ impl Database {
         if ours { Ok(database) } else { Err(Error::ForeignDatabase(database.path)) }
     }
 
-    /// Whether the file has our schema now.
+    /// Returns `true` if the file has our schema now.
     fn prepare(&self) -> rusqlite::Result<bool> {
         let mut connection = self.connect(BUSY_OPENING)?;
         // After a kill there may be much to write back, and with fsync: that need not be before the first answer.
@@ -314,6 +321,10 @@ impl Store {
     }
 
     /// Gives a running job a new run that repeats the finalization of `old`; `None` if `old` no longer owns the job.
+    ///
+    /// The new run is stamped finished now, and becomes the job's own in the same transaction: this restarts the stamp
+    /// that the reaper goes by. With the old one its next sweep would redrive the job again. The job's own age goes on,
+    /// so that the hard deadline bounds all of its runs together, and the redrive is counted where it is taken.
     pub fn redrive(&mut self, job: JobId, old: RunId) -> Result<Option<RunId>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute(
@@ -323,7 +334,7 @@ impl Store {
         )?;
         let run = transaction.last_insert_rowid().unsigned_abs();
         let taken = transaction.execute(
-            "UPDATE jobs SET run_id = ?3 WHERE id = ?1 AND state = 'running' AND run_id = ?2",
+            "UPDATE jobs SET run_id = ?3, redrives = redrives + 1 WHERE id = ?1 AND state = 'running' AND run_id = ?2",
             params![job, old, run],
         )?;
         if taken == 0 {
@@ -345,6 +356,8 @@ impl Store {
     }
 
     /// After a restart: no run of this queue has a monitor any more, so what was running is queued again.
+    ///
+    /// Its process will be run again from its start, so its age begins anew as well. Its redrives stay counted.
     ///
     /// Sound only before the first monitor and the reaper start.
     pub fn requeue_running(&mut self) -> Result<Vec<JobId>> {
@@ -412,7 +425,7 @@ impl Store {
 
     /// The running jobs, each row read for itself, so that one bad row costs only itself.
     pub fn running(&self) -> Result<Vec<(JobId, rusqlite::Result<Running>)>> {
-        let sql = "SELECT jobs.id, jobs.run_id, jobs.started_at, runs.finished_at
+        let sql = "SELECT jobs.id, jobs.run_id, jobs.started_at, runs.finished_at, runs.ended_at, jobs.redrives
             FROM jobs LEFT JOIN runs ON runs.id = jobs.run_id
             WHERE jobs.queue = ?1 AND jobs.state = 'running' ORDER BY jobs.id";
         let now = now();
@@ -423,6 +436,8 @@ impl Store {
                 run: row.get(1)?,
                 running_for: age(row.get(2)?),
                 finished_for: row.get::<_, Option<u64>>(3)?.map(age),
+                lost_for: row.get::<_, Option<u64>>(4)?.map(age),
+                redrives: row.get(5)?,
             })
         };
         self.list(sql, params![self.queue], |row| Ok((row.get(0)?, running(row))))
@@ -432,7 +447,8 @@ impl Store {
     pub fn overview(&self) -> Result<Overview> {
         self.together(|| {
             let counts = self.counts()?;
-            let sql = "SELECT jobs.id, jobs.kind, jobs.run_id, runs.stage, jobs.started_at, runs.finished_at
+            let sql =
+                "SELECT jobs.id, jobs.kind, jobs.run_id, runs.stage, jobs.started_at, runs.finished_at, jobs.redrives
                 FROM jobs LEFT JOIN runs ON runs.id = jobs.run_id
                 WHERE jobs.queue = ?1 AND jobs.state = 'running' ORDER BY jobs.id";
             let now = now();
@@ -444,6 +460,7 @@ impl Store {
                     stage: row.get(3)?,
                     running_ms: row.get::<_, Option<u64>>(4)?.map_or(0, |then| now.saturating_sub(then)),
                     finished_ms: row.get::<_, Option<u64>>(5)?.map(|then| now.saturating_sub(then)),
+                    redrives: row.get(6)?,
                 })
             })?;
             Ok(Overview { now_ms: now, counts, running })
@@ -466,7 +483,7 @@ impl Store {
         self.ask("SELECT state FROM jobs WHERE id = ?1", params![job])
     }
 
-    /// Whether `job` is running, and `run` is its own run.
+    /// Returns `true` if `job` is running, and `run` is its own run.
     pub fn is_own(&self, job: JobId, run: RunId) -> Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND state = 'running' AND run_id = ?2)";
         self.ask(sql, params![job, run])
@@ -478,7 +495,7 @@ impl Store {
         Ok(self.connection.prepare_cached(sql)?.query_row([job], |row| row.get(0)).optional()?)
     }
 
-    /// Whether the process of this run's job exited with 0.
+    /// Returns `true` if the process of this run's job exited with 0.
     pub fn process_succeeded(&self, run: RunId) -> Result<bool> {
         self.ask("SELECT exit_code IS 0 FROM runs WHERE id = ?1", params![run])
     }
@@ -488,7 +505,7 @@ impl Store {
         self.ask("SELECT COUNT(*) FROM jobs WHERE queue = ?1 AND state IN ('queued', 'running')", params![self.queue])
     }
 
-    /// Whether the reaper has noted anything about `job`, and no run of it but `own` is still going.
+    /// Returns `true` if the reaper has noted anything about `job`, and no run of it but `own` is still going.
     pub fn ruled_on(&self, job: JobId, own: RunId) -> Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM notes WHERE job_id = ?1 AND who = 'reaper')
             AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = ?1 AND id <> ?2 AND ended_at IS NULL)";

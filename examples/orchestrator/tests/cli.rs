@@ -208,13 +208,16 @@ fn submit_and_queue() {
     let text = prints(&["queue", "--url", &url]);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[..2], ["mode honor: 0 queued, 4 running", "ended: 1 merged, 0 rolled back, 0 reaped"]);
-    assert_eq!(lines[3], "    job kind       stage         running finished owner       deferred");
+    assert_eq!(lines[3], "   job kind     stage      running finished owner    deferred      next");
     for (line, job) in lines[4..7].iter().zip(2..) {
-        assert!(line.starts_with(&format!("{job:>7} gated      wait ")), "{text}");
-        assert!(line.contains(&format!(" run {job} ")) && line.ends_with("x owned"), "{text}");
+        assert!(line.starts_with(&format!("{job:>6} gated    wait ")), "{text}");
+        assert!(
+            line.contains(&format!(" run {job} ")) && line.contains("x owned  ") && line.contains(" reap 5"),
+            "{text}"
+        );
     }
-    assert!(lines[7].starts_with("      5 a-kind-wi~ process "), "{text}");
-    assert!(lines[7].ends_with(" - -           -"), "{text}");
+    assert!(lines[7].starts_with("     5 a-kind-~ process "), "{text}");
+    assert!(lines[7].contains(" - -        -             reap "), "{text}");
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
 
     let json: serde_json::Value = serde_json::from_str(&prints(&["queue", "--url", &url, "--json"])).unwrap();

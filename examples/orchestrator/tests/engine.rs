@@ -4,15 +4,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use livemark::{Finalizer, Mode, Reaper, Registry};
+use livemark::{Cause, Finalizer, Mode, Proposed, Reaper, ReaperStats, Registry};
 use orchestrator::config::{Config, REPLAY};
-use orchestrator::engine::{Engine, Shift, no_hook, wait_until};
+use orchestrator::engine::{Engine, Shift, Step, no_hook, wait_until};
+use orchestrator::error::Error;
 use orchestrator::feed::Feed;
-use orchestrator::reap;
+use orchestrator::reap::{self, StopAtEnd};
 use orchestrator::store::{Database, Effect, Outcome, State, Store};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -79,18 +79,29 @@ impl Fixture {
 
     /// Lets only the reaper run, until `done`.
     fn reap_until(&self, done: impl Fn(&Store) -> bool) {
+        self.reap_until_counts(Mode::Honor, |store, _| done(store));
+    }
+
+    /// The same in any mode, and by what the reaper has counted.
+    fn reap_until_counts(&self, mode: Mode, done: impl Fn(&Store, ReaperStats) -> bool) {
         let engine = self.engine();
-        let reaper = Reaper::new(&self.registry, self.config.policy(Mode::Honor).unwrap());
+        let reaper = Reaper::new(&self.registry, self.config.policy(mode).unwrap());
         let store = self.store();
         thread::scope(|scope| {
-            let (stop, stopped) = mpsc::channel();
-            let (engine, reaper) = (&engine, &reaper);
-            let reaping = scope.spawn(move || reap::run(scope, engine, reaper, stopped));
-            let waited = wait_until("the reaper", LONG, || Ok(done(&store)));
+            let stop = StopAtEnd::default();
+            let (engine, reaper, stopped) = (&engine, &reaper, stop.0.clone());
+            let reaping = scope.spawn(move || reap::run(scope, engine, reaper, &stopped));
+            let waited = wait_until("the reaper", LONG, || Ok(done(&store, reaper.stats())));
             drop(stop);
             reaping.join().unwrap().unwrap();
             waited.unwrap();
         });
+    }
+
+    /// Notes on a job by the reaper.
+    fn verdicts(&self, job: u64) -> Vec<String> {
+        let notes = self.store().notes().unwrap();
+        notes.into_iter().filter(|note| note.job == Some(job) && note.who == reap::WHO).map(|note| note.what).collect()
     }
 
     fn gate_result(&self) -> String {
@@ -175,7 +186,7 @@ fn what_was_done_outside_is_not_done_again() {
     let mut store = fixture.store();
     let (_, row) = store.running().unwrap().remove(0);
     store.act(job, row.unwrap().run, Effect::Merge).unwrap();
-    // Re-driven by the reaper, or queued again by a restart: the commit is all that is missing.
+    // Redriven by the reaper, or queued again by a restart: the commit is all that is missing.
     fixture.reap_until(|store| store.unfinished().unwrap() == 0);
     assert_eq!(store.state(job).unwrap(), State::Merged);
 
@@ -197,6 +208,11 @@ fn an_owned_job_is_left_alone_until_the_deadline() {
     assert!(!owner.is_current());
     assert_eq!(fixture.store().count_runs().unwrap(), 1);
     assert!(fixture.registry.is_empty(), "the reaper's own claim ends with the job");
+    let verdicts = fixture.verdicts(job);
+    assert_eq!(
+        verdicts,
+        ["defers, owned by a claim in finalize", "reaps it: backstop, displacing a claim in finalize"]
+    );
 }
 
 #[test]
@@ -225,6 +241,101 @@ fn the_backstop_ends_a_job_as_what_was_done_for_it() {
     assert!(!owner.is_current());
     assert_eq!(store.count_diverged().unwrap(), 0);
     assert!(store.requeue_running().unwrap().is_empty());
+}
+
+/// Every finalization fails halfway: the reaper tries it so many times, and then gives it up.
+#[test]
+fn a_job_that_is_redriven_in_vain_is_reaped() {
+    let mut fixture = Fixture::new("exit 0");
+    fixture.config.limits.hard_deadline = Duration::from_secs(60);
+    let job = fixture.store().enqueue().unwrap();
+    let failing = |_: &Store, _, _, step| match step {
+        Step::Gate(_) => Err(Error::TimedOut("the gate".to_owned())),
+        _ => Ok(()),
+    };
+    let counts = Engine { hook: &failing, ..fixture.engine() }.drain(Mode::Honor).unwrap();
+    assert_eq!((counts.reaper.redrives, counts.reaper.reaps_redrives_exhausted), (3, 1));
+    assert_eq!((counts.reaper.reaps_backstop, counts.reaper.refused), (0, 0));
+    let store = fixture.store();
+    assert_eq!(store.state(job).unwrap(), State::Reaped);
+    assert_eq!((store.count_runs().unwrap(), store.count_outcomes(Outcome::Failed).unwrap()), (4, 4));
+    assert_eq!(store.acted(job).unwrap(), None);
+    let mut verdicts = fixture.verdicts(job);
+    verdicts.retain(|verdict| !verdict.starts_with("defers")); // on a slow machine
+    let redrives = [2, 3, 4].map(|run| format!("redrives it as run {run}, claimed"));
+    assert_eq!((&verdicts[..3], &verdicts[3..]), (&redrives[..], &["reaps it: redrives exhausted".to_owned()][..]));
+}
+
+#[test]
+fn a_job_whose_monitor_fails_before_the_stamp_is_lost() {
+    let mut fixture = Fixture::new("exit 0");
+    fixture.config.limits.hard_deadline = Duration::from_secs(60);
+    let job = fixture.store().enqueue().unwrap();
+    let failing = |_: &Store, _, _, step| match step {
+        Step::Started => Err(Error::TimedOut("the process".to_owned())),
+        _ => Ok(()),
+    };
+    let counts = Engine { hook: &failing, ..fixture.engine() }.drain(Mode::Honor).unwrap();
+    assert_eq!((counts.reaper.reaps_worker_lost, counts.reaper.reaps_backstop), (1, 0));
+    assert_eq!(fixture.verdicts(job), ["reaps it: worker lost"]);
+}
+
+#[test]
+fn a_verdict_that_the_store_refuses_is_counted_and_nothing_else() {
+    let fixture = Fixture::new("exit 0");
+    let job = fixture.orphan();
+    let connection = Connection::open(fixture.database.path()).unwrap();
+    // As if the job had moved on between the listing and the act, each time.
+    connection.execute_batch("CREATE TRIGGER no BEFORE UPDATE ON jobs BEGIN SELECT RAISE(IGNORE); END").unwrap();
+    fixture.reap_until_counts(Mode::Honor, |_, stats| stats.refused > 2);
+    assert_eq!(fixture.store().count_runs().unwrap(), 1);
+    assert_eq!(fixture.verdicts(job), [""; 0]);
+    assert!(fixture.registry.is_empty(), "the claims are given back");
+    // The backstop's as well.
+    connection.execute_batch("UPDATE runs SET finished_at = NULL").unwrap();
+    fixture.reap_until_counts(Mode::Honor, |_, stats| stats.reaps_backstop > 1 && stats.refused > 1);
+    assert_eq!((fixture.store().state(job).unwrap(), fixture.verdicts(job).len()), (State::Running, 0));
+}
+
+#[test]
+fn a_dry_run_tells_each_verdict_once_and_acts_on_none() {
+    let fixture = Fixture::new("exit 0");
+    let job = fixture.orphan();
+    let run = fixture.store().running().unwrap().remove(0).1.unwrap().run;
+    let dry_run = |what| {
+        let judged = || fixture.feed.verdict_on(job, run).and_then(|judged| judged.dry_run);
+        fixture.reap_until_counts(Mode::DryRun, |_, _| judged() == Some(what));
+    };
+    dry_run(Proposed::Redrive);
+    dry_run(Proposed::Reap(Cause::Backstop));
+    // Two reapers, of which the first may have seen both.
+    let mut verdicts = fixture.verdicts(job);
+    verdicts.dedup();
+    assert_eq!(verdicts, ["dry run: would redrive", "dry run: would reap, backstop"]);
+    assert_eq!((fixture.store().count_runs().unwrap(), fixture.registry.stats().marks), (1, 0));
+}
+
+#[test]
+fn what_comes_next_is_told_of_every_job() {
+    let mut fixture = Fixture::new("exit 0");
+    fixture.config.limits.hard_deadline = Duration::from_secs(60);
+    let fixture = fixture;
+    let (job, mut store) = (fixture.store().enqueue().unwrap(), fixture.store());
+    let run = store.start(job).unwrap().unwrap();
+    let next = || fixture.feed.verdict_on(job, run).and_then(|judged| judged.next);
+    let left = |at: Instant| at.saturating_duration_since(Instant::now());
+    fixture.reap_until(|_| next().is_some());
+    let (what, at) = next().unwrap();
+    assert_eq!(what, Proposed::Reap(Cause::Backstop), "its process runs");
+    assert!(left(at) > Duration::from_secs(30) && left(at) <= Duration::from_secs(60), "{:?}", left(at));
+
+    let owner = fixture.registry.mark(job, Finalizer::new(Some(run), "finalize"));
+    assert!(store.finish(run, Some(0)).unwrap());
+    fixture.reap_until(|_| fixture.feed.verdict_on(job, run).is_some_and(|judged| judged.deferred.is_some()));
+    let (what, later) = next().unwrap();
+    assert_eq!(what, Proposed::Reap(Cause::Backstop), "it is owned");
+    assert!(later < at + Duration::from_secs(10) && at < later + Duration::from_secs(10), "the same instant, nearly");
+    drop(owner);
 }
 
 #[test]

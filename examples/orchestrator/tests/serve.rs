@@ -130,6 +130,14 @@ fn options_that_make_no_sense() {
             "[limits]\nfinalize_grace = 1\nhard_deadline = 2\nsweep_every = 1\nprocess = 1\nstale_after = 3\n",
             "stale_after",
         ),
+        (
+            "[limits]\nfinalize_grace = 1\nhard_deadline = 2\nsweep_every = 1\nprocess = 1\nlost_grace = 2\n",
+            "lost_grace",
+        ),
+        (
+            "[limits]\nfinalize_grace = 1\nhard_deadline = 2\nsweep_every = 1\nprocess = 1\nmax_redrives = -1\n",
+            "line 6",
+        ),
         ("[kinds.a]\ngates = []\n", "kinds.a: at least one gate"),
         ("[kinds.a]\njob.command = []\n", "kinds.a: job: the command is empty"),
         ("[kinds.default]\n", "kinds.default"),
@@ -353,13 +361,20 @@ fn a_hanging_gate_is_redriven_when_stale_and_ended_by_the_backstop() {
     );
     let server = place.serve();
     let job = server.submit("{}")[0];
-    let queue = server.until("re-driven", |queue| queue["reaper"]["redrives"].as_u64() > Some(0));
+    let queue = server.until("redriven", |queue| queue["reaper"]["redrives"].as_u64() > Some(0));
     assert_eq!(queue["counts"]["running"], 1);
     server.until_counts("reaped", 1);
     assert_eq!(place.count("SELECT COUNT(*) FROM ledger"), 0);
     // The run that took over found the workspace free, as the one before had left it.
-    assert_eq!(place.count("SELECT COUNT(*) FROM notes WHERE what LIKE 'RED%'"), 0);
+    assert_eq!(place.count("SELECT COUNT(*) FROM notes WHERE what GLOB 'RED*'"), 0);
     assert!(place.count("SELECT COUNT(*) FROM tasks") >= 2);
+    let displacing = "SELECT COUNT(*) FROM notes WHERE what GLOB";
+    assert_eq!(place.count(&format!("{displacing} 'redrives it as run 2, displacing run 1 in stuck'")), 1);
+    let redrives = place.count("SELECT redrives FROM jobs");
+    assert_eq!(place.count("SELECT COUNT(*) FROM runs"), redrives + 1);
+    // Told after it is done. The last run may not have come to its gate.
+    let reaped = format!("{displacing} 'reaps it: backstop, displacing run {} in *'", redrives + 1);
+    wait_for("the end to be told", || place.count(&reaped) == 1);
     wait_for("displaced monitors to see it", || place.count("SELECT COUNT(*) FROM runs WHERE ended_at IS NULL") == 0);
     let pids = fs::read_to_string(place.path(&format!("work/job-{job}/pids"))).unwrap();
     for pid in pids.lines() {
@@ -374,9 +389,12 @@ fn a_dry_run_judges_and_does_nothing() {
     let server = place.serve();
     assert_eq!(server.change("PUT", "/policy", r#"{"mode":"dry_run","hard_deadline":0.5}"#).status, 200);
     let job = server.submit(r#"{"kind":"gated"}"#)[0];
-    let would = format!("SELECT COUNT(*) FROM notes WHERE job_id = {job} AND what LIKE 'would reap it%'");
+    let would = format!("SELECT COUNT(*) FROM notes WHERE job_id = {job} AND what = 'dry run: would reap, backstop'");
     wait_for("the verdict", || place.count(&would) == 1);
-    assert_eq!(server.queue()["counts"]["running"], 1);
+    let queue = server.queue();
+    assert_eq!((&queue["counts"]["running"], &queue["reaper"]["reaps_backstop"]), (&json!(1), &json!(0)));
+    let job = &queue["running"]["wait"][0];
+    assert_eq!((&job["dry_run"], &job["next"]), (&json!("reap, backstop"), &json!(null)));
     place.go();
     server.until_counts("merged", 1);
 }

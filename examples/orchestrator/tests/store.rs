@@ -86,7 +86,7 @@ fn one_of_many_reapers_redrives_a_job() {
     let (job, run) = fixture.finished();
     let runs = at_once(&fixture.database, |_, store| store.redrive(job, run).unwrap());
     assert_eq!(runs.iter().flatten().count(), 1, "{runs:?}");
-    assert_eq!(fixture.store.count_runs().unwrap(), 2, "a refused re-drive leaves no run");
+    assert_eq!(fixture.store.count_runs().unwrap(), 2, "a refused redrive leaves no run");
 }
 
 #[test]
@@ -99,6 +99,48 @@ fn a_run_that_was_replaced_cannot_end_the_job() {
     assert!(fixture.store.process_succeeded(new).unwrap(), "the exit code goes with the job");
     assert!(fixture.store.commit(job, new, State::Merged).unwrap());
     assert_eq!(fixture.store.state(job).unwrap(), State::Merged);
+}
+
+#[test]
+fn a_redrive_restarts_the_stamp_and_is_counted() {
+    let mut fixture = Fixture::new();
+    let (job, first) = fixture.finished();
+    fixture.raw().execute_batch("UPDATE jobs SET started_at = 1000; UPDATE runs SET finished_at = 2000").unwrap();
+    let row = |store: &Store| store.running().unwrap().remove(0).1.unwrap();
+    let long = Duration::from_secs(3600);
+    let before = row(&fixture.store);
+    assert!(before.finished_for.unwrap() > long);
+    assert_eq!(before.redrives, 0);
+
+    let second = fixture.store.redrive(job, first).unwrap().unwrap();
+    let after = row(&fixture.store);
+    assert_eq!((after.run, after.redrives), (second, 1));
+    assert!(after.finished_for.unwrap() < long, "else the next sweep would redrive it again");
+    assert!(after.running_for > long, "the deadline bounds all of its runs together");
+
+    // What is refused is not counted.
+    assert_eq!(fixture.store.redrive(job, first).unwrap(), None);
+    assert_eq!(row(&fixture.store).redrives, 1);
+    assert!(fixture.store.redrive(job, second).unwrap().is_some());
+    assert_eq!(row(&fixture.store).redrives, 2);
+    assert_eq!(fixture.store.overview().unwrap().running[0].redrives, 2);
+    // A restart begins the job anew, and forgets none of them.
+    fixture.store.requeue_running().unwrap();
+    fixture.store.start(job).unwrap();
+    let restarted = row(&fixture.store);
+    assert_eq!((restarted.redrives, restarted.finished_for), (2, None));
+    assert!(restarted.running_for < long);
+}
+
+#[test]
+fn a_run_that_ended_without_ending_its_job_is_lost() {
+    let mut fixture = Fixture::new();
+    let job = fixture.store.enqueue().unwrap();
+    let run = fixture.store.start(job).unwrap().unwrap();
+    let lost_for = |store: &Store| store.running().unwrap().remove(0).1.unwrap().lost_for;
+    assert_eq!(lost_for(&fixture.store), None);
+    fixture.store.end_run(run, Outcome::Failed).unwrap();
+    assert!(lost_for(&fixture.store).unwrap() < Duration::from_secs(3600));
 }
 
 #[test]
@@ -220,6 +262,14 @@ fn first_version(path: &std::path::Path) -> Connection {
     connection
 }
 
+/// The second version, with the same jobs.
+fn second_version(path: &std::path::Path) -> Connection {
+    let connection = first_version(path);
+    connection.execute_batch(include_str!("../src/schema-2.sql")).unwrap();
+    connection.execute_batch("PRAGMA user_version = 2").unwrap();
+    connection
+}
+
 fn schema(path: &std::path::Path) -> Vec<(String, String)> {
     let connection = Connection::open(path).unwrap();
     let mut statement =
@@ -246,6 +296,13 @@ fn an_older_file_is_brought_up_to_date() {
     let new = directory.path().join("new.db");
     Database::open(&new).unwrap();
     assert_eq!(schema(&path), schema(&new));
+
+    let newer = directory.path().join("newer.db");
+    drop(second_version(&newer));
+    let store = Database::open(&newer).unwrap().store(QUEUE).unwrap();
+    assert_eq!(schema(&newer), schema(&new));
+    assert_eq!(store.overview().unwrap().running[0].redrives, 0);
+    assert_eq!(store.counts().unwrap(), counts.into());
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 struct Group {
     child: Child,
-    /// Whether it is asked before it is killed.
+    /// Set if it is asked before it is killed.
     asked: Option<Duration>,
 }
 
@@ -84,7 +84,7 @@ pub fn target_directory() -> PathBuf {
     test.ancestors().nth(3).expect("cargo puts tests three levels deep").to_owned()
 }
 
-/// Whether the test was built for release, as what it tests shall be.
+/// Returns `true` if the test was built for release, as what it tests shall be.
 fn is_release() -> bool {
     env::current_exe().is_ok_and(|test| test.ancestors().nth(2).is_some_and(|profile| profile.ends_with("release")))
 }

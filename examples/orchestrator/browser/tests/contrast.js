@@ -4,7 +4,7 @@
 const pixel = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 pixel.canvas.width = pixel.canvas.height = 1;
 
-/** One layer of colour over another. */
+/** One layer of color over another. */
 function painted(layers) {
   pixel.clearRect(0, 0, 1, 1);
   for (const layer of layers) {

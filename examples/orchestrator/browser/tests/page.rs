@@ -155,6 +155,72 @@ async fn running_jobs_have_stage_owner_and_bars() {
     .await;
 }
 
+/// What a row says of what the reaper does next.
+fn coming(job: u32) -> String {
+    format!(
+        "return document.querySelector('tr[data-job=\"{job}\"] .coming')?.textContent.replaceAll('\u{a0}', ' ') ?? ''"
+    )
+}
+
+#[tokio::test]
+async fn what_comes_next_is_counted_down() {
+    let limits = "hard_deadline = 60.0\nstale_after = 6.0\nmax_redrives = 0";
+    let service = Service::start(&SETTINGS.replace("hard_deadline = 60.0", limits));
+    visit(&service.origin(), &[], async |page| {
+        submit(page, "slow", 1).await;
+        submit(page, "long", 1).await;
+        // The process of the first one runs: only the backstop is ahead.
+        let text = page.eventually("the backstop", &coming(1)).await;
+        page.eventually(
+            "the seconds",
+            "return /^reaped in [0-9]+ s unless it commits$/.test(document.querySelector('tr[data-job=\"1\"] .coming')
+                 .textContent.replaceAll('\u{a0}', ' '))",
+        )
+        .await;
+        pause(1.5).await;
+        assert_ne!(page.eval(&coming(1)).await, text, "it goes on by itself");
+        // The second one hangs in its gate, and may not be redriven.
+        page.eventually(
+            "the end of its pulse",
+            "return /^reaped in [0-9.]+ s, redrives exhausted, unless it commits$/.test(
+                 document.querySelector('tr[data-job=\"2\"] .coming')?.textContent.replaceAll('\u{a0}', ' '))",
+        )
+        .await;
+        page.keep_screenshot("next").await;
+        page.eventually("its end", "return document.querySelector('[data-count=exhausted] dd').textContent === '1'")
+            .await;
+        assert_eq!(service.queue()["reaper"]["reaps_redrives_exhausted"], 1);
+        assert_eq!(page.text("[data-count=reaped] dd").await, "1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dry_run_is_shown_as_one() {
+    let service = Service::start(&SETTINGS.replace("hard_deadline = 60.0", "hard_deadline = 5.0"));
+    visit(&service.origin(), &[], async |page| {
+        page.eventually("the mode in force", "return document.querySelector('[data-mode=honor] :checked') !== null")
+            .await;
+        page.fill("#token", TOKEN).await;
+        page.click(".mode[data-mode=dry_run]").await;
+        page.click("#apply").await;
+        page.eventually("the answer", "return document.querySelector('#mode-said.good')?.textContent").await;
+        submit(page, "slow", 1).await;
+        page.eventually(
+            "what would come",
+            "return document.querySelector('tr[data-job] .coming')?.textContent.startsWith('would be reaped in ')",
+        )
+        .await;
+        page.eventually("the verdict", "return document.querySelector('tr[data-job].proposed') !== null").await;
+        assert_eq!(page.eval(&coming(1)).await, "dry run: would be reaped");
+        page.keep_screenshot("dry-run").await;
+        let queue = service.queue();
+        assert_eq!(queue["running"]["process"][0]["dry_run"], "reap, backstop");
+        assert_eq!((&queue["reaper"]["reaps_backstop"], &queue["counts"]["running"]), (&json!(0), &json!(1)));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_mode_is_switched_by_mouse() {
     let service = Service::start(SETTINGS);

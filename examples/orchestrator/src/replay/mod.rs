@@ -45,7 +45,7 @@ type Scenario = (&'static str, &'static str, fn(&Replay<'_>, &str) -> Result<Vec
 
 const SCENARIOS: [Scenario; 6] = [
     ("a", "the incident: mode Ignore, as if there were no registry", ignored),
-    ("b", "the same with marks honoured", honoured),
+    ("b", "the same with marks honored", honored),
     ("c", "the monitor panics", panicking),
     ("d", "the monitor hangs", hanging),
     ("e", "the process is killed during finalization and started again", restart::killed),
@@ -118,7 +118,7 @@ fn ignored(replay: &Replay<'_>, queue: &str) -> Result<Vec<Fact>> {
 }
 
 /// (b) The same monitor, equally slow; only the mode differs.
-fn honoured(replay: &Replay<'_>, queue: &str) -> Result<Vec<Fact>> {
+fn honored(replay: &Replay<'_>, queue: &str) -> Result<Vec<Fact>> {
     let (store, counts) =
         replay.drain(queue, Mode::Honor, &|store, job, run, step| replay.slow(store, job, run, step))?;
     Ok(vec![

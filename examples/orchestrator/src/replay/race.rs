@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use livemark::{Finalizer, MarkGuard, Mode, Reaper, ReaperStats, Registry, RunningJob, Verdict};
+use livemark::{Claim, Finalizer, Mode, Reaper, ReaperStats, Registry, RunningJob, Verdict};
 
 use crate::config::STAGE;
 use crate::engine::joined;
@@ -48,12 +48,12 @@ pub(super) fn race(replay: &Replay<'_>, queue: &str) -> Result<Vec<Fact>> {
     let registry = Registry::new();
     let policy = replay.config.policy(Mode::Honor)?;
     let reapers = [Reaper::new(&registry, policy.clone()), Reaper::new(&registry, policy)];
-    // Just past the grace, so that a reaper re-drives it unless somebody owns it.
+    // Just past the grace, so that a reaper redrives it unless somebody owns it.
     let age = replay.config.limits.finalize_grace + Duration::from_nanos(1);
-    let running = RunningJob { id: job, stage: STAGE, running_for: age, finished_for: Some(age), lost_for: None };
-    let by_monitor = || registry.try_mark(job, Finalizer::new(None, STAGE)).ok();
+    let running = RunningJob::new(&job, STAGE, age).finished_for(age);
+    let by_monitor = || registry.try_mark(job, Finalizer::new(None, STAGE)).ok().map(Claim::from);
     let by_reaper = |number: usize| match reapers[number].sweep().judge(&running) {
-        Verdict::Redrive(guard) => guard,
+        Verdict::Redrive(claim) => Some(claim),
         _ => None,
     };
 
@@ -94,16 +94,15 @@ struct Contender<'a> {
 
 impl Contender<'_> {
     /// Claims in every round, and writes down each claim it was given. How many it was refused.
-    fn contend<'r>(self, claim: impl Fn() -> Option<MarkGuard<'r>>) -> Result<u64> {
+    fn contend<'r>(self, claim: impl Fn() -> Option<Claim<'r>>) -> Result<u64> {
         let mut refused = 0;
         let mut written = Ok(()); // an error must not keep the others waiting at the line
         for round in 1..=ROUNDS {
             self.line.wait(round);
-            let guard = claim();
-            match &guard {
-                Some(guard) => {
-                    let generation = guard.generation().get();
-                    written = written.and(self.store.claim(self.job, round, self.holder, generation));
+            let claim = claim();
+            match claim.as_ref().and_then(Claim::generation) {
+                Some(generation) => {
+                    written = written.and(self.store.claim(self.job, round, self.holder, generation.get()));
                 }
                 None => refused += 1,
             }

@@ -32,7 +32,7 @@ impl Fact {
         Self { what, expected: Expected::AtLeast(least), found }
     }
 
-    /// Whether it is so.
+    /// Returns `true` if it is so.
     pub fn holds(&self) -> bool {
         match self.expected {
             Expected::Exactly(expected) => self.found == expected,

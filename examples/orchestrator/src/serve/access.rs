@@ -30,7 +30,7 @@ impl Access {
         self.token.is_some()
     }
 
-    /// Whether the request may change something.
+    /// Checks that the request may change something.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(token) = &self.token else {
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, format!("{NO_TOKEN}: nothing can be changed")));
@@ -48,7 +48,7 @@ impl Access {
         }
     }
 
-    /// Whether the name that the browser went to is one of ours.
+    /// Checks that the name that the browser went to is one of ours.
     ///
     /// A page elsewhere can have its own name resolve to this machine, and then read what we answer as if it were its
     /// own (DNS rebinding); but it cannot change the name in the request.

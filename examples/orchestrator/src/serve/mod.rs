@@ -11,13 +11,12 @@ use std::io::{Write, stdout};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::exit;
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder};
 use std::time::Duration;
 use std::{env, fs};
 
-use livemark::{Mode, Reaper, Registry};
+use livemark::{Mode, Reaper, ReaperHandle, Registry, StopToken};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -56,18 +55,17 @@ pub struct Options {
 }
 
 /// Everyone's marks. A process has one service, and a service one registry: a reaper that looked into another would
-/// find nobody and re-drive them all.
+/// find nobody and redrive them all.
 static FINALIZING: Registry = Registry::new();
 
 /// What requests and threads share.
 struct Service {
     engine: Engine<'static>,
-    reaper: Reaper<'static>,
+    /// Switches the reaper and tells its counts. The reaper itself is its thread's.
+    reaper: ReaperHandle,
     stores: Stores,
     access: Access,
     metrics: PrometheusHandle,
-    /// One change of the policy at a time: each is laid over the one before.
-    changing_policy: Mutex<()>,
     /// The newest state, for all who watch; computed only while somebody does.
     newest: watch::Sender<Arc<str>>,
     /// Set when streams are to end.
@@ -97,17 +95,17 @@ pub fn run(options: Options) -> Result<()> {
         shift: Box::leak(Box::default()),
         hook: &no_hook,
     };
+    let reaper = Reaper::new(&FINALIZING, engine.config.policy(Mode::Honor)?);
     let service: &'static Service = Box::leak(Box::new(Service {
-        reaper: Reaper::new(&FINALIZING, engine.config.policy(Mode::Honor)?),
+        reaper: reaper.handle(),
         stores: Stores { database: engine.database, idle: Mutex::default() },
         access: Access::new(options.token, address),
         metrics: routes::recorder(),
-        changing_policy: Mutex::default(),
         newest: watch::Sender::new(Arc::default()),
         over: watch::Sender::new(false),
         engine,
     }));
-    service.start_and_serve(listener, address)
+    service.start_and_serve(&reaper, listener, address)
 }
 
 fn listen(address: &str) -> Result<(TcpListener, SocketAddr)> {
@@ -127,28 +125,34 @@ fn workspaces(given: Option<PathBuf>, db: &Path) -> Result<PathBuf> {
 }
 
 impl Service {
-    fn start_and_serve(&'static self, listener: TcpListener, address: SocketAddr) -> Result<()> {
+    fn start_and_serve(
+        &'static self,
+        reaper: &Reaper<'static>,
+        listener: TcpListener,
+        address: SocketAddr,
+    ) -> Result<()> {
         let Engine { config, shift, .. } = self.engine;
         let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build();
         let runtime = runtime.map_err(Error::io("starting the runtime"))?;
         self.engine.recover(&mut self.engine.store()?)?;
+        let stop = StopToken::new();
         thread::scope(|scope| {
             let spawn = |name: &str, work: Box<dyn FnOnce() -> Result<()> + Send>| {
                 let thread = Builder::new().name(name.to_owned()).spawn_scoped(scope, || complain(work()));
                 thread.map(drop).map_err(Error::io("starting a thread"))
             };
-            let (stop_reaper, stopped) = mpsc::channel();
-            let started = spawn("reaper", Box::new(|| reap::run(scope, &self.engine, &self.reaper, stopped)))
+            let started = spawn("reaper", Box::new(|| reap::run(scope, &self.engine, reaper, &stop)))
                 .and_then(|()| {
                     (0..config.limits.monitors).try_for_each(|_| spawn("monitor", Box::new(|| self.engine.work())))
                 })
-                .and_then(|()| runtime.block_on(self.serve(listener, address, stop_reaper)));
+                .and_then(|()| runtime.block_on(self.serve(listener, address, &stop)));
             match started {
                 // What has not ended yet is as if we had been killed: the next start queues it again.
                 Ok(false) => exit(0),
                 Ok(true) => Ok(()),
                 Err(error) => {
                     shift.end();
+                    stop.stop();
                     Err(error)
                 }
             }
@@ -156,12 +160,7 @@ impl Service {
     }
 
     /// Serves until a signal, then until the running jobs have ended. Whether they have.
-    async fn serve(
-        &'static self,
-        listener: TcpListener,
-        address: SocketAddr,
-        stop_reaper: mpsc::Sender<()>,
-    ) -> Result<bool> {
+    async fn serve(&'static self, listener: TcpListener, address: SocketAddr, reaper: &StopToken) -> Result<bool> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::io("listening"))?;
         let mut signals = Signals::new().map_err(Error::io("waiting for signals"))?;
         let mut over = self.over.subscribe();
@@ -176,8 +175,8 @@ impl Service {
 
         signals.recv().await;
         self.engine.shift.end();
-        // Nothing can be re-driven any more, so there is nothing to be judged.
-        drop(stop_reaper);
+        // Nothing can be redriven any more, so there is nothing to be judged.
+        reaper.stop();
         self.engine.feed.changed();
         let idle = tokio::task::spawn_blocking(|| {
             let (shift, limit) = (&self.engine.shift, self.engine.config.limits.shutdown);

@@ -1,7 +1,6 @@
 //! The routes: what is asked, what is changed, and what is refused.
 
 use std::fmt::Display;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,7 +12,7 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use futures_util::StreamExt;
-use livemark::Policy;
+use livemark::{Mode, Policy, ReaperHandle};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -29,7 +28,7 @@ use crate::store::{DEFAULT_KIND, Store};
 
 /// No request has more to say.
 const BODY: usize = 4096;
-/// Of a longer one, this much is read to be thrown away.
+/// A longer one is read so far, to be thrown away.
 const HEARD_OUT: usize = 2 << 20;
 /// Nor does it take longer to say it.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -40,12 +39,13 @@ const LATE_SWEEPS: u32 = 10;
 const LATE_MORE: Duration = Duration::from_secs(1);
 
 /// What a request may set of a policy, and which of it may be `null`: none.
-const SETTINGS: [(&str, bool); 7] = [
+const SETTINGS: [(&str, bool); 8] = [
     ("mode", false),
     ("finalize_grace", false),
     ("lost_grace", false),
     ("hard_deadline", false),
     ("no_backstop", false),
+    ("max_redrives", false),
     ("boot_grace", true),
     ("stale_after", true),
 ];
@@ -217,18 +217,28 @@ async fn submit(State(service): State<&'static Service>, request: Request) -> Re
 
 async fn set_policy(State(service): State<&'static Service>, request: Request) -> Result<Response, Refusal> {
     let given: Map<String, Value> = body(service, request).await?;
-    // Not held across an await: what is laid over is what is in force.
-    let policy = {
-        let _one_at_a_time = service.changing_policy.lock().unwrap_or_else(PoisonError::into_inner);
-        let policy = laid_over(&service.reaper.policy(), &given)?;
-        service.reaper.set_policy(policy.clone());
-        policy
-    };
+    let policy = put_in_force(&service.reaper, &given)?;
     service.engine.feed.changed();
     let said = format!("sets {}", to_json(&given));
     // It is in force, whether or not that can be written down.
     let _ = blocking(service, move |_, store| store.note(None, "operator", &said)).await;
     Ok(as_json(to_json(&policy)).into_response())
+}
+
+/// Changes what is in force, and returns what it then was. Of two changes at the same time neither is lost.
+fn put_in_force(reaper: &ReaperHandle, given: &Map<String, Value>) -> Result<Policy, Refusal> {
+    // The switch alone: no limit is looked at, and none can stand in its way.
+    if let (Some(mode), 1) = (given.get("mode").and_then(|mode| Mode::deserialize(mode).ok()), given.len()) {
+        reaper.set_mode(mode);
+        return Ok(reaper.policy().with_mode(mode));
+    }
+    let mut put = None;
+    reaper.try_update_policy(|policy| {
+        let policy = laid_over(policy, given)?;
+        put = Some(policy.clone());
+        Ok(policy)
+    })?;
+    Ok(put.unwrap_or_else(|| Policy::clone(&reaper.policy())))
 }
 
 /// The policy in force with some settings replaced, valid as a whole.
@@ -252,7 +262,7 @@ fn laid_over(policy: &Policy, given: &Map<String, Value>) -> Result<Policy, Refu
         };
     }
     // Written out, a stage has every limit as its own. Ours has none of its own.
-    settings.insert("stages".to_owned(), json!({ STAGE: { "marks": true } }));
+    settings.insert("stages".to_owned(), json!({ STAGE: { "marking": true } }));
     Policy::deserialize(Value::Object(settings)).map_err(Refusal::unprocessable)
 }
 

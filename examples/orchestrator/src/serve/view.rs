@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use livemark::{DeferReason, Finalizer, Generation, Owner, Policy, ReaperStats, RegistryStats, Snapshot};
+use livemark::{DeferReason, Finalizer, Generation, Owner, Policy, Proposed, ReaperStats, RegistryStats, Snapshot};
 use serde::Serialize;
 
 use crate::config::STAGE;
 use crate::error::Result;
-use crate::feed::{Deferral, Deferred, Feed};
+use crate::feed::{Deferral, Deferred, Feed, Judged};
 use crate::serve::Service;
 use crate::store::{JobId, Overview, RunId, Shown, State, Store};
 
@@ -46,8 +46,19 @@ struct Job<'a> {
     stage: String,
     running_ms: u64,
     finished_ms: Option<u64>,
+    redrives: u32,
     owner: Option<Whose<'a>>,
     deferred: Option<LeftAlone>,
+    /// What would have been done, in a dry run.
+    dry_run: Option<String>,
+    next: Option<Next>,
+}
+
+/// What the reaper does next with a job if nothing changes.
+#[derive(Serialize)]
+struct Next {
+    what: String,
+    in_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -117,7 +128,7 @@ impl Counts {
 
 impl<'a> Job<'a> {
     fn of(shown: Shown, snapshot: &'a Snapshot<JobId, Finalizer>, feed: &Feed) -> Self {
-        let Shown { job, kind, run, stage, running_ms, finished_ms } = shown;
+        let Shown { job, kind, run, stage, running_ms, finished_ms, redrives } = shown;
         let owner = snapshot.get(&job);
         let stage = match (owner, stage.as_deref()) {
             (Some(owner), _) => owner.value.stage.to_string(),
@@ -125,8 +136,24 @@ impl<'a> Job<'a> {
             (None, Some("marked" | "stamped")) => STAGE.to_owned(),
             (None, Some(stage)) => stage.to_owned(),
         };
-        let deferred = run.and_then(|run| feed.deferred(job, run)).map(LeftAlone::from);
-        Self { job, kind, run, stage, running_ms, finished_ms, owner: owner.map(Whose::from), deferred }
+        let judged = run.and_then(|run| feed.verdict_on(job, run));
+        let (deferred, dry_run, next) = match judged {
+            Some(Judged { deferred, dry_run, next, .. }) => (deferred, dry_run, next),
+            None => (None, None, None),
+        };
+        Self {
+            job,
+            kind,
+            run,
+            stage,
+            running_ms,
+            finished_ms,
+            redrives,
+            owner: owner.map(Whose::from),
+            deferred: deferred.map(LeftAlone::from),
+            dry_run: dry_run.map(|proposed| proposed.to_string()),
+            next: next.map(Next::from),
+        }
     }
 }
 
@@ -145,6 +172,12 @@ impl<'a> From<&'a Owner<Finalizer>> for Whose<'a> {
 impl From<Deferred> for LeftAlone {
     fn from(Deferred { reason, text, times, since, .. }: Deferred) -> Self {
         Self { reason, text, times, since_ms: milliseconds(since.elapsed()) }
+    }
+}
+
+impl From<(Proposed, Instant)> for Next {
+    fn from((proposed, at): (Proposed, Instant)) -> Self {
+        Self { what: proposed.to_string(), in_ms: milliseconds(at.saturating_duration_since(Instant::now())) }
     }
 }
 

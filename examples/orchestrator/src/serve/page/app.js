@@ -71,7 +71,7 @@ const clock = {
 
 const MODES = {
   honor: { name: "Honor" },
-  defer_all: { name: "Defer all", warning: "Defer all is in force: nothing is re-driven, only the backstop ends jobs." },
+  defer_all: { name: "Defer all", warning: "Defer all is in force: nothing is redriven, only the backstop ends jobs." },
   dry_run: { name: "Dry run", warning: "Dry run is in force: the reaper says its verdicts and does nothing." },
   ignore: {
     name: "Ignore",
@@ -133,7 +133,7 @@ class Row {
     this.finished = new Bar("within", "past");
     this.finished.element.append(make("i", "tick"));
     this.runningAge = make("b");
-    this.deadline = make("span", "second");
+    this.coming = make("span", "second coming");
     this.running = new Bar("whole");
     this.element = make(
       "tr",
@@ -141,7 +141,7 @@ class Row {
       make("td", "job", this.id, this.origin),
       make("td", "owner", this.whose, this.held),
       make("td", "finished", make("div", "gauge", this.finished.element, this.finishedAge), this.said),
-      make("td", "age", make("div", "gauge", this.running.element, this.runningAge), this.deadline),
+      make("td", "age", make("div", "gauge", this.running.element, this.runningAge), this.coming),
     );
     this.element.setAttribute("role", "row");
     for (const cell of this.element.children) cell.setAttribute("role", "cell");
@@ -156,14 +156,14 @@ class Row {
       say(this.id, `#${job.job}`);
       if (!calm.matches) this.arrive();
     }
-    say(this.origin, job.run == null ? job.kind : `${job.kind}, run ${job.run}`);
+    const again = job.redrives > 0 ? `, redriven ${job.redrives}×` : "";
+    say(this.origin, job.run == null ? job.kind : `${job.kind}, run ${job.run}${again}`);
     const { owner } = job;
     const by = owner ? `${owner.run_id ?? ""}@${owner.stage}` : "";
     if (fresh || by !== this.by) {
       this.by = by;
       this.whose.replaceChildren(...(owner ? holder(owner) : ["no owner"]));
     }
-    say(this.deadline, Number.isFinite(this.limits.deadline) ? `of ${limit(this.limits.deadline / 1000)}` : "no backstop");
     this.element.className = "";
     this.spoken = undefined;
   }
@@ -177,7 +177,7 @@ class Row {
     this.element.className = "vacant";
     delete this.element.dataset.job;
     this.whose.replaceChildren(...(at === undefined ? ["ended"] : ["went to ", make("code", "", at)]));
-    for (const told of [this.origin, this.held, this.finishedAge, this.said, this.runningAge, this.deadline]) {
+    for (const told of [this.origin, this.held, this.finishedAge, this.said, this.runningAge, this.coming]) {
       told.textContent = "";
     }
     this.finished.fill(0, 0);
@@ -190,7 +190,7 @@ class Row {
     say(this.whose, "");
   }
 
-  /** A short wash of colour: the text is legible all the time. */
+  /** A short wash of color: the text is legible all the time. */
   arrive() {
     const wash = getComputedStyle(this.element).getPropertyValue("--calm-wash");
     this.element.animate({ backgroundColor: [wash, "transparent"] }, { duration: 600, easing: "ease-out" });
@@ -208,6 +208,7 @@ class Row {
     say(this.runningAge, age(running));
     this.running.fill(running / limits.deadline);
     this.flag("near-end", running > 0.8 * limits.deadline);
+    say(this.coming, this.comes(passed));
 
     this.flag("nobody", !job.owner);
     if (job.owner) {
@@ -222,6 +223,7 @@ class Row {
     this.flag("none-yet", finished === undefined);
     this.flag("late", past && (job.deferred || job.owner));
     this.flag("alone", past && !job.deferred && !job.owner);
+    this.flag("proposed", job.dry_run);
     say(this.finishedAge, finished === undefined ? "–" : age(finished));
     // The right part of the bar is full when the backstop comes, which goes by the age of the job.
     const left = limits.deadline - (running - (finished ?? 0)) - limits.grace;
@@ -230,12 +232,25 @@ class Row {
     this.explain(past, held);
   }
 
+  /** Under the age of the job: what the reaper does next with it if nothing changes, in its own words. */
+  comes(passed) {
+    const { dry_run: proposed, next } = this.job;
+    if (proposed) return `dry run: would be ${done(proposed)}`;
+    if (next) {
+      const would = policy.mode === "dry_run" ? "would be " : "";
+      const left = next.in_ms - passed;
+      return `${would}${done(next.what, left > 0 ? ` in ${soon(left)}` : " now")} unless it commits`;
+    }
+    const { deadline } = this.limits;
+    return Number.isFinite(deadline) ? `of ${limit(deadline / 1000)}` : "no backstop";
+  }
+
   /** Beside the age: the grace, or why the job is left alone past it. */
   explain(past, held) {
     const { job, limits } = this;
     const { deferred, owner } = job;
     const heldFor = owner ? age(held) : "";
-    const spoken = `${past}|${deferred?.reason}|${heldFor}|${this.by}|${policy.mode}`;
+    const spoken = `${past}|${deferred?.reason}|${heldFor}|${this.by}|${policy.mode}|${job.dry_run}`;
     if (spoken === this.spoken) {
       return;
     }
@@ -248,7 +263,7 @@ class Row {
     } else if (past && owner) {
       say(this.said, policy.mode === "ignore" ? "past grace: Ignore does not ask who owns it" : "past grace, owned");
     } else if (past) {
-      say(this.said, policy.mode === "dry_run" ? "past grace, no owner: would be re-driven" : "past grace, no owner: to be re-driven");
+      say(this.said, job.dry_run ? "past grace, no owner" : "past grace, no owner: to be redriven");
     } else {
       say(this.said, job.finished_ms == null ? "not finished" : `of ${limit(limits.grace / 1000)} grace`);
     }
@@ -258,6 +273,16 @@ class Row {
     this.element.classList.toggle(name, Boolean(on));
   }
 }
+
+/** "reap, backstop" as what is done to a job: the backstop goes without saying. */
+function done(what, when = "") {
+  const [act, cause] = what.split(", ");
+  if (act !== "reap") return `redriven${when}`;
+  return cause === "backstop" ? `reaped${when}` : `reaped${when}, ${cause},`;
+}
+
+/** The time that is left: tenths only at the end. */
+const soon = (ms) => (ms < 10_000 || ms >= 99_950 ? age(ms) : `${Math.round(ms / 1000)}${UNIT}s`);
 
 const REASONS = {
   claim_conflict: "somebody marked it in that instant",
@@ -449,6 +474,7 @@ function updateCounters() {
   count("conflicts", reaper.claim_conflicts);
   count("lost", reaper.reaps_worker_lost);
   count("backstop", reaper.reaps_backstop);
+  count("exhausted", reaper.reaps_redrives_exhausted);
 }
 
 const modeForm = byId("mode-form");
@@ -499,21 +525,29 @@ function warn() {
   say(warning, told);
 }
 
-const LIMITS = { finalize_grace: "Grace", hard_deadline: "Hard deadline", lost_grace: "Lost grace", boot_grace: "Boot grace", stale_after: "Stale after" };
+const LIMITS = {
+  finalize_grace: "Grace",
+  hard_deadline: "Hard deadline",
+  lost_grace: "Lost grace",
+  boot_grace: "Boot grace",
+  stale_after: "Stale after",
+  max_redrives: "Redrives at most",
+};
+const setting = (key, value) => (key === "max_redrives" ? number(value) : limit(value));
 
 function showLimits() {
   const list = byId("limits");
   list.replaceChildren();
   for (const [key, name] of Object.entries(LIMITS)) {
     const unset = policy[key] == null;
-    const value = make("dd", unset ? "unset" : "", unset ? (key === "hard_deadline" ? "no backstop" : "none") : limit(policy[key]));
+    const value = make("dd", unset ? "unset" : "", unset ? (key === "hard_deadline" ? "no backstop" : "none") : setting(key, policy[key]));
     list.append(make("dt", "", name), value);
   }
   for (const [stage, rules] of Object.entries(policy.stages ?? {})) {
     const differs = Object.entries(LIMITS).filter(([key]) => rules[key] != null && rules[key] !== policy[key]);
-    const said = differs.map(([key, name]) => `${name.toLowerCase()} ${limit(rules[key])}`);
+    const said = differs.map(([key, name]) => `${name.toLowerCase()} ${setting(key, rules[key])}`);
     if (rules.no_backstop && !policy.no_backstop) said.push("no backstop");
-    said.unshift(rules.marks ? "monitors mark" : "monitors do not mark");
+    said.unshift(rules.marking ? "monitors mark" : "monitors do not mark");
     list.append(make("dt", "of-stage", "At ", make("code", "", stage), ` ${said.join(", ")}.`));
   }
 }
