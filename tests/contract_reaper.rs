@@ -441,7 +441,8 @@ fn every_sweep_and_every_verdict_is_counted() {
     let _monitor = registry.mark(1, monitor());
     for _ in 0..3 {
         let mut sweep = reaper.sweep();
-        for job in [running(&0), finished(&1), lost(&1), finished(&2), lost(&3), overdue(&4), overdue(&5), overdue(&6)] {
+        for job in [running(&0), finished(&1), lost(&1), finished(&2), lost(&3), overdue(&4), overdue(&5), overdue(&6)]
+        {
             drop(sweep.judge(&job));
         }
     }

@@ -393,9 +393,11 @@ fn redrives_and_reaps_are_warnings() {
     let registry = Registry::new();
     drop(registry.mark(1, Finalizer::new(None, "gates"))); // or there would be one more
     let reaper = Reaper::new(&registry, policy());
-    for (job, message, cause) in
-        [(finished(&7), "redrive", None), (lost(&7), "reap", Some("worker lost")), (overdue(&7), "reap", Some("backstop"))]
-    {
+    for (job, message, cause) in [
+        (finished(&7), "redrive", None),
+        (lost(&7), "reap", Some("worker lost")),
+        (overdue(&7), "reap", Some("backstop")),
+    ] {
         let mut verdict = None;
         let seen = events(|| verdict = Some(reaper.sweep().judge(&job)));
         let [mark, acted] = &seen[..] else { panic!("{seen:?}") };
