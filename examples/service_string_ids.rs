@@ -170,7 +170,7 @@ fn main() -> Result<(), PolicyError> {
         .with_summary(|deployment, f| write!(f, "run {} on {}", deployment.run, deployment.host));
 
     let works: Steps = |pulse, _| {
-        for _step in 0..70 {
+        for _step in 0..90 {
             thread::sleep(Duration::from_millis(10));
             pulse.beat(); // by the work itself, after each step that got somewhere
         }

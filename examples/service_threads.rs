@@ -177,7 +177,7 @@ fn main() -> Result<(), PolicyError> {
     let stop = StopToken::new();
     thread::scope(|threads| {
         let reaping = threads.spawn(|| reaper.run(Duration::from_millis(20), &stop, &mut Store { threads }));
-        threads.spawn(|| monitor(1, "merge", |_| thread::sleep(Duration::from_millis(500))));
+        threads.spawn(|| monitor(1, "merge", |_| thread::sleep(Duration::from_millis(900))));
         let dies = threads.spawn(|| monitor(2, "merge", |_| resume_unwind(Box::new("a gate blew up"))));
         threads.spawn(|| {
             monitor(3, "deploy", |claim| {
