@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! job 1 on host-a: deferred
-//! job 2 on host-b: re-driven, by reaper
+//! job 2 on host-b: redriven by the reaper, who displaced host-b
 //! host-b may commit: false
 //! ```
 
@@ -19,13 +19,7 @@ use livemark::{Policy, PolicyError, Pulse, Reaper, Registry, RunningJob, Verdict
 #[derive(Clone)]
 struct Deployment {
     host: &'static str,
-    progress: Pulse,
-}
-
-impl Deployment {
-    fn on(host: &'static str) -> Self {
-        Self { host, progress: Pulse::new() }
-    }
+    progress: Option<Pulse>,
 }
 
 fn main() -> Result<(), PolicyError> {
@@ -35,24 +29,25 @@ fn main() -> Result<(), PolicyError> {
         .stale_after(Duration::from_millis(100)) // minutes, in earnest
         .marking_stage("deploy")
         .build()?;
-    let reaper = Reaper::with_claim(&registry, policy, |_job| Deployment::on("reaper"))
-        .with_pulse(|deployment| Some(&deployment.progress));
+    // The reaper's own claims have no pulse: the worker that takes one over puts its own context in.
+    let reaper = Reaper::with_claim(&registry, policy, |_job| Deployment { host: "reaper", progress: None })
+        .with_pulse(|deployment| deployment.progress.as_ref());
 
-    let works = Deployment::on("host-a");
-    let _works = registry.mark(1, works.clone());
-    let hangs = registry.mark(2, Deployment::on("host-b"));
+    let progress = Pulse::new();
+    let _works = registry.mark(1, Deployment { host: "host-a", progress: Some(progress.clone()) });
+    let hangs = registry.mark(2, Deployment { host: "host-b", progress: Some(Pulse::new()) });
     thread::sleep(Duration::from_millis(200));
-    works.progress.beat(); // a step has succeeded
+    progress.beat(); // a step has succeeded
 
     let finished = Duration::from_secs(400); // both look dead
     for (id, host) in [(1, "host-a"), (2, "host-b")] {
-        let job =
-            RunningJob { id, stage: "deploy", running_for: finished, finished_for: Some(finished), lost_for: None };
+        let job = RunningJob::new(&id, "deploy", finished).finished_for(finished);
         match reaper.sweep().judge(&job) {
             Verdict::Defer(_) => println!("job {id} on {host}: deferred"),
-            Verdict::Redrive(Some(claim)) => {
-                let owner = registry.owner(claim.job()).map_or("nobody", |owner| owner.value.host);
-                println!("job {id} on {host}: re-driven, by {owner}");
+            Verdict::Redrive(claim) => {
+                let owner = registry.owner(&id).map_or("nobody", |owner| owner.value.host);
+                let displaced = claim.displaced().map_or("nobody", |owner| owner.value.host);
+                println!("job {id} on {host}: redriven by the {owner}, who displaced {displaced}");
             }
             other => unreachable!("{other}"),
         }

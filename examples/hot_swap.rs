@@ -9,7 +9,8 @@
 //! honor: job 7 is deferred: owned
 //! refused: hard_deadline (60s) must be longer than finalize_grace (300s)
 //! honor: job 7 is deferred: owned
-//! ignore: job 7 is re-driven
+//! dry_run: job 7 is deferred: owned
+//! ignore: job 7 is redriven
 //! ```
 
 use std::error::Error;
@@ -31,11 +32,13 @@ fn reload(reaper: &Reaper<'_>, file: &Path) -> Result<(), Box<dyn Error>> {
 /// What the reaper says of a job that looks dead and is owned.
 fn judge(reaper: &Reaper<'_>) {
     let past = Duration::from_secs(400);
-    let job = RunningJob { id: 7, stage: "gates", running_for: past, finished_for: Some(past), lost_for: None };
+    let job = RunningJob::new(&7, "gates", past).finished_for(past);
     let verdict = match reaper.sweep().judge(&job) {
+        Verdict::Healthy => "healthy".to_owned(),
         Verdict::Defer(deferral) => format!("deferred: {}", deferral.reason),
-        Verdict::Redrive(_) => "re-driven".to_owned(),
-        other => other.to_string(),
+        Verdict::Redrive(_claim) => "redriven".to_owned(),
+        Verdict::Reap(cause, _claim) => format!("reaped: {cause}"),
+        Verdict::DryRun(proposed) => format!("left alone, and would be: {proposed}"),
     };
     println!("{}: job 7 is {verdict}", reaper.policy().mode());
 }
@@ -59,8 +62,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("refused: {}", refused.split(':').next().unwrap_or_default().trim());
     judge(&reaper);
 
-    reaper.set_policy(reaper.policy().with_mode(Mode::Ignore)); // the kill switch needs no file
-    judge(&reaper);
+    // Operators need no file. Their handle outlives the reaper, and knows nothing of its types.
+    let operator = reaper.handle();
+    for mode in [Mode::DryRun, Mode::Ignore] {
+        operator.set_mode(mode); // loses no other change of the policy
+        judge(&reaper);
+    }
     Ok(fs::remove_file(&file)?)
 }
 
