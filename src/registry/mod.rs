@@ -33,7 +33,7 @@ use crate::telemetry;
 /// Which jobs have a live finalizer, and who it is.
 ///
 /// A monitor [`mark`](Self::mark)s a job while it finalizes it and a reaper asks [`is_active`](Self::is_active) before
-/// it re-drives the job. Share one registry between the two, as a `static` or in an `Arc`: a reaper that looks into
+/// it redrives the job. Share one registry between the two, as a `static` or in an `Arc`: a reaper that looks into
 /// a registry of its own finds every job unowned.
 ///
 /// Job ids `K` are `Clone + Eq + Hash`, contexts `V` are `Clone`, and both are `Send + Sync + 'static`, as they
