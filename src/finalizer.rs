@@ -77,9 +77,17 @@ struct Beats {
     made_at: Instant,
     /// How old the pulse was when it was made.
     head_start: Duration,
-    /// Nanoseconds from the pulse's origin to the last beat. Written by `beat` only, and only ever grows.
+    /// Nanoseconds from the pulse's origin to the last beat, and [`FIRST_BEAT`] more. Grows with each beat. Below it stands
+    /// [`UNBEATEN`] or [`WAITS`].
     last: AtomicU64,
 }
+
+/// Nobody has beaten it, and only time passes: it counts.
+const UNBEATEN: u64 = 1;
+/// Nobody has beaten it, and it does not count before somebody does.
+const WAITS: u64 = 0;
+/// What a beat at the pulse's origin is.
+const FIRST_BEAT: u64 = 2;
 
 impl Pulse {
     /// Makes a pulse whose first beat is now.
@@ -108,7 +116,7 @@ impl Pulse {
     /// ```
     #[must_use]
     pub fn aged(age: Duration) -> Self {
-        Self(Arc::new(Beats { made_at: Instant::now(), head_start: age, last: AtomicU64::new(0) }))
+        Self(Arc::new(Beats { made_at: Instant::now(), head_start: age, last: AtomicU64::new(UNBEATEN) }))
     }
 
     /// Beats: the work made progress now. Lock-free.
@@ -123,7 +131,7 @@ impl Pulse {
     /// ```
     pub fn beat(&self) {
         // Relaxed, E6: a time stamp that publishes nothing else. `fetch_max`: of two beats the later one counts.
-        self.0.last.fetch_max(self.since_origin(Instant::now()), Ordering::Relaxed);
+        self.0.last.fetch_max(self.since_origin(), Ordering::Relaxed);
     }
 
     /// Returns how long ago the last beat was, or zero if the clock is found to have gone backwards.
@@ -135,17 +143,25 @@ impl Pulse {
     /// ```
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.age_at(Instant::now())
-    }
-
-    pub(crate) fn age_at(&self, now: Instant) -> Duration {
         let last = self.0.last.load(Ordering::Relaxed); // E6
-        Duration::from_nanos(self.since_origin(now).saturating_sub(last))
+        Duration::from_nanos(self.since_origin().saturating_sub(last.max(FIRST_BEAT)))
     }
 
-    fn since_origin(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.0.made_at).saturating_add(self.0.head_start);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    /// Says that nobody may have the pulse who could beat it: it does not count before its first beat. Changes nothing if
+    /// that has come.
+    pub(crate) fn wait_for_first_beat(&self) {
+        // E6: of a beat and this, whichever comes second sees the first.
+        let _: Result<u64, u64> = self.0.last.compare_exchange(UNBEATEN, WAITS, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn waits_for_first_beat(&self) -> bool {
+        self.0.last.load(Ordering::Relaxed) == WAITS // E6
+    }
+
+    /// Counted as [`Beats::last`] is.
+    fn since_origin(&self) -> u64 {
+        let since = self.0.made_at.elapsed().saturating_add(self.0.head_start);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).saturating_add(FIRST_BEAT)
     }
 }
 

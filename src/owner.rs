@@ -31,13 +31,6 @@ impl Generation {
     /// Of an entry that has not been published yet.
     pub(crate) const UNDRAWN: Self = Self(NonZeroU64::MIN);
 
-    /// Returns `true` for a mark that a reaper made, as its claim.
-    ///
-    /// Its lowest bit says so: the generation goes wherever the mark goes, and no entry needs another word for it.
-    pub(crate) fn is_claim(self) -> bool {
-        self.get() & 1 == 1
-    }
-
     /// Returns the generation as a number, for logs and for a job store's fencing column.
     ///
     /// ```

@@ -24,7 +24,7 @@ impl<K> Copy for Shown<'_, K> {}
 impl<K: 'static> fmt::Display for Shown<'_, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.show {
-            Some(show) => write!(OneLine(f), "{}", ByFunction(self.job, show)),
+            Some(show) => write!(OneLine { to: f, but_backslashes: false }, "{}", ByFunction(self.job, show)),
             None if write_plain(self.job, f)? => Ok(()),
             None => f.write_str(std::any::type_name::<K>()),
         }
@@ -44,7 +44,7 @@ pub(crate) fn write_plain(value: &dyn Any, f: &mut fmt::Formatter<'_>) -> Result
     macro_rules! show {
         ($($known:ty),*) => {
             $(if let Some(value) = value.downcast_ref::<$known>() {
-                write!(OneLine(f), "{value}")?;
+                write!(OneLine { to: f, but_backslashes: false }, "{value}")?;
                 return Ok(true);
             })*
         };
@@ -63,33 +63,47 @@ pub(crate) struct Escaped<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(OneLine(f), "{}", self.0)
+        write!(OneLine { to: f, but_backslashes: false }, "{}", self.0)
+    }
+}
+
+/// An error's text in one line. The ids in it are escaped already, so that backslashes stay as they are.
+pub(crate) struct Flattened<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Flattened<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(OneLine { to: f, but_backslashes: true }, "{}", self.0)
     }
 }
 
 /// Escapes what is written through it.
-pub(crate) struct OneLine<'a, 'f>(pub(crate) &'a mut fmt::Formatter<'f>);
+struct OneLine<'a, 'f> {
+    to: &'a mut fmt::Formatter<'f>,
+    but_backslashes: bool,
+}
 
 impl fmt::Write for OneLine<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut plain = text;
-        while let Some((at, unsafe_char)) = plain.char_indices().find(|(_, char)| needs_escape(*char)) {
+        while let Some((at, unsafe_char)) = plain.char_indices().find(|(_, char)| self.escapes(*char)) {
             let (before, after) = plain.split_at(at);
-            self.0.write_str(before)?;
-            write!(self.0, "{}", unsafe_char.escape_default())?;
+            self.to.write_str(before)?;
+            write!(self.to, "{}", unsafe_char.escape_default())?;
             plain = after.get(unsafe_char.len_utf8()..).unwrap_or_default();
         }
-        self.0.write_str(plain)
+        self.to.write_str(plain)
     }
 }
 
-/// Controls, line separators, and the invisible characters that reorder text (the "Trojan Source" ones).
-///
-/// A backslash as well: an escaped text cannot be taken for another one.
-fn needs_escape(char: char) -> bool {
-    char.is_control()
-        || matches!(char, '\\' | '\u{2028}' | '\u{2029}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
+impl OneLine<'_, '_> {
+    /// Returns `true` for controls, line separators, and the invisible characters that reorder text (the "Trojan Source"
+    /// ones). A backslash is escaped as well: an escaped text cannot be taken for another one.
+    fn escapes(&self, char: char) -> bool {
+        char.is_control()
+            || (char == '\\' && !self.but_backslashes)
+            || matches!(char, '\u{2028}' | '\u{2029}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +111,9 @@ mod tests {
     use super::*;
 
     fn shown<K: 'static>(job: K) -> String {
-        Shown { job: &job, show: None }.to_string()
+        let text = Shown { job: &job, show: None }.to_string();
+        drop(job);
+        text
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::finalizer::Finalizer;
 use crate::owner::{Generation, Owner};
-use crate::show::{Escaped, Shown};
+use crate::show::{Flattened, Shown};
 
 #[cfg(feature = "tracing")]
 macro_rules! event {
@@ -230,7 +230,7 @@ pub(crate) fn sweep_begun(reaper: &'static str) {
 
 pub(crate) fn failed(reaper: &'static str, failure: &dyn fmt::Display) {
     count!("reaper_failures_total", reaper);
-    event!(ERROR, failure = %Escaped(failure), "a turn of the reaper's loop failed");
+    event!(ERROR, failure = %Flattened(failure), "a turn of the reaper's loop failed");
 }
 
 /// Describes all metrics, and shows those of this reaper at zero: an alert can be written before anything happened.

@@ -7,8 +7,6 @@ use crate::sync::{AtomicU64, Counter, MODEL, Ordering};
 
 const STRIPE_BITS: u32 = if MODEL { 0 } else { 3 };
 const STRIPES: usize = 1 << STRIPE_BITS;
-/// The lowest bit: see `Generation::is_claim`.
-const CLAIM_BITS: u32 = 1;
 
 /// Hands out generations, each once, in several stripes so that writers of different jobs seldom share a cache line.
 ///
@@ -43,16 +41,15 @@ impl Generations {
         }
     }
 
-    /// Draws the next generation for a job of this hash. `claim`: for a mark that a reaper makes.
+    /// Draws the next generation for a job of this hash.
     ///
     /// To be drawn *after* the slot was loaded and published only where that load still holds (E2).
     #[inline]
-    pub(super) fn draw(&self, hash: u64, claim: bool) -> Generation {
+    pub(super) fn draw(&self, hash: u64) -> Generation {
         let place = stripe_of(hash);
         // E2: the counter orders nothing by itself. The slot's load and compare-exchange order the draws of a job.
         let number = self.stripe(hash).drawn.fetch_add(1, Ordering::Relaxed);
         let number = number.wrapping_add(1).wrapping_shl(STRIPE_BITS) | place as u64;
-        let number = number.wrapping_shl(CLAIM_BITS) | u64::from(claim);
         NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN).into()
     }
 

@@ -67,13 +67,6 @@ pub(crate) struct Inserted<'g, V> {
     pub(crate) displaced: Option<&'g Owner<V>>,
 }
 
-/// Whose mark an insertion publishes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Marker {
-    Monitor,
-    Reaper,
-}
-
 /// What came of an insertion of an owned job that was not to be taken over.
 pub(crate) struct Refused<'g, K, V> {
     pub(crate) entry: Box<Entry<K, V>>,
@@ -263,14 +256,9 @@ where
     /// Publishes `entry`, with a generation of its own, in the place of its job's earlier one if there is one.
     ///
     /// Linearizes at the compare-exchange.
-    pub(crate) fn insert<'g>(
-        &'g self,
-        mut entry: Box<Entry<K, V>>,
-        marker: Marker,
-        guard: &'g WriteGuard,
-    ) -> Inserted<'g, V> {
+    pub(crate) fn insert<'g>(&'g self, mut entry: Box<Entry<K, V>>, guard: &'g WriteGuard) -> Inserted<'g, V> {
         loop {
-            match self.attempt(entry, IfOwned::TakeOver, marker, guard) {
+            match self.attempt(entry, IfOwned::TakeOver, guard) {
                 Attempt::Published(inserted) => return inserted,
                 Attempt::Outrun(back) | Attempt::Refused(Refused { entry: back, .. }) => entry = back,
             }
@@ -284,12 +272,11 @@ where
         &'g self,
         mut entry: Box<Entry<K, V>>,
         displaceable: Option<Generation>,
-        marker: Marker,
         guard: &'g WriteGuard,
     ) -> Result<Inserted<'g, V>, Refused<'g, K, V>> {
         let if_owned = displaceable.map_or(IfOwned::Refuse, IfOwned::RefuseUnless);
         loop {
-            match self.attempt(entry, if_owned, marker, guard) {
+            match self.attempt(entry, if_owned, guard) {
                 Attempt::Published(inserted) => return Ok(inserted),
                 Attempt::Refused(refused) => return Err(refused),
                 Attempt::Outrun(back) => entry = back,
@@ -303,7 +290,6 @@ where
         &'g self,
         mut entry: Box<Entry<K, V>>,
         if_owned: IfOwned,
-        marker: Marker,
         guard: &'g WriteGuard,
     ) -> Attempt<'g, K, V> {
         let hash = entry.hash();
@@ -322,7 +308,7 @@ where
             }
         }
 
-        let generation = self.generations.draw(hash, marker == Marker::Reaper);
+        let generation = self.generations.draw(hash);
         entry.owner.generation = generation;
         let item = Item::owning(entry);
         let new = match found {

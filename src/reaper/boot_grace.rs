@@ -327,8 +327,8 @@ mod tests {
         reaper.sweep_after(10);
         assert_eq!([reaper.wake_after(1, 8 * 3600), reaper.sweep_after(10)], [0, 10]);
         assert_eq!(reaper.pause(), Some(8 * 3600));
-        assert_eq!(reaper.history.boot_grace_left(reaper.now, PAUSE), Some(PAUSE - Duration::from_secs(10)));
-        assert_eq!(reaper.history.pulse_grace_left(reaper.now, PAUSE), Some(PAUSE - Duration::from_secs(10)));
+        assert_eq!(reaper.history.boot_grace_left(reaper.now, PAUSE), Some(Duration::from_secs(50)));
+        assert_eq!(reaper.history.pulse_grace_left(reaper.now, PAUSE), Some(Duration::from_secs(50)));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::boot_grace::{HistoryState, Moment};
 use super::explain::{Ask, Explanation};
@@ -311,7 +311,7 @@ where
         }
         let claims = limits.marking && matches!(self.pass.policy.mode(), Mode::Honor | Mode::DeferAll);
         let claim = if claims {
-            let context = (self.reaper.claim)(job);
+            let context = self.context(job);
             // Nobody keeps a job from a claim that displaces anyone.
             self.reaper
                 .registry
@@ -321,6 +321,15 @@ where
             Claim::without_a_mark()
         };
         self.decide(job, Proposed::Reap(Cause::Backstop), claim)
+    }
+
+    /// The context for a claim. A pulse in it is nobody's yet.
+    fn context(&self, job: &RunningJob<'_, K>) -> V {
+        let context = (self.reaper.claim)(job);
+        if let Some(pulse) = (self.reaper.pulse)(&context) {
+            pulse.wait_for_first_beat();
+        }
+        context
     }
 
     /// The owner to be deferred to or displaced, where marks count.
@@ -371,7 +380,7 @@ where
             return Ok(Claim::without_a_mark());
         }
         // Check and claim are one step.
-        match reaper.registry.claim(job.id, (reaper.claim)(job), Displaces::Only(displaceable)) {
+        match reaper.registry.claim(job.id, self.context(job), Displaces::Only(displaceable)) {
             Ok(claim) => {
                 tell_displaced();
                 Ok(Claim::new(claim))
@@ -463,15 +472,12 @@ impl Pass<'_> {
     ) -> Liveness {
         let pulse = (reaper.pulse)(&owner.value);
         let (Some(stale_after), Some(pulse)) = (limits.stale_after, pulse) else { return Liveness::UntilCleared };
-        let now = Instant::now();
-        let age = pulse.age_at(now);
-        // A reaper's own claim was made with this pulse, and nobody has beaten it since: whoever works under the claim has
-        // no way to it.
-        if owner.generation.is_claim() && age >= now.saturating_duration_since(owner.marked_at()) {
+        // It came with a reaper's claim, and whoever works under the claim has not beaten it: perhaps nobody can.
+        if pulse.waits_for_first_beat() {
             return Liveness::UntilCleared;
         }
         // What a pause of the process hid from the pulse does not count.
-        let of_its_own = stale_after.checked_sub(age);
+        let of_its_own = stale_after.checked_sub(pulse.age());
         let after_a_pause = self.history.pulse_grace_left(self.last, stale_after);
         of_its_own.into_iter().chain(after_a_pause).max().map_or(Liveness::Stale, Liveness::For)
     }

@@ -127,6 +127,7 @@ pub(crate) fn retired() -> u64 {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct ReclaimStats {
     /// Entries that were cleared, displaced or replaced, and arrays that changed, since the process started.
     pub retired: u64,
@@ -138,7 +139,8 @@ impl ReclaimStats {
     /// How many wait to be freed.
     ///
     /// ```
-    /// assert_eq!(livemark::ReclaimStats { retired: 128, reclaimed: 64 }.unreclaimed(), 64);
+    /// let stats = livemark::reclaim_stats();
+    /// assert_eq!(stats.unreclaimed(), stats.retired - stats.reclaimed);
     /// ```
     #[must_use]
     pub fn unreclaimed(&self) -> u64 {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::{OccupiedError, Shared};
 use crate::finalizer::Finalizer;
-use crate::map::{Entry, Inserted, Marker, Refused};
+use crate::map::{Entry, Inserted, Refused};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
 use crate::show::Shown;
@@ -235,7 +235,7 @@ where
     pub(super) fn mark(registry: Held<'r, K, V>, hash: u64, job: K, value: V) -> Self {
         let entry = entry(hash, &job, value);
         let pin = reclaim::pin_for_write();
-        let Inserted { generation, displaced } = registry.shared().map.insert(entry, Marker::Monitor, &pin);
+        let Inserted { generation, displaced } = registry.shared().map.insert(entry, &pin);
         let has_displaced = displaced.is_some();
         drop(pin);
         Self::marked(registry, job, hash, (generation, has_displaced))
@@ -249,7 +249,7 @@ where
         if let Some(other) = other {
             return Err(OccupiedError { owner: other.owner.clone(), value });
         }
-        match map.try_insert(entry(hash, &job, value), None, Marker::Monitor, &pin) {
+        match map.try_insert(entry(hash, &job, value), None, &pin) {
             Ok(Inserted { generation, .. }) => {
                 drop(pin);
                 Ok(Self::marked(registry, job, hash, (generation, false)))
@@ -277,8 +277,8 @@ where
         let entry = entry(hash, job, value);
         let job = job.clone();
         let Inserted { generation, displaced } = match displaces {
-            Displaces::Anyone => shared.map.insert(entry, Marker::Reaper, &pin),
-            Displaces::Only(displaceable) => match shared.map.try_insert(entry, displaceable, Marker::Reaper, &pin) {
+            Displaces::Anyone => shared.map.insert(entry, &pin),
+            Displaces::Only(displaceable) => match shared.map.try_insert(entry, displaceable, &pin) {
                 Ok(inserted) => inserted,
                 Err(refused) => {
                     let owner = refused.owner.clone();
