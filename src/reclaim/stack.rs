@@ -102,8 +102,7 @@ impl<T> Stack<T> {
     }
 
     /// Puts the nodes of a chain on top, as [`push`](Self::push) does, in one step.
-    pub fn push_chain(&self, chain: Chain<T>) {
-        let Chain { first, last } = chain;
+    pub fn push_chain(&self, Chain { first, last }: Chain<T>) {
         let mut top = self.top.load(Ordering::Relaxed); // E9: it is only compared
         loop {
             // SAFETY: this thread's alone until the exchange succeeds.
