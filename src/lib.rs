@@ -165,6 +165,6 @@ mod readme {}
 pub mod model {
     pub use crate::reclaim::participant::Participant;
     pub use crate::reclaim::ring::Ring;
-    pub use crate::reclaim::stack::{List, Node, Stack};
+    pub use crate::reclaim::stack::{Node, Stack};
     pub use crate::sync::turnstile::AtomicUsize;
 }

@@ -2,31 +2,27 @@
 
 use std::sync::Arc;
 
-use livemark::model::{List, Node, Stack};
+use livemark::model::{Node, Stack};
 use loom::thread;
 use loom_tests::{Probe, Search, explore};
 
-/// A stack of lists, as that of what is due is.
-type Due = Stack<List<Probe>>;
-
-fn stack_of(names: &[char]) -> Arc<Due> {
+fn stack_of(names: &[char]) -> Arc<Stack<Probe>> {
     let stack = Arc::new(Stack::new());
     names.iter().for_each(|name| push(&stack, *name));
     stack
 }
 
-/// Pushes a list of one.
-fn push(stack: &Due, name: char) {
-    stack.push(Node::new(List::of(Node::new(Probe::new(name)))));
+fn push(stack: &Stack<Probe>, name: char) {
+    stack.push(Node::new(Probe::new(name)));
 }
 
 /// The name of what was popped, which is read, dropped and freed.
-fn pop(stack: &Due) -> Option<char> {
+fn pop(stack: &Stack<Probe>) -> Option<char> {
     stack.pop().map(|node| node.value.read())
 }
 
 /// All that are left, once every thread is done.
-fn rest(stack: &Due) -> String {
+fn rest(stack: &Stack<Probe>) -> String {
     let mut rest: Vec<char> = std::iter::from_fn(|| pop(stack)).collect();
     rest.sort_unstable();
     rest.into_iter().collect()
@@ -101,14 +97,13 @@ fn pop_against_pop() {
 #[test]
 fn push_against_take() {
     explore("push | take", Search::Exhaustive, ["a".to_owned(), "ba".to_owned()], || {
-        let waiting = Arc::new(Stack::new());
-        waiting.push(Node::new(Probe::new('a')));
+        let waiting = stack_of(&['a']);
         let pusher = thread::spawn({
             let waiting = Arc::clone(&waiting);
-            move || waiting.push(Node::new(Probe::new('b')))
+            move || push(&waiting, 'b')
         });
         let due = stack_of(&[]);
-        due.push(Node::new(waiting.take()));
+        due.push_chain(waiting.take().into_chain().expect("a is there"));
         let taken: String = std::iter::from_fn(|| pop(&due)).collect();
         pusher.join().expect("it has pushed");
         let mut left = waiting.take();

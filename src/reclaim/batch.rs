@@ -18,7 +18,7 @@ use std::cell::Cell;
 
 use super::record::{self, Record};
 use super::ring::ROOM;
-use super::stack::{List, Node, Stack};
+use super::stack::{Node, Stack};
 use super::{EpochGuard, HANDED_OVER, RECLAIMED, Retired, WriteGuard, is_pinned, pin};
 use crate::sync::{AtomicUsize, Counter, Ordering};
 
@@ -58,8 +58,8 @@ impl Batch {
 
 /// The batches that were handed over, until a flight takes them.
 static WAITING: Stack<Batch> = Stack::new();
-/// The flights whose epoch has passed.
-static DUE: Stack<List<Batch>> = Stack::new();
+/// Those whose epoch has passed.
+static DUE: Stack<Batch> = Stack::new();
 /// How many flights have begun, and how many have ended.
 static BEGUN: Counter = Counter::new();
 static ENDED: Counter = Counter::new();
@@ -183,17 +183,15 @@ fn depart(guard: &EpochGuard) {
     // Readers repin when this changes, without which no epoch passes.
     HANDED_OVER.0.increment();
     if BEGUN.get().saturating_sub(ENDED.get()) < FLIGHTS {
-        let batches = WAITING.take();
-        if !batches.is_empty() {
+        if let Some(batches) = WAITING.take().into_chain() {
             BEGUN.increment();
-            let flight = Node::new(batches);
             let land = move || {
-                DUE.push(flight);
+                DUE.push_chain(batches);
                 ENDED.increment();
             };
-            // SAFETY: the flight is this closure's alone. Its batches hold what was retired before they were pushed
+            // SAFETY: the batches are this closure's alone. They hold what was retired before they were pushed
             // (E9), under guards of other threads or of this one, so after whoever could have loaded it was pinned
-            // (E3). The closure puts it on the stack only; whoever takes it from there frees it as `retire`'s callers
+            // (E3). The closure puts them on the stack only; whoever takes one from there frees it as `retire`'s callers
             // allowed: later, on any thread.
             unsafe { guard.defer_unchecked(land) };
         }

@@ -19,6 +19,14 @@ pub struct Node<T> {
 /// What is left in it when it is dropped is leaked.
 pub struct List<T>(*mut Node<T>);
 
+/// Nodes of which each is on the next, with the first and the last at hand.
+///
+/// They are leaked when it is dropped.
+pub struct Chain<T> {
+    first: *mut Node<T>,
+    last: *mut Node<T>,
+}
+
 /// A stack: to push is lock-free, to pop is given up where another thread is about it.
 ///
 /// What is left in it when it is dropped is leaked: the library's are `static`.
@@ -53,20 +61,15 @@ impl<T> List<T> {
         self.0.is_null()
     }
 
-    /// Returns a list of one.
-    #[cfg(all(crossbeam_loom, feature = "loom"))]
+    /// Finds the last one, so that all can be pushed in one step. None if there is none. Walks through all.
     #[must_use]
-    pub fn of(node: Box<Node<T>>) -> Self {
-        let node = Box::into_raw(node);
-        // SAFETY: this thread's alone.
-        unsafe { (*node).below = ptr::null_mut() };
-        Self(node)
-    }
-
-    /// Returns what the first one holds.
-    fn first(&mut self) -> Option<&mut T> {
+    pub fn into_chain(self) -> Option<Chain<T>> {
+        let mut last = self.0;
         // SAFETY: null, or the list's own.
-        unsafe { self.0.as_mut() }.map(|node| &mut node.value)
+        while let Some(below) = unsafe { last.as_ref() }.map(|node| node.below).filter(|below| !below.is_null()) {
+            last = below;
+        }
+        (!last.is_null()).then_some(Chain { first: self.0, last })
     }
 
     /// Takes the first one out.
@@ -92,14 +95,20 @@ impl<T> Stack<T> {
 
     /// Puts `node` on top. To be called under a pin that every node waits for before it is pushed again (E9): or the
     /// one that is loaded here could be freed, and another at its address be taken for it.
-    pub fn push(&self, node: Box<Node<T>>) {
+    pub fn push(&self, mut node: Box<Node<T>>) {
+        node.below = ptr::null_mut();
         let node = Box::into_raw(node);
+        self.push_chain(Chain { first: node, last: node });
+    }
+
+    /// Puts the nodes of a chain on top, as [`push`](Self::push) does, in one step.
+    pub fn push_chain(&self, Chain { first, last }: Chain<T>) {
         let mut top = self.top.load(Ordering::Relaxed); // E9: it is only compared
         loop {
             // SAFETY: this thread's alone until the exchange succeeds.
-            unsafe { (*node).below = top };
-            // E9, release half: whoever takes the stack sees the node, and those below it.
-            match self.top.compare_exchange(top, node, Ordering::Release, Ordering::Relaxed) {
+            unsafe { (*last).below = top };
+            // E9, release half: whoever takes the stack sees the nodes, and those below them.
+            match self.top.compare_exchange(top, first, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(other) => top = other,
             }
@@ -117,32 +126,26 @@ impl<T> Stack<T> {
     pub fn is_empty(&self) -> bool {
         self.top.load(Ordering::Relaxed).is_null() // E9: it is only compared
     }
-}
 
-impl<T> Stack<List<T>> {
-    /// Takes one node out of one of the lists. None if there is none, or another thread is just here.
+    /// Takes one node out. None if there is none, or another thread is just here.
     pub fn pop(&self) -> Option<Box<Node<T>>> {
         let mut taken = self.taken.try_lock().ok()?;
-        loop {
-            // From the list that is open.
-            if let Some(node) = taken.first().and_then(List::pop) {
-                return Some(node);
-            }
-            // It has no more: the next one.
-            drop(taken.pop());
-            if taken.is_empty() {
-                if self.is_empty() {
-                    return None;
-                }
-                *taken = self.take();
-            }
+        if taken.is_empty() && !self.is_empty() {
+            *taken = self.take();
         }
+        taken.pop()
     }
 }
 
 impl<T> fmt::Debug for Node<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Chain<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain").finish_non_exhaustive()
     }
 }
 
