@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 pub struct Generation(NonZeroU64);
 
 impl Generation {
-    /// Of an entry that has not been published yet.
+    /// The generation of an entry that has not been published yet.
     pub(crate) const UNDRAWN: Self = Self(NonZeroU64::MIN);
 
     /// Returns the generation as a number, for logs and for a job store's fencing column.

@@ -45,7 +45,7 @@ mod imp {
             Self
         }
 
-        /// To be called where the allocation is read.
+        /// Called where the allocation is read.
         #[inline]
         #[expect(clippy::unused_self, clippy::trivially_copy_pass_by_ref, reason = "as the model's")]
         pub(crate) fn read(&self) {}
@@ -153,13 +153,13 @@ pub(crate) mod turnstile {
             Self(loom::sync::atomic::AtomicUsize::new(value))
         }
 
-        /// As of `std`'s atomic.
+        /// The same as of `std`'s atomic.
         pub fn load(&self, order: Ordering) -> usize {
             turn();
             self.0.load(order)
         }
 
-        /// As of `std`'s atomic.
+        /// The same as of `std`'s atomic.
         #[allow(clippy::missing_errors_doc)]
         pub fn compare_exchange(
             &self,

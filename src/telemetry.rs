@@ -140,10 +140,10 @@ pub(crate) fn detached<K: 'static>(job: Shown<'_, K>, generation: Generation) {
 pub(crate) struct Deferred<'a, V> {
     pub(crate) reaper: &'static str,
     pub(crate) reason: &'static str,
-    /// Whether the job is left to its owner.
+    /// Set if the job is left to its owner.
     pub(crate) to_owner: bool,
     pub(crate) owner: Option<&'a Owner<V>>,
-    /// Whether the sweep before deferred the job for another reason, or not at all.
+    /// Set if the sweep before deferred the job for another reason, or not at all.
     pub(crate) is_news: bool,
 }
 

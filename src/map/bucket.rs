@@ -168,7 +168,7 @@ impl<K, V> Bucket<K, V> {
     ///
     /// # Safety
     ///
-    /// As of [`items`](Self::items).
+    /// The same as of [`items`](Self::items).
     pub(super) unsafe fn size(bucket: *const Self) -> usize {
         // SAFETY: live by the caller's promise.
         Self::layout(unsafe { (*bucket).len }).size()
@@ -180,7 +180,7 @@ impl<K, V> Bucket<K, V> {
         bucket.wrapping_add(1).cast()
     }
 
-    /// Of a head and `len` items.
+    /// Returns the layout of a head and `len` items.
     fn layout(len: usize) -> Layout {
         Layout::array::<Item<K, V>>(len)
             .and_then(|items| Layout::new::<Self>().extend(items))

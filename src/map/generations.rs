@@ -43,7 +43,7 @@ impl Generations {
 
     /// Draws the next generation for a job of this hash.
     ///
-    /// To be drawn *after* the slot was loaded and published only where that load still holds (E2).
+    /// Called *after* the slot was loaded and published only where that load still holds (E2).
     #[inline]
     pub(super) fn draw(&self, hash: u64) -> Generation {
         let place = stripe_of(hash);
@@ -75,7 +75,7 @@ impl Generations {
     }
 }
 
-/// By high bits, as the map uses the low ones.
+/// Chooses by high bits, as the map uses the low ones.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "masked to the number of stripes")]
 fn stripe_of(hash: u64) -> usize {

@@ -93,7 +93,7 @@ enum IfOwned {
 /// A reading of the whole map.
 pub(crate) struct Cut<'g, K, V> {
     pub(crate) entries: Vec<&'g Entry<K, V>>,
-    /// Whether all of them were there at one instant.
+    /// Set if all of them were there at one instant.
     pub(crate) atomic: bool,
 }
 
@@ -210,7 +210,7 @@ impl<K, V> JobMap<K, V> {
         (count, oldest)
     }
 
-    /// Whether every slot was found empty. Needs no guard.
+    /// Returns `true` if every slot was found empty. Needs no guard.
     pub(crate) fn is_empty(&self) -> bool {
         let mut empty = true;
         if let Some(table) = self.table() {

@@ -102,14 +102,14 @@ impl Word {
         self.kind() == BRANCH
     }
 
-    /// Whether it says by itself that no job of this hash is here.
+    /// Returns `true` if it says by itself that no job of this hash is here.
     #[inline]
     pub(super) fn rules_out(self, hash: u64) -> bool {
         // EMPTY or LONE, in one comparison.
         !self.may_be(hash) && self.kind().wrapping_add(1) & 0b10 == 0
     }
 
-    /// Whether it is of a lone entry that may have this hash.
+    /// Returns `true` if it is of a lone entry that may have this hash.
     #[inline]
     pub(super) fn may_be(self, hash: u64) -> bool {
         self.0 & LOW == Self::low(hash)
@@ -164,7 +164,7 @@ impl<K, V> Slot<K, V> {
         }
     }
 
-    /// So many vacant slots.
+    /// Returns `number` vacant slots.
     pub(super) fn vacant_slots(number: usize) -> Box<[Self]> {
         // The compiler makes this one write of zeros.
         (0..number).map(|_| Self::vacant()).collect()
@@ -209,7 +209,7 @@ impl<K, V> Slot<K, V> {
     ///
     /// # Safety
     ///
-    /// As of `items`, and the slot that the word was loaded from outlives the result.
+    /// The same as of `items`, and the slot that the word was loaded from outlives the result.
     #[inline]
     pub(super) unsafe fn items_of(word: Word, _guard: &EpochGuard) -> Items<'_, K, V> {
         // SAFETY: what was not retired before the load under `_guard` lives as long as that (E3).
@@ -241,7 +241,7 @@ impl<K, V> Slot<K, V> {
     ///
     /// # Safety
     ///
-    /// As of [`items`](Self::items).
+    /// The same as of [`items`](Self::items).
     #[inline]
     pub(super) unsafe fn find<'g>(
         &'g self,

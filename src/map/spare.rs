@@ -27,7 +27,7 @@ struct Spare {
     blocks: Vec<*mut u8>,
 }
 
-/// As [`Box::new`], in a spare block if the thread has one.
+/// Does what [`Box::new`] does, in a spare block if the thread has one.
 #[inline]
 pub(super) fn boxed<T>(value: T) -> Box<T> {
     let Some(block) = take(Layout::new::<T>()) else { return Box::new(value) };

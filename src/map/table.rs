@@ -123,7 +123,7 @@ impl<K, V> Drop for Root<K, V> {
 }
 
 impl<'m, K, V> Table<'m, K, V> {
-    /// Whether the slot's word alone says that no job of this hash is marked. Needs no guard.
+    /// Returns `true` if the slot's word alone says that no job of this hash is marked. Needs no guard.
     ///
     /// Linearizes at the load of the slot.
     #[inline]
@@ -210,7 +210,7 @@ impl<'m, K, V> Table<'m, K, V> {
     }
 }
 
-/// As deep as there are branches: a hash has bits for nine levels of them at most.
+/// Walks as deep as there are branches: a hash has bits for nine levels of them at most.
 fn walk<'m, K, V>(slots: &'m [Slot<K, V>], each: &mut impl FnMut(&'m Slot<K, V>, Word)) {
     for slot in slots {
         let word = slot.load();

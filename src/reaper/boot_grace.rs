@@ -37,7 +37,7 @@ pub(super) struct HistoryState {
 /// Counts how long a reaper has looked regularly, as one limit sees it.
 #[derive(Clone, Copy)]
 struct GraceTimer {
-    /// To have been away is to have been away for longer than this.
+    /// A gap that is longer than this may be a pause.
     limit: Duration,
     start: Start,
     /// How often it began anew without having run to its end.

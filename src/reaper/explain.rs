@@ -5,8 +5,9 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
 
-use super::judge::{Liveness, Pass, Trigger, past};
+use super::pass::{Liveness, Pass};
 use super::policy::StageLimits;
+use super::trigger::{Trigger, past};
 use super::{Cause, Claim, DeferReason, Mode, Proposed, Reaper, RunningJob, Verdict};
 use crate::finalizer::Finalizer;
 use crate::owner::{Generation, Owner};

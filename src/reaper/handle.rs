@@ -96,7 +96,7 @@ macro_rules! control_methods {
 
         /// Puts another policy in force, from the next sweep on. Sweeps under way keep theirs. Lock-free.
         ///
-        /// To change one setting of whatever is in force, use `update_policy`: it loses no other change.
+        /// Use `update_policy` to change one setting of whatever is in force: it loses no other change.
         ///
         /// ```
         /// # use std::time::Duration;

@@ -90,7 +90,7 @@ pub trait JobStore<'r, K: 'static = u64, V = Finalizer> {
     ///
     /// # Errors
     ///
-    /// As [`redrive`](Self::redrive).
+    /// The same as of [`redrive`](Self::redrive).
     fn reap(&mut self, row: Self::Row, cause: Cause, claim: Claim<'r, K, V>) -> Result<Outcome, Self::Error>;
 
     /// Called with every verdict, also [`Verdict::Healthy`], before it is acted on. In a dry run nothing else follows.
@@ -107,7 +107,7 @@ pub trait JobStore<'r, K: 'static = u64, V = Finalizer> {
 
 /// A job store whose answers are awaited: the side of [`Reaper::run_once_async`](super::Reaper::run_once_async).
 ///
-/// As [`JobStore`], but for the futures, which are `Send`, and the claims, which are `'static`. An `async fn` with these
+/// It differs from [`JobStore`] in its futures, which are `Send`, and in its claims, which are `'static`. An `async fn` with these
 /// arguments implements each of the three. The trait has no lifetime parameter, since rustc could not prove such futures
 /// `Send` (rust-lang/rust#100013).
 ///

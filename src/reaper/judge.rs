@@ -4,14 +4,13 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
-use std::time::Duration;
 
-use super::boot_grace::{HistoryState, Moment};
 use super::explain::{Ask, Explanation};
 use super::handle::Control;
-use super::memory::{Left, Told};
+use super::memory::Left;
+use super::pass::{Liveness, Pass};
 use super::policy::StageLimits;
+use super::trigger::Trigger;
 use super::{Cause, Claim, DeferReason, Deferral, Mode, Policy, Proposed, Reaper, RunningJob, Verdict};
 use crate::finalizer::Finalizer;
 use crate::hasher::DefaultHashBuilder;
@@ -39,111 +38,6 @@ use crate::telemetry;
 pub struct Sweep<'a, 'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     reaper: &'a Reaper<'r, K, V, S>,
     pass: Pass<'a>,
-}
-
-/// What a sweep keeps between two jobs, without the types: it may live across an `.await`.
-pub(super) struct Pass<'a> {
-    pub(super) control: &'a Control,
-    pub(super) policy: Arc<Policy>,
-    /// Of all stages: most jobs are within these, and their stages need not be looked up.
-    strictest: StageLimits,
-    history: Arc<HistoryState>,
-    /// The latest look at a job that was due, or the begin of the sweep.
-    last: Moment,
-    has_looked: bool,
-    told: Told,
-}
-
-impl<'a> Pass<'a> {
-    pub(super) fn new(control: &'a Control, policy: Arc<Policy>) -> Self {
-        // Noted without a boot grace as well: one that is put in force later need not begin anew.
-        let history = control.history.begin(&policy.graces());
-        let (strictest, last) = (policy.strictest(), history.last());
-        Self { control, policy, strictest, history, last, has_looked: false, told: Told::default() }
-    }
-
-    /// Returns `true` for a job that is due in no stage: nearly every one.
-    #[inline]
-    pub(super) fn is_within_all_limits<K>(&self, job: &RunningJob<'_, K>) -> bool {
-        Trigger::of(job, &self.strictest).is_none()
-    }
-
-    fn look(&mut self) {
-        self.has_looked = true;
-        HistoryState::next_job(&mut self.history, &mut self.last);
-    }
-
-    /// Notes what is told of a job that is left alone. Returns whether it is news.
-    fn note<K: Hash>(&mut self, job: &K, left: Left) -> bool {
-        self.told.note(job, left, self.history.told.as_deref())
-    }
-
-    pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
-        self.told.is_news(job)
-    }
-
-    pub(super) fn boot_grace_left(&self, limits: &StageLimits) -> Option<Duration> {
-        self.history.boot_grace_left(self.last, limits.boot_grace?)
-    }
-
-    /// Returns how long a deadline is still held back that passed while the reaper was away.
-    ///
-    /// Only what was within its deadline before the pause is: its age less the pause.
-    pub(super) fn deadline_held_back<K>(&self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Duration> {
-        let left = self.boot_grace_left(limits)?;
-        let pause = self.history.pause_before(limits.boot_grace?)?;
-        let before = job.running_for.saturating_sub(pause);
-        limits.hard_deadline.is_some_and(|deadline| !past(before, deadline)).then_some(left)
-    }
-}
-
-impl Drop for Pass<'_> {
-    fn drop(&mut self) {
-        // Most sweeps have found nothing due, and the one before as well.
-        if !self.has_looked && self.history.told.is_none() {
-            return;
-        }
-        self.control.history.end(&self.history, self.last, std::mem::take(&mut self.told));
-    }
-}
-
-/// Returns `true` if `age` is longer than `limit`: exactly at a limit is not past it.
-#[inline]
-pub(super) fn past(age: Duration, limit: Duration) -> bool {
-    age > limit
-}
-
-/// What a job's ages call for, by the limits of its stage and before anybody asks for its owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trigger {
-    /// Past the deadline, which comes first.
-    Deadline,
-    /// Tier 1: lost and not finished. Tier 2: finished.
-    Tier(Proposed),
-}
-
-impl Trigger {
-    #[inline]
-    pub(super) fn of<K>(job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Self> {
-        if limits.hard_deadline.is_some_and(|deadline| past(job.running_for, deadline)) {
-            return Some(Self::Deadline);
-        }
-        match (job.finished_for, job.lost_for) {
-            (Some(finished_for), _) => {
-                past(finished_for, limits.finalize_grace).then(|| Self::Tier(Self::of_finished(job, limits)))
-            }
-            (None, Some(lost_for)) => {
-                past(lost_for, limits.lost_grace).then_some(Self::Tier(Proposed::Reap(Cause::WorkerLost)))
-            }
-            (None, None) => None,
-        }
-    }
-
-    /// What tier 2 proposes.
-    #[inline]
-    pub(super) fn of_finished<K>(job: &RunningJob<'_, K>, limits: &StageLimits) -> Proposed {
-        if job.redrives >= limits.max_redrives { Proposed::Reap(Cause::RedrivesExhausted) } else { Proposed::Redrive }
-    }
 }
 
 impl<K, V, S> Sweep<'_, '_, K, V, S> {
@@ -259,7 +153,7 @@ where
     }
 }
 
-/// As [`Sweep::judge`], for a pass.
+/// Judges as [`Sweep::judge`] does, for a pass.
 #[inline]
 pub(super) fn judge<'r, K, V, S>(
     reaper: &Reaper<'r, K, V, S>,
@@ -462,38 +356,7 @@ where
     }
 }
 
-impl Pass<'_> {
-    /// Says whether an owner keeps its job.
-    pub(super) fn liveness<K, V, S>(
-        &self,
-        reaper: &Reaper<'_, K, V, S>,
-        owner: &Owner<V>,
-        limits: &StageLimits,
-    ) -> Liveness {
-        let pulse = (reaper.pulse)(&owner.value);
-        let (Some(stale_after), Some(pulse)) = (limits.stale_after, pulse) else { return Liveness::UntilCleared };
-        // It came with a reaper's claim, and whoever works under the claim has not beaten it: perhaps nobody can.
-        if pulse.waits_for_first_beat() {
-            return Liveness::UntilCleared;
-        }
-        // What a pause of the process hid from the pulse does not count.
-        let of_its_own = stale_after.checked_sub(pulse.age());
-        let after_a_pause = self.history.pulse_grace_left(self.last, stale_after);
-        of_its_own.into_iter().chain(after_a_pause).max().map_or(Liveness::Stale, Liveness::For)
-    }
-}
-
-/// For how long an owner keeps its job from tiers 1 and 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Liveness {
-    /// It gives no pulse, or none that counts.
-    UntilCleared,
-    For(Duration),
-    /// It made no progress for too long.
-    Stale,
-}
-
-/// As [`Sweep::explain`], for a pass without a pin.
+/// Explains as [`Sweep::explain`] does, for a pass.
 pub(super) fn explain<'e, K, V, S>(
     reaper: &'e Reaper<'_, K, V, S>,
     pass: &'e Pass<'_>,

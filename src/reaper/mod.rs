@@ -9,10 +9,12 @@ mod job_store;
 mod judge;
 mod memory;
 mod mode;
+mod pass;
 mod policy;
 mod run;
 mod stats;
 mod stop;
+mod trigger;
 mod verdict;
 
 use std::any::Any;
@@ -33,7 +35,7 @@ pub use self::stop::StopToken;
 pub use self::verdict::{Cause, DeferReason, Deferral, Proposed, Verdict};
 
 use self::handle::{Control, control_methods};
-use self::judge::Pass;
+use self::pass::Pass;
 use crate::finalizer::{Finalizer, Pulse};
 use crate::hasher::DefaultHashBuilder;
 use crate::reclaim;

@@ -7,7 +7,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::job_store::show_safely;
-use super::judge::{Pass, explain, judge};
+use super::judge::{explain, judge};
+use super::pass::Pass;
 use super::{
     AsyncJobStore, Cause, Claim, Explanation, JobStore, Outcome, Reaper, RunError, RunningJob, StopToken, SweepReport,
     Verdict,
@@ -152,7 +153,7 @@ where
 {
     /// Sweeps once in a task: one turn of an async loop, whose timer and whose runtime are the user's.
     ///
-    /// As [`run_once`](Self::run_once), but the store's answers are awaited. The future is `Send`, and holds no pin while
+    /// It differs from [`run_once`](Self::run_once) in that the store's answers are awaited. The future is `Send`, and holds no pin while
     /// it awaits. A panic inside of a poll of the store's futures is caught. A future that is dropped before its end gives
     /// its claims back, as the store's future under way holds them.
     ///

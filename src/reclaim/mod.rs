@@ -81,7 +81,7 @@ struct Retired {
 }
 
 impl Retired {
-    /// To be called when no thread is pinned any more that was when it was retired.
+    /// Called when no thread is pinned any more that was when it was retired.
     fn free(self) {
         // SAFETY: by the promise of `retire`'s caller, and as `self` is gone after this.
         unsafe { (self.free)(self.pointer) };
@@ -245,7 +245,7 @@ pub(crate) mod participant {
     #[derive(Debug)]
     pub struct Participant {
         handle: LocalHandle,
-        /// Whether its pins pass the turnstile, as slots' loads do.
+        /// Set if its pins pass the turnstile, as slots' loads do.
         turns: bool,
     }
 

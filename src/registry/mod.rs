@@ -121,7 +121,7 @@ pub(crate) struct Shared<K, V> {
 
 impl<K, V> Registry<K, V> {
     crate::sync::const_unless_loom! {
-        /// An empty registry. Allocates nothing; can be a `static`.
+        /// Creates an empty registry. Allocates nothing, and can be a `static`.
         ///
         /// ```
         /// static FINALIZING: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -154,7 +154,7 @@ impl<K, V> Registry<K, V> {
 
 impl<K, V, S> Registry<K, V, S> {
     crate::sync::const_unless_loom! {
-        /// An empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be well
+        /// Creates an empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be well
         /// mixed, and the high ones should be, which rule other jobs out without reading them.
         ///
         /// ```
@@ -212,7 +212,7 @@ impl<K, V, S> Registry<K, V, S> {
         }
     }
 
-    /// How many jobs are marked, counted slot by slot: exact while nobody marks or clears, near it otherwise.
+    /// Returns how many jobs are marked, counted slot by slot: exact while nobody marks or clears, near it otherwise.
     ///
     /// Walks the whole registry, some microseconds when it is small.
     ///
@@ -226,7 +226,7 @@ impl<K, V, S> Registry<K, V, S> {
         self.shared.map.len(&reclaim::pin())
     }
 
-    /// Whether no job is marked, by the same walk as [`len`](Self::len).
+    /// Returns `true` if no job is marked, by the same walk as [`len`](Self::len).
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -237,7 +237,7 @@ impl<K, V, S> Registry<K, V, S> {
         self.shared.map.is_empty()
     }
 
-    /// What the registry has counted so far.
+    /// Returns what the registry has counted so far.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -432,7 +432,8 @@ where
         cleared
     }
 
-    /// Whether `job` is marked, and so has an owner that is alive as far as a guard can tell.
+    /// Returns `true` if `job` is marked, that is, if it has a mark that was neither cleared nor displaced. The mark of a
+    /// leaked guard counts.
     ///
     /// Linearizes at the load of the job's slot. For nearly every job that is not marked one load of the slot is
     /// enough: wait-free. Otherwise it pins the thread: lock-free, and nothing is allocated but what the collector
@@ -467,7 +468,7 @@ where
         table.find(hash, job, &reclaim::pin()).is_some()
     }
 
-    /// Who owns `job`: a copy of the owner's generation, time and context.
+    /// Returns who owns `job`: a copy of the owner's generation, time and context.
     ///
     /// Linearizes at the load of the job's slot. Lock-free, but for the `Clone` of `V`.
     ///
@@ -483,7 +484,7 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.hash(job);
-        let guard = reclaim::pin_for_write();
+        let guard = reclaim::pin();
         self.shared.map.table()?.find(hash, job, &guard).map(|entry| entry.owner.clone())
     }
 
@@ -503,7 +504,7 @@ where
         Reader::new(self)
     }
 
-    /// A copy of all marks, sorted by job, from one instant if possible: see [`Snapshot::is_atomic`].
+    /// Copies all marks, sorted by job, from one instant if possible: see [`Snapshot::is_atomic`].
     ///
     /// Linearizes, when atomic, between two equal readings of all slots. Bounded: reads all slots at most 9 times.
     /// Allocates; for operators and dashboards, not for a sweep.

@@ -78,7 +78,7 @@ where
         Self { registry, table: registry.shared.map.table_or_made(), guard: reclaim::pin(), retired }
     }
 
-    /// Whether `job` is marked, as [`Registry::is_active`].
+    /// Returns `true` if `job` is marked, as [`Registry::is_active`] does.
     ///
     /// Linearizes at the load of the job's slot; wait-free but for the depth of the map; allocates nothing.
     ///
@@ -98,7 +98,7 @@ where
         self.owner(job).is_some()
     }
 
-    /// Who owns `job`, borrowed until the next call: nothing is copied. As [`is_active`](Self::is_active) otherwise.
+    /// Returns who owns `job`, borrowed until the next call: nothing is copied. As [`is_active`](Self::is_active) otherwise.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
