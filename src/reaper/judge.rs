@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hash};
 use super::explain::{Ask, Explanation};
 use super::handle::Control;
 use super::memory::Left;
-use super::pass::{Liveness, Pass};
+use super::pass::{Liveness, Pass, watched_pulse};
 use super::policy::StageLimits;
 use super::trigger::Trigger;
 use super::{Cause, Claim, DeferReason, Deferral, Mode, Policy, Proposed, Reaper, RunningJob, Verdict};
@@ -183,8 +183,6 @@ where
     /// Judges a job that is past the limits of some stage: few are.
     #[cold]
     fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V> {
-        // A pause since the last look is noticed before anything is decided.
-        self.pass.look();
         let limits = *self.pass.policy.stage(job.stage);
         match Trigger::of(job, &limits) {
             None => Verdict::Healthy,
@@ -198,7 +196,9 @@ where
 
     /// Ends a job that is past its deadline, whoever holds it.
     fn judge_overdue(&mut self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Verdict<'r, K, V> {
-        // A machine that slept past the deadlines of all its jobs ends nobody on waking.
+        // A pause since the last look is noticed before anything is done. A machine that slept past the deadlines of all
+        // its jobs ends nobody on waking.
+        self.pass.look();
         if self.pass.deadline_held_back(job, limits).is_some() {
             let owner = self.owner(job.id, limits);
             return self.defer(job, Deferral::new(DeferReason::BootGrace, owner));
@@ -239,26 +239,9 @@ where
         limits: &StageLimits,
     ) -> Result<Claim<'r, K, V>, Deferral<V>> {
         let mode = self.pass.policy.mode();
-        let booting = self.pass.boot_grace_left(limits).is_some();
         let reaper = self.reaper;
-
-        // Who owns the job, and does the owner get on?
         let owner = self.owner(job.id, limits);
-        let live = owner.as_ref().is_some_and(|owner| self.pass.liveness(reaper, owner, limits) != Liveness::Stale);
-
-        // The first reason that holds is the reason.
-        let reason = if mode == Mode::DeferAll {
-            Some(DeferReason::DeferAll)
-        } else if job.held {
-            Some(DeferReason::Held)
-        } else if live {
-            Some(DeferReason::Owned)
-        } else if booting {
-            Some(DeferReason::BootGrace)
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
+        if let Some(reason) = self.reason_to_defer(job, limits, owner.as_ref()) {
             return Err(Deferral::new(reason, owner));
         }
 
@@ -285,6 +268,31 @@ where
                 Err(Deferral::new(DeferReason::ClaimConflict, Some(owner)))
             }
         }
+    }
+
+    /// Returns the first reason that holds, if any does.
+    fn reason_to_defer(
+        &mut self,
+        job: &RunningJob<'_, K>,
+        limits: &StageLimits,
+        owner: Option<&Owner<V>>,
+    ) -> Option<DeferReason> {
+        if self.pass.policy.mode() == Mode::DeferAll {
+            return Some(DeferReason::DeferAll);
+        }
+        if job.held {
+            return Some(DeferReason::Held);
+        }
+        // The clocks are read only where they matter: a pause since the last look is noticed before anything is done.
+        let watched = owner.and_then(|owner| watched_pulse(self.reaper, owner, limits));
+        if owner.is_some() && watched.is_none() {
+            return Some(DeferReason::Owned);
+        }
+        self.pass.look();
+        if watched.is_some_and(|pulse| self.pass.liveness_by(pulse) != Liveness::Stale) {
+            return Some(DeferReason::Owned);
+        }
+        self.pass.boot_grace_left(limits).map(|_| DeferReason::BootGrace)
     }
 
     /// Turns a proposal into the verdict of this mode, and counts and tells it.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 use super::{DeferReason, Proposed};
 use crate::hasher::DefaultHashBuilder;
@@ -17,7 +17,7 @@ pub(super) enum Left {
 /// What one sweep told of the jobs that it left alone, by a hash of their ids: an id need not be cloned for it. Two jobs
 /// of one hash, one pair in 2^64, would be taken for one in the log.
 #[derive(Debug, Default)]
-pub(super) struct Told(HashMap<u64, (Left, bool), DefaultHashBuilder>);
+pub(super) struct Told(HashMap<u64, (Left, bool), BuildHasherDefault<AsIs>>);
 
 impl Told {
     pub(super) fn is_empty(&self) -> bool {
@@ -49,6 +49,24 @@ impl Told {
     /// Returns whether what was noted of `job` is news.
     pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
         self.0.get(&hash(job)).is_none_or(|(_, is_news)| *is_news)
+    }
+}
+
+/// Hashes hashes.
+#[derive(Default)]
+pub(super) struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = DefaultHashBuilder::new().hash_one(bytes);
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -11,6 +11,7 @@ use super::memory::{Left, Told};
 use super::policy::StageLimits;
 use super::trigger::{Trigger, past};
 use super::{Policy, Reaper, RunningJob};
+use crate::finalizer::Pulse;
 use crate::owner::Owner;
 
 /// What a sweep keeps between two jobs, without the types: it may live across an `.await`.
@@ -72,31 +73,50 @@ impl<'a> Pass<'a> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         // Most sweeps have found nothing due, and the one before as well.
-        if !self.has_looked && self.history.told.is_none() {
+        if !self.has_looked && self.told.is_empty() && self.history.told.is_none() {
             return;
         }
         self.control.history.end(&self.history, self.last, std::mem::take(&mut self.told));
     }
 }
 
+/// A pulse that counts, and how old it may get.
+#[derive(Clone, Copy)]
+pub(super) struct Watched<'v> {
+    pulse: &'v Pulse,
+    stale_after: Duration,
+}
+
+/// Returns the owner's pulse, where it counts. Elsewhere the owner keeps its job until the mark is cleared.
+pub(super) fn watched_pulse<'v, K, V, S>(
+    reaper: &Reaper<'_, K, V, S>,
+    owner: &'v Owner<V>,
+    limits: &StageLimits,
+) -> Option<Watched<'v>> {
+    let stale_after = limits.stale_after?;
+    let pulse = (reaper.pulse)(&owner.value)?;
+    // It came with a reaper's claim, and whoever works under the claim has not beaten it: perhaps nobody can.
+    (!pulse.waits_for_first_beat()).then_some(Watched { pulse, stale_after })
+}
+
 impl Pass<'_> {
-    /// Says whether an owner keeps its job.
+    /// Says whether an owner with this pulse keeps its job, as of the latest look.
+    pub(super) fn liveness_by(&self, Watched { pulse, stale_after }: Watched<'_>) -> Liveness {
+        let of_its_own = stale_after.checked_sub(pulse.age());
+        // What a pause of the process hid from the pulse does not count.
+        let after_a_pause = self.history.pulse_grace_left(self.last, stale_after);
+        of_its_own.into_iter().chain(after_a_pause).max().map_or(Liveness::Stale, Liveness::For)
+    }
+
+    /// Says whether an owner keeps its job, as of the latest look.
     pub(super) fn liveness<K, V, S>(
         &self,
         reaper: &Reaper<'_, K, V, S>,
         owner: &Owner<V>,
         limits: &StageLimits,
     ) -> Liveness {
-        let pulse = (reaper.pulse)(&owner.value);
-        let (Some(stale_after), Some(pulse)) = (limits.stale_after, pulse) else { return Liveness::UntilCleared };
-        // It came with a reaper's claim, and whoever works under the claim has not beaten it: perhaps nobody can.
-        if pulse.waits_for_first_beat() {
-            return Liveness::UntilCleared;
-        }
-        // What a pause of the process hid from the pulse does not count.
-        let of_its_own = stale_after.checked_sub(pulse.age());
-        let after_a_pause = self.history.pulse_grace_left(self.last, stale_after);
-        of_its_own.into_iter().chain(after_a_pause).max().map_or(Liveness::Stale, Liveness::For)
+        let watched = watched_pulse(reaper, owner, limits);
+        watched.map_or(Liveness::UntilCleared, |watched| self.liveness_by(watched))
     }
 }
 

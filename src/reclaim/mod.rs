@@ -151,8 +151,8 @@ impl ReclaimStats {
 /// How much memory waits to be freed, in all registries of the process.
 ///
 /// [`unreclaimed`](ReclaimStats::unreclaimed) goes up and down between nothing and some hundreds for each thread that
-/// marks. If it only grows, a [`Reader`](crate::Reader) or a [`Sweep`](crate::Sweep) is kept and not used: nothing is
-/// freed that was cleared after its last look-up. One relaxed load for each thread that ever cleared at the same time as
+/// marks. If it only grows, a [`Reader`](crate::Reader) is kept and not used: nothing is freed that was cleared after its
+/// last look-up. One relaxed load for each thread that ever cleared at the same time as
 /// the others; the two numbers are not of one instant.
 ///
 /// ```

@@ -17,8 +17,7 @@ use crate::reclaim::{self, EpochGuard};
 /// It is pinned for as long as it lives, and repins at its next look-up when a writer has handed garbage over: a
 /// look-up has no read-modify-write. Every call sees the newest state, no call allocates or frees anything, and none
 /// waits. A reader that lives but is not used holds back the freeing of all that is cleared meanwhile: keep it for a
-/// loop, not for ever. And one at a time: of two readers (or a reader and a sweep) that one thread has, even in use,
-/// neither can repin.
+/// loop, not for ever. And one at a time: of two readers that one thread has, even in use, neither can repin.
 ///
 /// Not `Send`: it belongs to the thread that made it.
 ///
