@@ -45,8 +45,9 @@ fn judge(reaper: &Reaper<'_>) {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let file = env::temp_dir().join(format!("livemark-hot-swap-{}.toml", process::id()));
-    let settings =
-        |mode, deadline| format!("mode = '{mode}'\nhard_deadline = {deadline}\n[stages]\ngates = {{ marks = true }}\n");
+    let settings = |mode, deadline| {
+        format!("mode = '{mode}'\nhard_deadline = {deadline}\n[stages]\ngates = {{ marking = true }}\n")
+    };
     let _monitor = FINALIZING.mark(7, Finalizer::new(Some(42), "gates"));
 
     fs::write(&file, settings("defer_all", 3600))?;

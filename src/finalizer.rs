@@ -20,7 +20,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct Finalizer {
     /// The run that finalizes, where runs have numbers.
     pub run_id: Option<u64>,
-    /// The stage of the finalization. Keep one `Arc<str>` per stage to build finalizers without allocating.
+    /// The stage of the finalization. It is only shown: policies go by [`RunningJob::stage`](crate::RunningJob::stage). Keep one `Arc<str>` per stage to build finalizers without allocating.
     pub stage: Arc<str>,
     /// A sign of progress that the finalizing work gives, if it does.
     pub pulse: Option<Pulse>,
@@ -77,17 +77,10 @@ struct Beats {
     made_at: Instant,
     /// How old the pulse was when it was made.
     head_start: Duration,
-    /// Nanoseconds from the pulse's origin to the last beat, and [`FIRST_BEAT`] more. Grows with each beat. Below it stands
-    /// [`UNBEATEN`] or [`WAITS`].
+    /// Nanoseconds from `made_at` to the last beat, and one more; 0 before the first. Written by `beat` only, and only ever
+    /// grows.
     last: AtomicU64,
 }
-
-/// Nobody has beaten it, and only time passes: it counts.
-const UNBEATEN: u64 = 1;
-/// Nobody has beaten it, and it does not count before somebody does.
-const WAITS: u64 = 0;
-/// What a beat at the pulse's origin is.
-const FIRST_BEAT: u64 = 2;
 
 impl Pulse {
     /// Makes a pulse whose first beat is now.
@@ -116,7 +109,7 @@ impl Pulse {
     /// ```
     #[must_use]
     pub fn aged(age: Duration) -> Self {
-        Self(Arc::new(Beats { made_at: Instant::now(), head_start: age, last: AtomicU64::new(UNBEATEN) }))
+        Self(Arc::new(Beats { made_at: Instant::now(), head_start: age, last: AtomicU64::new(0) }))
     }
 
     /// Beats: the work made progress now. Lock-free.
@@ -131,7 +124,7 @@ impl Pulse {
     /// ```
     pub fn beat(&self) {
         // Relaxed, E6: a time stamp that publishes nothing else. `fetch_max`: of two beats the later one counts.
-        self.0.last.fetch_max(self.since_origin(), Ordering::Relaxed);
+        self.0.last.fetch_max(self.since_made().saturating_add(1), Ordering::Relaxed);
     }
 
     /// Returns how long ago the last beat was, or zero if the clock is found to have gone backwards.
@@ -143,25 +136,24 @@ impl Pulse {
     /// ```
     #[must_use]
     pub fn age(&self) -> Duration {
-        let last = self.0.last.load(Ordering::Relaxed); // E6
-        Duration::from_nanos(self.since_origin().saturating_sub(last.max(FIRST_BEAT)))
+        match self.stamp().checked_sub(1) {
+            Some(last) => Duration::from_nanos(self.since_made().saturating_sub(last)),
+            None => self.0.made_at.elapsed().saturating_add(self.0.head_start),
+        }
     }
 
-    /// Says that nobody may have the pulse who could beat it: it does not count before its first beat. Changes nothing if
-    /// that has come.
-    pub(crate) fn wait_for_first_beat(&self) {
-        // E6: of a beat and this, whichever comes second sees the first.
-        let _: Result<u64, u64> = self.0.last.compare_exchange(UNBEATEN, WAITS, Ordering::Relaxed, Ordering::Relaxed);
+    /// Returns a number that each beat changes.
+    pub(crate) fn stamp(&self) -> u64 {
+        self.0.last.load(Ordering::Relaxed) // E6
     }
 
-    pub(crate) fn waits_for_first_beat(&self) -> bool {
-        self.0.last.load(Ordering::Relaxed) == WAITS // E6
+    /// Returns `true` if `other` is a clone of this one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Counted as [`Beats::last`] is.
-    fn since_origin(&self) -> u64 {
-        let since = self.0.made_at.elapsed().saturating_add(self.0.head_start);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).saturating_add(FIRST_BEAT)
+    fn since_made(&self) -> u64 {
+        u64::try_from(self.0.made_at.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

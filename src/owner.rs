@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
+use crate::finalizer::Finalizer;
+
 /// The fencing token of a mark.
 ///
 /// Every mark has its own generation: it is never used again in its registry, and a job's later mark has a greater
@@ -76,7 +78,7 @@ impl fmt::Display for Generation {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Owner<V> {
+pub struct Owner<V = Finalizer> {
     /// The fencing token of the mark.
     pub generation: Generation,
     /// The context given with the mark.

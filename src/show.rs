@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt::{self, Write as _};
+use std::num::{NonZeroI32, NonZeroI64, NonZeroU32, NonZeroU64, NonZeroU128, NonZeroUsize};
 use std::sync::Arc;
 
 /// Writes a job id as the user wants it to look.
@@ -50,6 +51,7 @@ pub(crate) fn write_plain(value: &dyn Any, f: &mut fmt::Formatter<'_>) -> Result
         };
     }
     show!(u64, i64, u32, i32, u16, i16, u8, i8, usize, isize, u128, i128, char, bool);
+    show!(NonZeroU64, NonZeroI64, NonZeroU32, NonZeroI32, NonZeroUsize, NonZeroU128);
     show!(String, &'static str, Arc<str>, Box<str>, std::borrow::Cow<'static, str>);
     let Some(bytes) = value.downcast_ref::<[u8; 16]>() else { return Ok(false) };
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;

@@ -174,21 +174,61 @@ pub(crate) fn deferred<K: 'static, V: 'static>(job: Shown<'_, K>, deferred: &Def
     }
 }
 
-pub(crate) fn redriven<K: 'static>(reaper: &'static str, job: Shown<'_, K>, stage: &str, claim: Option<Generation>) {
+/// What the event of a redrive or a reap says.
+pub(crate) struct Acted<'a> {
+    pub(crate) reaper: &'static str,
+    pub(crate) stage: &'a str,
+    pub(crate) claim: Option<Generation>,
+    /// Whom the claim displaced.
+    pub(crate) displaced: Option<Generation>,
+}
+
+pub(crate) fn redriven<K: 'static>(job: Shown<'_, K>, acted: &Acted<'_>) {
+    let &Acted { reaper, stage, claim, displaced } = acted;
     count!("reaper_redrives_total", reaper);
-    event!(WARN, job = %job, stage = stage, claim = claim.map(Generation::get), "redrive");
+    event!(
+        WARN,
+        job = %job,
+        stage = stage,
+        claim = claim.map(Generation::get),
+        displaced = displaced.map(Generation::get),
+        "redrive"
+    );
+}
+
+/// The sweep before redrove the job as well.
+pub(crate) fn redriven_again<K: 'static>(job: Shown<'_, K>) {
+    event!(
+        WARN,
+        job = %job,
+        "the sweep before redrove the job as well: was its stamp restarted, and is the claim kept where the work is?"
+    );
 }
 
 /// `label`: the cause as the counter's label has it.
-pub(crate) fn reaped<K: 'static>(
-    reaper: &'static str,
-    job: Shown<'_, K>,
-    stage: &str,
-    (cause, label): (&'static str, &'static str),
-    claim: Option<Generation>,
-) {
+pub(crate) fn reaped<K: 'static>(job: Shown<'_, K>, cause: &'static str, label: &'static str, acted: &Acted<'_>) {
+    let &Acted { reaper, stage, claim, displaced } = acted;
     count!("reaper_reaps_total", reaper, "cause" => label);
-    event!(WARN, job = %job, stage = stage, cause = cause, claim = claim.map(Generation::get), "reap");
+    event!(
+        WARN,
+        job = %job,
+        stage = stage,
+        cause = cause,
+        claim = claim.map(Generation::get),
+        displaced = displaced.map(Generation::get),
+        "reap"
+    );
+}
+
+/// Marks are not asked for in this stage, but the job has one.
+pub(crate) fn unprotected<K: 'static>(job: Shown<'_, K>, stage: &str, generation: Generation) {
+    event!(
+        WARN,
+        job = %job,
+        stage = stage,
+        generation = generation.get(),
+        "the job is marked, but its stage is not declared as marking, so that its owner is not deferred to: is the stage misspelt?"
+    );
 }
 
 pub(crate) fn dry_run<K: 'static>(job: Shown<'_, K>, verdict: &dyn fmt::Display, is_news: bool) {
@@ -199,7 +239,7 @@ pub(crate) fn dry_run<K: 'static>(job: Shown<'_, K>, verdict: &dyn fmt::Display,
     }
 }
 
-/// The reaper's claim is the only mark that was ever made in its registry.
+/// The reaper's claim is the only mark that was ever made in its registry, or a dry run finds none at all.
 pub(crate) fn only_mark<K: 'static>(job: Shown<'_, K>, stage: &str) {
     event!(
         WARN,
@@ -209,7 +249,7 @@ pub(crate) fn only_mark<K: 'static>(job: Shown<'_, K>, stage: &str) {
     );
 }
 
-/// An owner made no progress and is, or in a dry run would be, displaced.
+/// An owner made no progress and is displaced.
 pub(crate) fn stale_owner<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(WARN, job = %job, generation = generation.get(), "stale owner");
 }
@@ -221,7 +261,7 @@ pub(crate) fn claim_conflict(reaper: &'static str) {
 /// The job store's compare-and-set said no.
 pub(crate) fn refused<K: 'static>(reaper: &'static str, job: Shown<'_, K>) {
     count!("reaper_refused_total", reaper);
-    event!(INFO, job = %job, "the job store refused a verdict: the job has moved on");
+    event!(INFO, job = %job, "the job store refused a verdict: its compare-and-set changed nothing");
 }
 
 pub(crate) fn sweep_begun(reaper: &'static str) {
@@ -230,7 +270,7 @@ pub(crate) fn sweep_begun(reaper: &'static str) {
 
 pub(crate) fn failed(reaper: &'static str, failure: &dyn fmt::Display) {
     count!("reaper_failures_total", reaper);
-    event!(ERROR, failure = %Flattened(failure), "a turn of the reaper's loop failed");
+    event!(ERROR, failure = %Flattened(failure), "a failure in the reaper's loop");
 }
 
 /// Describes all metrics, and shows those of this reaper at zero: an alert can be written before anything happened.

@@ -824,3 +824,34 @@ fn reasons_have_names() {
     let reasons = [DeferReason::BootGrace, DeferReason::DeferAll, DeferReason::Held].map(|reason| reason.to_string());
     assert_eq!(reasons, ["boot grace", "defer all", "held"]);
 }
+
+/// What a claim function gives may be anybody's pulse, also one that is stale: it counts when it is beaten after the claim.
+///
+/// Seen to fail with a mark in the pulse itself, which only pulses that were never beaten had: four finalizations at once.
+#[test]
+fn a_claim_with_a_pulse_that_was_beaten_before_is_one_claim() {
+    let registry: Registry = Registry::new();
+    let pulse = Pulse::aged(Duration::from_secs(700));
+    let stale = registry.mark(7, Finalizer::new(Some(1), "gates").with_pulse(pulse.clone()));
+    let of_the_owner =
+        |job: &RunningJob<'_>| registry.owner(job.id).map_or(Finalizer::new(None, "x"), |owner| owner.value);
+    let watching = || policy().to_builder().stale_after(Duration::from_secs(600)).build().unwrap();
+    let reapers = [Reaper::with_claim(&registry, watching(), of_the_owner), Reaper::new(&registry, watching())];
+    let Verdict::Redrive(claim) = reapers[0].sweep().judge(&finished(&7)) else { panic!("its owner is stale") };
+    assert!(!stale.is_current());
+    for reaper in &reapers {
+        assert!(matches!(reaper.sweep().judge(&finished(&7)), Verdict::Defer(_)), "the claim is not stale");
+    }
+    // The worker's own pulse counts at once, also one that is old.
+    assert!(claim.replace(Finalizer::new(Some(2), "gates").with_pulse(Pulse::aged(Duration::from_secs(601)))));
+    assert!(matches!(reapers[1].sweep().judge(&finished(&7)), Verdict::Redrive(_)));
+}
+
+#[test]
+fn a_pulse_goes_on_after_any_age() {
+    let pulse = Pulse::aged(Duration::MAX);
+    assert_eq!(pulse.age(), Duration::MAX);
+    pulse.beat();
+    std::thread::sleep(Duration::from_millis(2));
+    assert!(pulse.age() >= Duration::from_millis(2) && pulse.age() < Duration::from_secs(3600), "{:?}", pulse.age());
+}

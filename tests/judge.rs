@@ -501,7 +501,7 @@ fn check_words(
             (None, _) => prop_assert!(!why.contains(what) && !why.contains(setting), "{}", why),
         }
     }
-    let counts = format!("; redriven {} times, max_redrives is {}", case.facts.redrives, case.limits.max_redrives);
+    let counts = format!("; redriven {} of {} times", case.facts.redrives, case.limits.max_redrives);
     prop_assert_eq!(why.contains(&counts), case.facts.redrives > 0, "{}", why);
     let generation = match verdict {
         Verdict::Healthy | Verdict::DryRun(_) => None,
@@ -550,7 +550,14 @@ fn check(case: &Case) -> Result<Said, TestCaseError> {
     stats.sweeps -= sweeps;
     prop_assert_eq!(stats, counted(case.mode, seen));
     if !case.asks() {
-        prop_assert_eq!(hashed, 0, "the registry was consulted");
+        // For a warning only, where the stage of a marked job may be misspelt: what is done does not depend on it.
+        let warns = match seen {
+            Said::Redrive(_) | Said::DryRun(Proposed::Redrive) => true,
+            Said::Reap(cause, _) | Said::DryRun(Proposed::Reap(cause)) => cause != Cause::Backstop,
+            Said::Healthy | Said::Defer(_) => false,
+        };
+        let looks = u64::from(warns && case.mode != Mode::Ignore);
+        prop_assert_eq!(hashed, looks, "the registry was consulted");
     }
 
     let after = registry.stats();

@@ -137,10 +137,17 @@ fn a_deadline_that_passed_during_a_pause_waits_for_one_boot_grace() {
     // The store's ages have jumped by the second that the process was stopped for.
     let passed_meanwhile = RunningJob::new(&1, "merge", 8 * HOUR + STOPPED_FOR / 2);
     let passed_before = RunningJob::new(&2, "merge", 8 * HOUR + STOPPED_FOR * 3);
+    // Its deadline passes now that the process goes on.
+    let passes_now = RunningJob::new(&3, "merge", 8 * HOUR + Duration::from_nanos(1));
     let mut sweep = reaper.sweep();
     assert_is_deferred_for_the_boot_grace(&mut sweep, &passed_meanwhile);
     assert!(matches!(sweep.judge(&passed_before), Verdict::Reap(Cause::Backstop, _)), "it was overdue already");
+    assert!(matches!(sweep.judge(&passes_now), Verdict::Reap(Cause::Backstop, _)), "not during the pause");
     drop(sweep);
+    // Until one boot grace later, however early in the pause the deadline passed.
+    let early = RunningJob::new(&4, "merge", 8 * HOUR + STOPPED_FOR - Duration::from_millis(1));
+    thread::sleep(BOOT_GRACE / 3);
+    assert_is_deferred_for_the_boot_grace(&mut reaper.sweep(), &early);
     sweep_until_booted(&reaper);
     assert!(matches!(reaper.sweep().judge(&passed_meanwhile), Verdict::Reap(Cause::Backstop, _)), "still there");
 }

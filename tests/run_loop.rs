@@ -1370,3 +1370,58 @@ fn several_loops_on_one_reaper_redrive_a_job_once() {
     assert!(claims.len() == redriven.len() && claims.iter().all(holds));
     assert_eq!(reaper.stats().redrives, JOBS);
 }
+
+/// Panics when it is dropped, once it is armed.
+#[derive(Clone)]
+struct Explosive;
+
+thread_local! {
+    static ARMED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        assert!(!ARMED.get(), "the destructor of a context");
+    }
+}
+
+/// Panics where it is told a verdict that holds a context, whose destructor panics as well.
+struct Exploding;
+
+impl<'r> JobStore<'r, u64, Explosive> for Exploding {
+    type Row = u64;
+    type Error = String;
+    type Rows = Vec<Result<u64, String>>;
+
+    fn list(&mut self) -> Result<Self::Rows, String> {
+        Ok(vec![Ok(7)])
+    }
+
+    fn job<'a>(&self, row: &'a u64) -> RunningJob<'a> {
+        finished(row)
+    }
+
+    fn redrive(&mut self, _: u64, _: Claim<'r, u64, Explosive>) -> Result<Outcome, String> {
+        Ok(Outcome::Done)
+    }
+
+    fn reap(&mut self, _: u64, _: Cause, _: Claim<'r, u64, Explosive>) -> Result<Outcome, String> {
+        Ok(Outcome::Done)
+    }
+
+    fn on_verdict(&mut self, _: &u64, _: &Verdict<'r, u64, Explosive>, _: &Explanation<'_>) {
+        ARMED.set(true);
+        panic!("the store panics");
+    }
+}
+
+/// Seen to fail with a verdict that is dropped while the store's panic unwinds: two panics at once abort.
+#[test]
+fn a_verdict_whose_drop_panics_beside_a_panic_of_the_store_costs_one_turn() {
+    let registry: Registry<u64, Explosive> = Registry::new();
+    let _monitor = registry.mark(7, Explosive);
+    let reaper = Reaper::with_claim(&registry, policy(), |_| Explosive);
+    let report = reaper.run_once(&mut Exploding);
+    ARMED.set(false);
+    assert_eq!((report.listed, report.panicked), (1, 1));
+}

@@ -267,7 +267,7 @@ fn a_dry_run_reports_what_it_would_do_and_why() {
         (finished(&2), "job 2: tier 2: redrive, not to be done in mode dry_run; finished for 301s"),
         (finished(&2).redrives(3), "job 2: tier 2: reap, redrives exhausted, not to be done in mode dry_run; "),
         (lost(&2), "job 2: tier 1: reap, worker lost, not to be done in mode dry_run; lost for 61s"),
-        (overdue(&1), "job 1: deadline: reap, backstop, not to be done in mode dry_run; running for 3601s"),
+        (overdue(&1), "job 1: deadline: reap, backstop, displacing run 42 at `gates`, generation "),
         (finished(&1), "job 1: tier 2: defer, owned by run 42 at `gates`, generation "),
         (finished(&1).held(true), "job 1: tier 2: defer, held, owned by run 42 at `gates`, generation "),
     ] {
@@ -311,6 +311,7 @@ fn a_deferral_is_told_once_at_a_level_that_people_read() {
 fn a_dry_run_tells_each_of_its_findings_once_as_well() {
     let _alone = alone();
     let registry: Registry = Registry::new();
+    let _other = registry.mark(8, Finalizer::new(Some(42), "gates"));
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
     let level = |job: RunningJob<'_>| {
         let seen = event(|| drop(reaper.sweep().judge(&job)));
@@ -324,6 +325,49 @@ fn a_dry_run_tells_each_of_its_findings_once_as_well() {
     assert_eq!([level(lost(&7)), level(finished(&7))], [Level::INFO, Level::DEBUG], "deferred, for one reason");
     drop(guard);
     assert_eq!(level(overdue(&7)), Level::INFO);
+}
+
+/// A stage that is misspelt would bring the incident back in silence, and a registry of one's own as well.
+///
+/// Seen to fail before there were such warnings.
+#[test]
+fn what_a_dry_run_could_hide_is_warned_of() {
+    let _alone = alone();
+    let registry = Registry::new();
+    let warned = |reaper: &Reaper<'_>, job: RunningJob<'_>| {
+        let seen = events(|| drop(reaper.sweep().judge(&job)));
+        seen.into_iter().filter(|seen| seen.level == Level::WARN).map(|seen| seen.message).collect::<Vec<_>>()
+    };
+    let dry = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
+    let no_mark = "no job was ever marked in the reaper's registry: do the monitors mark in another one?";
+    assert_eq!(warned(&dry, finished(&7)), [no_mark]);
+    assert!(warned(&dry, finished(&8)).is_empty(), "once");
+
+    let _guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
+    let misspelt = "the job is marked, but its stage is not declared as marking, so that its owner is not deferred to: \
+                    is the stage misspelt?";
+    let job = || RunningJob::new(&7, UNDECLARED, seconds(400)).finished_for(seconds(301));
+    assert_eq!(warned(&dry, job()), [misspelt]);
+    assert!(warned(&dry, job()).is_empty(), "once, as long as nothing changes");
+    let reaper = Reaper::new(&registry, policy());
+    assert_eq!(warned(&reaper, job()), [misspelt, "redrive"]);
+    reaper.set_mode(Mode::Ignore);
+    drop(reaper.sweep());
+    assert_eq!(warned(&reaper, job()), ["redrive"], "the registry is not asked");
+}
+
+/// Seen to fail before there was such a warning.
+#[test]
+fn a_job_that_each_sweep_redrives_is_warned_of() {
+    let _alone = alone();
+    let registry: Registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let redriven = |job: RunningJob<'_>| {
+        let seen = events(|| drop(reaper.sweep().judge(&job)));
+        seen.iter().filter(|seen| seen.message.starts_with("the sweep before redrove")).count()
+    };
+    assert_eq!([(); 3].map(|()| redriven(finished(&7))), [0, 1, 1]);
+    assert_eq!([redriven(running(&7)), redriven(finished(&7))], [0, 0]);
 }
 
 /// A job store with an error of each kind, in the turns of one loop.
@@ -385,7 +429,11 @@ fn the_loops_failures_are_errors() {
     let (mut jobs, stop) = troubled("the store is down");
     let mut seen = events(|| reaper.run(Duration::ZERO, &stop, &mut jobs));
     let refused = seen.iter().find(|event| event.message.contains("refused")).expect("of job 3");
-    refused.assert_is(Level::INFO, "the job store refused a verdict: the job has moved on", &[("job", "3")]);
+    refused.assert_is(
+        Level::INFO,
+        "the job store refused a verdict: its compare-and-set changed nothing",
+        &[("job", "3")],
+    );
     seen.retain(|event| event.level == Level::ERROR);
     let expected = [
         "the running jobs cannot be listed: the store is down",
@@ -396,7 +444,7 @@ fn the_loops_failures_are_errors() {
     assert_eq!(jobs.told, expected);
     assert_eq!(seen.len(), expected.len(), "{seen:?}");
     for (event, failure) in seen.iter().zip(expected) {
-        event.assert_is(Level::ERROR, "a turn of the reaper's loop failed", &[("failure", failure)]);
+        event.assert_is(Level::ERROR, "a failure in the reaper's loop", &[("failure", failure)]);
     }
 }
 

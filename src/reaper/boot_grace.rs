@@ -40,8 +40,9 @@ struct GraceTimer {
     /// A gap that is longer than this may be a pause.
     limit: Duration,
     start: Start,
-    /// How often it began anew without having run to its end.
-    restarts: u8,
+    /// Set while it has begun anew after a pause and not run to its end: how long the reaper was there since it first did,
+    /// between the pauses.
+    awake: Option<Duration>,
     /// The last gap between two sweeps was too long.
     late_sweep: bool,
     /// The last gap between two jobs was too long.
@@ -60,9 +61,9 @@ struct Start {
     after: Option<Duration>,
 }
 
-/// A timer that has not run to its end begins anew so often at most: gaps that are long and short by turns would
-/// otherwise keep it from ever ending.
-const RESTARTS: u8 = 2;
+/// A timer that has not run to its end begins anew while the reaper was awake for so many times its limit in between: gaps
+/// that are long and short by turns would otherwise keep it from ever ending.
+const ANEW_FOR: u32 = 3;
 /// A gap between two jobs that so many sweeps had before is the reaper's pace: a job store that is always slow at one
 /// job must not keep the others waiting for ever.
 const LATE_SWEEPS: u8 = 2;
@@ -165,6 +166,11 @@ impl HistoryState {
         }
     }
 
+    /// Returns `true` if there is a limit that a pause matters to.
+    pub(super) fn is_timed(&self) -> bool {
+        !self.timers.is_empty()
+    }
+
     pub(super) fn last(&self) -> Moment {
         self.last
     }
@@ -195,7 +201,7 @@ impl HistoryState {
 
 impl GraceTimer {
     fn new(limit: Duration, start: Start) -> Self {
-        Self { limit, start, restarts: 0, late_sweep: false, late_job: false, had_late_job: false, late_streak: 0 }
+        Self { limit, start, awake: None, late_sweep: false, late_job: false, had_late_job: false, late_streak: 0 }
     }
 
     fn runs_for(&self, now: Moment) -> Duration {
@@ -226,15 +232,23 @@ impl GraceTimer {
                 self.had_late_job |= late;
             }
         }
-        // It begins anew after a pause.
-        if late && !pace && self.restarts < RESTARTS {
-            let earlier = if self.restarts > 0 { self.start.after.unwrap_or_default() } else { Duration::ZERO };
-            let start = Start { at: now, after: Some(earlier.saturating_add(gap)) };
-            return Self { start, restarts: self.restarts.saturating_add(1), ..self };
+        // Another pause before the timer has run to its end makes one long pause with those before it.
+        if late && !pace {
+            let earlier = self.awake.and(self.start.after).unwrap_or_default();
+            self.start.after = Some(earlier.saturating_add(gap));
+            let awake = self.awake.unwrap_or_default();
+            if awake < self.limit.saturating_mul(ANEW_FOR) {
+                self.start.at = now;
+                self.awake = Some(awake);
+                return self;
+            }
         }
-        // It has run to its end: later pauses count again.
+        if !late {
+            self.awake = self.awake.map(|awake| awake.saturating_add(gap));
+        }
+        // It has run to its end: the next pause is a new one.
         if now.saturating_duration_since(self.start.at) >= self.limit {
-            self.restarts = 0;
+            self.awake = None;
         }
         self
     }
@@ -342,8 +356,10 @@ mod tests {
     #[test]
     fn gaps_that_alternate_do_not_hold_it_back_for_ever() {
         let mut reaper = Rehearsal::new();
-        let runs: Vec<_> = [61, 10, 61, 10, 61, 10, 61].map(|gap| reaper.sweep_after(gap)).into();
-        assert_eq!(runs, [0, 10, 0, 10, 71, 81, 0]);
+        let runs: Vec<_> = [61, 10].repeat(40).into_iter().map(|gap| reaper.sweep_after(gap)).collect();
+        assert_eq!(runs[..6], [0, 10, 0, 10, 0, 10], "each is a pause");
+        let first = runs.iter().position(|runs| *runs >= 60);
+        assert_eq!(first, Some(2 * 18), "when it was there for three graces in between");
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl<'r, K: 'static, V> Claim<'r, K, V> {
         Self { guard: None, displaced: None }
     }
 
-    pub(super) fn new((guard, displaced): (MarkGuard<'r, K, V>, Option<Owner<V>>)) -> Self {
+    pub(super) fn new(guard: MarkGuard<'r, K, V>, displaced: Option<Owner<V>>) -> Self {
         Self { guard: Some(guard), displaced: displaced.map(Box::new) }
     }
 
@@ -146,8 +146,8 @@ where
     /// Puts another context in the place of the claim's: the worker's own run and pulse, before it does anything else.
     /// Returns whether the mark still stood, and `true` where no registry is in play.
     ///
-    /// A pulse in the reaper's own context counts only from its first beat on, since nobody may have it. The worker's
-    /// counts from here on.
+    /// A pulse that came with the claim counts only from its next beat on, since nobody may have it. The worker's counts
+    /// from here on.
     ///
     /// ```
     /// # use livemark::{Claim, Registry};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
 
-use super::pass::{Liveness, Pass};
+use super::pass::{Liveness, Pass, pulse_that_counts};
 use super::policy::StageLimits;
 use super::trigger::{Trigger, past};
 use super::{Cause, Claim, DeferReason, Mode, Proposed, Reaper, RunningJob, Verdict};
@@ -59,7 +59,7 @@ enum Outcome<'a> {
 
 /// Who holds a job.
 #[derive(Clone, Copy)]
-struct Held<'a> {
+pub(super) struct Held<'a> {
     generation: Generation,
     marked_at: Instant,
     owner: Erased<'a>,
@@ -71,6 +71,8 @@ pub(super) trait Ask: Send + Sync {
     /// Writes the owner's context. Returns `false` if nothing is known about contexts of its type.
     fn write_context(&self, owner: Erased<'_>, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error>;
     fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration>;
+    /// Looks the job's owner up, and shows it to `look`.
+    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Held<'_>) -> fmt::Result) -> fmt::Result;
     /// Looks the job's owner up.
     fn liveness(&self, pass: &Pass<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness>;
     fn is_news(&self, pass: &Pass<'_>, id: Erased<'_>) -> bool;
@@ -105,7 +107,13 @@ where
 
     fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration> {
         let owner: &dyn Any = owner;
-        (self.pulse)(&owner.downcast_ref::<Owner<V>>()?.value).map(crate::finalizer::Pulse::age)
+        pulse_that_counts(self, owner.downcast_ref::<Owner<V>>()?).map(crate::finalizer::Pulse::age)
+    }
+
+    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Held<'_>) -> fmt::Result) -> fmt::Result {
+        let id: &dyn Any = id;
+        let owner = id.downcast_ref::<K>().and_then(|id| self.registry.owner(id));
+        owner.map_or(Ok(()), |owner| look(&Held::new(&owner)))
     }
 
     fn liveness(&self, pass: &Pass<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness> {
@@ -242,6 +250,13 @@ impl<'a> Explanation<'a> {
         Some((proposed, left.max(protected).max(booting)))
     }
 
+    /// Returns `true` if the owner would be displaced by what a dry run proposes.
+    fn would_displace(&self, proposed: Proposed) -> bool {
+        let limits = self.limits();
+        let is_stale = || self.ask.liveness(self.pass, self.id, limits) == Some(Liveness::Stale);
+        limits.marking && (proposed == Proposed::Reap(Cause::Backstop) || is_stale())
+    }
+
     fn write_holder(&self, f: &mut fmt::Formatter<'_>, held: &Held<'_>) -> fmt::Result {
         if self.ask.write_context(held.owner, f)? {
             f.write_str(", ")?;
@@ -269,7 +284,18 @@ impl<'a> Explanation<'a> {
                     None => Ok(()),
                 }
             }
-            Outcome::DryRun(proposed) => write!(f, "{proposed}, not to be done in mode dry_run"),
+            Outcome::DryRun(proposed) => {
+                write!(f, "{proposed}")?;
+                if self.would_displace(proposed) {
+                    self.ask.with_owner(self.id, &mut |held| {
+                        f.write_str(", displacing ")?;
+                        self.write_holder(f, held)
+                    })?;
+                } else if !self.limits().marking {
+                    f.write_str(", without a claim in a stage that does not mark")?;
+                }
+                f.write_str(", not to be done in mode dry_run")
+            }
             Outcome::Act(proposed, Some(generation), displaced) => {
                 write!(f, "{proposed}, claimed as generation {generation}")?;
                 match displaced {
@@ -324,11 +350,19 @@ impl fmt::Display for Explanation<'_> {
             write_age(f, "lost", lost, "lost_grace", lost_grace)?;
         }
         if self.job.redrives > 0 {
-            write!(f, "; redriven {} times, max_redrives is {max_redrives}", self.job.redrives)?;
+            write!(f, "; redriven {} of {max_redrives} times", self.job.redrives)?;
         }
-        if let (Outcome::Defer(_, Some(held)), Some(stale_after)) = (self.outcome, limits.stale_after) {
-            if let Some(age) = self.ask.pulse_age(held.owner) {
-                write_age(f, "without progress", age, "stale_after", stale_after)?;
+        if let Some(stale_after) = limits.stale_after.filter(|_| limits.marking) {
+            let mut write = |held: &Held<'_>| match self.ask.pulse_age(held.owner) {
+                Some(age) => write_age(f, "without progress", age, "stale_after", stale_after),
+                None => Ok(()),
+            };
+            match self.outcome {
+                Outcome::Defer(_, Some(held)) | Outcome::Act(_, _, Some(held)) => write(&held)?,
+                Outcome::DryRun(proposed) if self.would_displace(proposed) => {
+                    self.ask.with_owner(self.id, &mut write)?;
+                }
+                _ => {}
             }
         }
         match hard_deadline {

@@ -18,6 +18,9 @@ pub(super) struct Control {
     /// The `reaper` label of its metrics.
     pub(super) name: &'static str,
     registered: OnceLock<()>,
+    has_swept: OnceLock<()>,
+    /// Set when it was told that a dry run found no mark at all.
+    pub(super) no_mark: OnceLock<()>,
 }
 
 impl Control {
@@ -28,12 +31,24 @@ impl Control {
             history: SweepHistory::new(),
             name: "default",
             registered: OnceLock::new(),
+            has_swept: OnceLock::new(),
+            no_mark: OnceLock::new(),
         }
     }
 
-    /// Shows the reaper's metrics at zero, once.
+    /// Shows the reaper's metrics at zero: for its first handle.
     pub(super) fn register(&self) {
         self.registered.get_or_init(|| telemetry::register(self.name));
+    }
+
+    /// Shows the reaper's metrics at zero: at its first sweep, also after a handle, when there may have been no recorder.
+    pub(super) fn register_at_sweep(&self) {
+        self.has_swept.get_or_init(|| telemetry::register(self.name));
+    }
+
+    /// Returns `true` before anything was told under the reaper's name.
+    pub(super) fn is_new(&self) -> bool {
+        self.registered.get().is_none() && self.has_swept.get().is_none()
     }
 
     pub(super) fn try_update_policy<E>(&self, mut change: impl FnMut(&Policy) -> Result<Policy, E>) -> Result<(), E> {

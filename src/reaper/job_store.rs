@@ -337,6 +337,6 @@ pub struct SweepReport {
     pub failed: u64,
     /// Panics that were caught.
     pub panicked: u64,
-    /// The turn ended before all rows had theirs: the loop was told to stop, or the listing panicked midway.
+    /// The turn ended before the listing did: it panicked midway.
     pub stopped: bool,
 }

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hash};
 use super::explain::{Ask, Explanation};
 use super::handle::Control;
 use super::memory::Left;
-use super::pass::{Liveness, Pass, watched_pulse};
+use super::pass::{Liveness, Pass};
 use super::policy::StageLimits;
 use super::trigger::Trigger;
 use super::{Cause, Claim, DeferReason, Deferral, Mode, Policy, Proposed, Reaper, RunningJob, Verdict};
@@ -17,6 +17,7 @@ use crate::hasher::DefaultHashBuilder;
 use crate::owner::Owner;
 use crate::registry::Displaces;
 use crate::telemetry;
+use crate::unwind;
 
 /// One pass over the running jobs, begun by [`Reaper::sweep`]: one policy for all of it.
 ///
@@ -183,12 +184,14 @@ where
     /// Judges a job that is past the limits of some stage: few are.
     #[cold]
     fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V> {
+        // A pause since the last look is noticed before anything is decided.
+        self.pass.look();
         let limits = *self.pass.policy.stage(job.stage);
         match Trigger::of(job, &limits) {
             None => Verdict::Healthy,
             Some(Trigger::Deadline) => self.judge_overdue(job, &limits),
             Some(Trigger::Tier(proposed)) => match self.claim_unless_deferred(job, &limits) {
-                Ok(claim) => self.decide(job, proposed, claim),
+                Ok(claim) => self.decide(job, &limits, proposed, claim),
                 Err(deferral) => self.defer(job, deferral),
             },
         }
@@ -196,34 +199,30 @@ where
 
     /// Ends a job that is past its deadline, whoever holds it.
     fn judge_overdue(&mut self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Verdict<'r, K, V> {
-        // A pause since the last look is noticed before anything is done. A machine that slept past the deadlines of all
-        // its jobs ends nobody on waking.
-        self.pass.look();
+        // A machine that slept past the deadlines of all its jobs ends nobody on waking.
         if self.pass.deadline_held_back(job, limits).is_some() {
             let owner = self.owner(job.id, limits);
             return self.defer(job, Deferral::new(DeferReason::BootGrace, owner));
         }
         let claims = limits.marking && matches!(self.pass.policy.mode(), Mode::Honor | Mode::DeferAll);
         let claim = if claims {
-            let context = self.context(job);
             // Nobody keeps a job from a claim that displaces anyone.
-            self.reaper
-                .registry
-                .claim(job.id, context, Displaces::Anyone)
-                .map_or_else(|_| Claim::without_a_mark(), Claim::new)
+            self.claim(job, Displaces::Anyone).unwrap_or_else(|_| Claim::without_a_mark())
         } else {
             Claim::without_a_mark()
         };
-        self.decide(job, Proposed::Reap(Cause::Backstop), claim)
+        self.decide(job, limits, Proposed::Reap(Cause::Backstop), claim)
     }
 
-    /// The context for a claim. A pulse in it is nobody's yet.
-    fn context(&self, job: &RunningJob<'_, K>) -> V {
+    /// Claims a job. A pulse in the claim is nobody's yet.
+    fn claim(&self, job: &RunningJob<'_, K>, displaces: Displaces) -> Result<Claim<'r, K, V>, Owner<V>> {
         let context = (self.reaper.claim)(job);
-        if let Some(pulse) = (self.reaper.pulse)(&context) {
-            pulse.wait_for_first_beat();
+        let pulse = (self.reaper.pulse)(&context).map(|pulse| (pulse.clone(), pulse.stamp()));
+        let (guard, earlier) = self.reaper.registry.claim(job.id, context, displaces)?;
+        if let Some((pulse, stamp)) = pulse {
+            self.reaper.registry.leave_unattended(&guard, pulse, stamp);
         }
-        context
+        Ok(Claim::new(guard, earlier))
     }
 
     /// The owner to be deferred to or displaced, where marks count.
@@ -247,20 +246,16 @@ where
 
         // Where another has taken over since from an owner without progress, the mark is not the reaper's to take.
         let displaceable = owner.map(|owner| owner.generation);
-        let tell_displaced = || {
-            if let Some(generation) = displaceable {
-                telemetry::stale_owner(reaper.registry.shown(job.id), generation);
-            }
-        };
         if mode != Mode::Honor || !limits.marking {
-            tell_displaced();
             return Ok(Claim::without_a_mark());
         }
         // Check and claim are one step.
-        match reaper.registry.claim(job.id, self.context(job), Displaces::Only(displaceable)) {
+        match self.claim(job, Displaces::Only(displaceable)) {
             Ok(claim) => {
-                tell_displaced();
-                Ok(Claim::new(claim))
+                if let Some(generation) = displaceable {
+                    telemetry::stale_owner(reaper.registry.shown(job.id), generation);
+                }
+                Ok(claim)
             }
             Err(owner) => {
                 self.pass.control.counts.claim_conflicts.increment();
@@ -272,7 +267,7 @@ where
 
     /// Returns the first reason that holds, if any does.
     fn reason_to_defer(
-        &mut self,
+        &self,
         job: &RunningJob<'_, K>,
         limits: &StageLimits,
         owner: Option<&Owner<V>>,
@@ -283,46 +278,80 @@ where
         if job.held {
             return Some(DeferReason::Held);
         }
-        // The clocks are read only where they matter: a pause since the last look is noticed before anything is done.
-        let watched = owner.and_then(|owner| watched_pulse(self.reaper, owner, limits));
-        if owner.is_some() && watched.is_none() {
-            return Some(DeferReason::Owned);
-        }
-        self.pass.look();
-        if watched.is_some_and(|pulse| self.pass.liveness_by(pulse) != Liveness::Stale) {
+        let is_live = |owner| self.pass.liveness(self.reaper, owner, limits) != Liveness::Stale;
+        if owner.is_some_and(is_live) {
             return Some(DeferReason::Owned);
         }
         self.pass.boot_grace_left(limits).map(|_| DeferReason::BootGrace)
     }
 
     /// Turns a proposal into the verdict of this mode, and counts and tells it.
-    fn decide(&mut self, job: &RunningJob<'_, K>, proposed: Proposed, claim: Claim<'r, K, V>) -> Verdict<'r, K, V> {
-        if self.pass.policy.mode() == Mode::DryRun {
-            return self.tell_dry_run(job, Left::Proposed(proposed), Verdict::DryRun(proposed));
+    fn decide(
+        &mut self,
+        job: &RunningJob<'_, K>,
+        limits: &StageLimits,
+        proposed: Proposed,
+        claim: Claim<'r, K, V>,
+    ) -> Verdict<'r, K, V> {
+        let registry = &self.reaper.registry;
+        let shown = registry.shown(job.id);
+        let mode = self.pass.policy.mode();
+        if mode == Mode::DryRun {
+            let verdict = Verdict::DryRun(proposed);
+            if self.tell_dry_run(job, Left::Proposed(proposed), &verdict) {
+                self.warn(job, limits, proposed);
+                if limits.marking && registry.marks() == 0 {
+                    self.pass.control.no_mark.get_or_init(|| telemetry::only_mark(shown, job.stage));
+                }
+            }
+            return verdict;
         }
-        let shown = || self.reaper.registry.shown(job.id);
+        if mode == Mode::Honor {
+            self.warn(job, limits, proposed);
+        }
         // A reaper with a registry of its own finds every job unowned. Said once: the next claim is not the only mark.
-        if claim.guard().is_some() && self.reaper.registry.marks() == 1 {
-            telemetry::only_mark(shown(), job.stage);
+        if claim.guard().is_some() && registry.marks() == 1 {
+            telemetry::only_mark(shown, job.stage);
         }
-        let Control { counts, name, .. } = self.pass.control;
+        let told = telemetry::Acted {
+            reaper: self.pass.control.name,
+            stage: job.stage,
+            claim: claim.generation(),
+            displaced: claim.displaced().map(|owner| owner.generation),
+        };
         match proposed {
             Proposed::Redrive => {
-                counts.redrives.increment();
-                telemetry::redriven(name, shown(), job.stage, claim.generation());
+                self.pass.control.counts.redrives.increment();
+                telemetry::redriven(shown, &told);
+                // So soon again: what was begun then is either still going on, or was never begun.
+                // An id whose `Hash` panics must not undo the claim.
+                if unwind::caught(|| self.pass.note(job.id, Left::Redriven)).is_ok_and(|is_news| !is_news) {
+                    telemetry::redriven_again(shown);
+                }
                 Verdict::Redrive(claim)
             }
             Proposed::Reap(cause) => {
+                let counts = &self.pass.control.counts;
                 match cause {
                     Cause::WorkerLost => &counts.reaps_worker_lost,
                     Cause::Backstop => &counts.reaps_backstop,
                     Cause::RedrivesExhausted => &counts.reaps_redrives_exhausted,
                 }
                 .increment();
-                let said = (cause.as_str(), cause.label());
-                telemetry::reaped(name, shown(), job.stage, said, claim.generation());
+                telemetry::reaped(shown, cause.as_str(), cause.label(), &told);
                 Verdict::Reap(cause, claim)
             }
+        }
+    }
+
+    /// Warns of a job that is marked, and acted on all the same since its stage is not declared as marking: a stage that is
+    /// misspelt would bring the incident back in silence. Looked up for this only, and only where something is done.
+    fn warn(&self, job: &RunningJob<'_, K>, limits: &StageLimits, proposed: Proposed) {
+        if limits.marking || proposed == Proposed::Reap(Cause::Backstop) {
+            return;
+        }
+        if let Some(owner) = self.reaper.registry.owner(job.id) {
+            telemetry::unprotected(self.reaper.registry.shown(job.id), job.stage, owner.generation);
         }
     }
 
@@ -330,7 +359,9 @@ where
         let reason = deferral.reason;
         let left = Left::Deferred(reason);
         if self.pass.policy.mode() == Mode::DryRun {
-            return self.tell_dry_run(job, left, Verdict::Defer(deferral));
+            let verdict = Verdict::Defer(deferral);
+            self.tell_dry_run(job, left, &verdict);
+            return verdict;
         }
         let is_news = self.pass.note(job.id, left);
         let Control { counts, name, .. } = self.pass.control;
@@ -352,15 +383,12 @@ where
         Verdict::Defer(deferral)
     }
 
-    /// Tells what a dry run found. Counts nothing.
-    fn tell_dry_run(&mut self, job: &RunningJob<'_, K>, left: Left, verdict: Verdict<'r, K, V>) -> Verdict<'r, K, V> {
+    /// Tells what a dry run found. Counts nothing. Returns whether it is news.
+    fn tell_dry_run(&mut self, job: &RunningJob<'_, K>, left: Left, verdict: &Verdict<'r, K, V>) -> bool {
         let is_news = self.pass.note(job.id, left);
-        telemetry::dry_run(
-            self.reaper.registry.shown(job.id),
-            &explain(self.reaper, self.pass, job, &verdict),
-            is_news,
-        );
-        verdict
+        let explanation = explain(self.reaper, self.pass, job, verdict);
+        telemetry::dry_run(self.reaper.registry.shown(job.id), &explanation, is_news);
+        is_news
     }
 }
 

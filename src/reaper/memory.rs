@@ -1,4 +1,4 @@
-//! Which jobs the latest sweep left alone: so that news can be told from repetition.
+//! Which jobs the latest sweep left alone or redrove: so that news can be told from repetition.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,14 +7,15 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use super::{DeferReason, Proposed};
 use crate::hasher::DefaultHashBuilder;
 
-/// What was told of a job that was not acted on.
+/// What was told of a job that a sweep left alone, or redrove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
     Deferred(DeferReason),
     Proposed(Proposed),
+    Redriven,
 }
 
-/// What one sweep told of the jobs that it left alone, by a hash of their ids: an id need not be cloned for it. Two jobs
+/// What one sweep told of the jobs that it left alone or redrove, by a hash of their ids: an id need not be cloned for it. Two jobs
 /// of one hash, one pair in 2^64, would be taken for one in the log.
 #[derive(Debug, Default)]
 pub(super) struct Told(HashMap<u64, (Left, bool), BuildHasherDefault<AsIs>>);

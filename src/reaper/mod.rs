@@ -158,7 +158,7 @@ where
 
     /// Says where the pulse is in a context that is not a [`Finalizer`]: what `stale_after` goes by.
     ///
-    /// A claim needs no pulse, since nobody may know it. Whoever works under the claim puts a context with a pulse of its
+    /// A claim needs no pulse. One that comes with it does not count before it is beaten, since nobody may know it. Whoever works under the claim puts a context with a pulse of its
     /// own in its place first, by [`Claim::replace`]. Write the closure in place: one that is bound to a variable is not
     /// general enough for rustc.
     ///
@@ -201,13 +201,13 @@ where
     /// let registry: Registry<u64, Deployment> = Registry::new();
     /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("deploy").build()?;
     /// let reaper = Reaper::with_claim(&registry, policy, |_job| Deployment { host: "reaper" })
-    ///     .with_summary(|deployment, f| write!(f, "on {}", deployment.host));
+    ///     .with_summary(|deployment, f| write!(f, "host {}", deployment.host));
     ///
     /// let _monitor = registry.mark(7, Deployment { host: "a1" });
     /// let job = RunningJob::new(&7, "deploy", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
     /// let mut sweep = reaper.sweep();
     /// let verdict = sweep.judge(&job);
-    /// assert!(sweep.explain(&job, &verdict).to_string().contains("owned by on a1, generation"));
+    /// assert!(sweep.explain(&job, &verdict).to_string().contains("owned by host a1, generation"));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
     #[must_use]
@@ -230,13 +230,16 @@ where
     /// ```
     #[must_use]
     pub fn named(mut self, name: &'static str) -> Self {
-        if let Some(control) = Arc::get_mut(&mut self.control) {
+        if let Some(control) = Arc::get_mut(&mut self.control).filter(|control| control.is_new()) {
             control.name = name;
         }
         self
     }
 
-    /// Returns a handle for whoever switches the reaper and watches it. Registers the reaper's metrics.
+    /// Returns a handle for whoever switches the reaper and watches it.
+    ///
+    /// The first handle and the first sweep register the reaper's metrics: described, and at zero. Install the recorder of
+    /// `metrics` before the first sweep.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -285,7 +288,7 @@ where
         // Writers free what they clear, but it may be that nobody writes any more.
         reclaim::collect();
         let control = &*self.control;
-        control.register();
+        control.register_at_sweep();
         control.counts.sweeps.increment();
         telemetry::sweep_begun(control.name);
         let policy = control.policy.load_full();

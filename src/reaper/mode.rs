@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// Says how far a reaper trusts the registry, and whether it acts at all.
 ///
-/// | mode | tiers 1 and 2 (worker lost, finished) | tier 3 (deadline) | registry |
+/// | mode | tiers 1 and 2 (worker lost, finished) | deadline | registry |
 /// |---|---|---|---|
 /// | `Honor` | the reaper defers to a live owner, and claims other jobs to act on them | acts, displaces the owner | read and written |
 /// | `Ignore` | act, owned or not | acts | neither read nor written |

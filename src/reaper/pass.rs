@@ -41,9 +41,12 @@ impl<'a> Pass<'a> {
         Trigger::of(job, &self.strictest).is_none()
     }
 
+    /// Looks at a job that is due. Where no limit is one that a pause matters to, no clock is read.
     pub(super) fn look(&mut self) {
-        self.has_looked = true;
-        HistoryState::next_job(&mut self.history, &mut self.last);
+        if self.history.is_timed() {
+            self.has_looked = true;
+            HistoryState::next_job(&mut self.history, &mut self.last);
+        }
     }
 
     /// Notes what is told of a job that is left alone. Returns whether it is news.
@@ -59,14 +62,15 @@ impl<'a> Pass<'a> {
         self.history.boot_grace_left(self.last, limits.boot_grace?)
     }
 
-    /// Returns how long a deadline is still held back that passed while the reaper was away.
-    ///
-    /// Only what was within its deadline before the pause is: its age less the pause.
+    /// Returns how long a deadline is still held back that passed while the reaper was away: until one boot grace later.
     pub(super) fn deadline_held_back<K>(&self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Duration> {
-        let left = self.boot_grace_left(limits)?;
-        let pause = self.history.pause_before(limits.boot_grace?)?;
-        let before = job.running_for.saturating_sub(pause);
-        limits.hard_deadline.is_some_and(|deadline| !past(before, deadline)).then_some(left)
+        let (deadline, boot_grace) = (limits.hard_deadline?, limits.boot_grace?);
+        let left = self.history.boot_grace_left(self.last, boot_grace)?;
+        let pause = self.history.pause_before(boot_grace)?;
+        // How old the job was when the reaper was back, and when it went away.
+        let after = job.running_for.saturating_sub(boot_grace.saturating_sub(left));
+        let before = after.saturating_sub(pause);
+        (past(after, deadline) && !past(before, deadline)).then_some(left)
     }
 }
 
@@ -80,34 +84,13 @@ impl Drop for Pass<'_> {
     }
 }
 
-/// A pulse that counts, and how old it may get.
-#[derive(Clone, Copy)]
-pub(super) struct Watched<'v> {
-    pulse: &'v Pulse,
-    stale_after: Duration,
-}
-
-/// Returns the owner's pulse, where it counts. Elsewhere the owner keeps its job until the mark is cleared.
-pub(super) fn watched_pulse<'v, K, V, S>(
-    reaper: &Reaper<'_, K, V, S>,
-    owner: &'v Owner<V>,
-    limits: &StageLimits,
-) -> Option<Watched<'v>> {
-    let stale_after = limits.stale_after?;
+/// Returns the owner's pulse, unless it came with a reaper's claim and nobody has beaten it: perhaps nobody can.
+pub(super) fn pulse_that_counts<'v, K, V, S>(reaper: &Reaper<'_, K, V, S>, owner: &'v Owner<V>) -> Option<&'v Pulse> {
     let pulse = (reaper.pulse)(&owner.value)?;
-    // It came with a reaper's claim, and whoever works under the claim has not beaten it: perhaps nobody can.
-    (!pulse.waits_for_first_beat()).then_some(Watched { pulse, stale_after })
+    (!reaper.registry.is_unattended(owner.generation, pulse)).then_some(pulse)
 }
 
 impl Pass<'_> {
-    /// Says whether an owner with this pulse keeps its job, as of the latest look.
-    pub(super) fn liveness_by(&self, Watched { pulse, stale_after }: Watched<'_>) -> Liveness {
-        let of_its_own = stale_after.checked_sub(pulse.age());
-        // What a pause of the process hid from the pulse does not count.
-        let after_a_pause = self.history.pulse_grace_left(self.last, stale_after);
-        of_its_own.into_iter().chain(after_a_pause).max().map_or(Liveness::Stale, Liveness::For)
-    }
-
     /// Says whether an owner keeps its job, as of the latest look.
     pub(super) fn liveness<K, V, S>(
         &self,
@@ -115,8 +98,12 @@ impl Pass<'_> {
         owner: &Owner<V>,
         limits: &StageLimits,
     ) -> Liveness {
-        let watched = watched_pulse(reaper, owner, limits);
-        watched.map_or(Liveness::UntilCleared, |watched| self.liveness_by(watched))
+        let Some(stale_after) = limits.stale_after else { return Liveness::UntilCleared };
+        let Some(pulse) = pulse_that_counts(reaper, owner) else { return Liveness::UntilCleared };
+        let of_its_own = stale_after.checked_sub(pulse.age());
+        // What a pause of the process hid from the pulse does not count.
+        let after_a_pause = self.history.pulse_grace_left(self.last, stale_after);
+        of_its_own.into_iter().chain(after_a_pause).max().map_or(Liveness::Stale, Liveness::For)
     }
 }
 

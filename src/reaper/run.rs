@@ -343,16 +343,23 @@ where
     /// Judges a row and tells the verdict. Returns what is to be done, if anything is.
     fn judge(&mut self, pass: &mut Pass<'a>, row: T::Row) -> Option<(K, Action<'r, K, V>, T::Row)> {
         let (reaper, store) = (self.reaper, &mut self.store);
-        let judged = caught(|| {
-            let job = store.job(&row);
-            let verdict = judge(reaper, pass, &job);
-            store.on_verdict(&row, &verdict, &explain(reaper, pass, &job, &verdict));
-            // An id is cloned only where a failure may have to name it.
-            let id = matches!(verdict, Verdict::Redrive(_) | Verdict::Reap(..)).then(|| job.id.clone());
-            (verdict, id)
+        let job = caught(|| store.job(&row));
+        let judged = job.and_then(|job| caught(|| judge(reaper, pass, &job)).map(|verdict| (job, verdict)));
+        // Told in a call of its own: a verdict that is dropped while a panic of the store's unwinds may panic as well.
+        let told = judged.and_then(|(job, verdict)| {
+            let told = caught(|| {
+                store.on_verdict(&row, &verdict, &explain(reaper, pass, &job, &verdict));
+                // An id is cloned only where a failure may have to name it.
+                matches!(verdict, Verdict::Redrive(_) | Verdict::Reap(..)).then(|| job.id.clone())
+            });
+            if let Ok(id) = told {
+                return Ok((verdict, id));
+            }
+            let _: Result<(), Panicked> = caught(|| drop(verdict));
+            Err(Panicked)
         });
         let report = &mut self.report;
-        let (action, id) = match judged {
+        let (action, id) = match told {
             Ok((Verdict::Redrive(claim), Some(id))) => (Action::Redrive(claim), id),
             Ok((Verdict::Reap(cause, claim), Some(id))) => (Action::Reap(cause, claim), id),
             Ok((verdict, _)) => {
@@ -375,12 +382,16 @@ where
     /// Counts what the store made of a verdict.
     fn end_of_action(&mut self, job: K, is_redrive: bool, done: Result<Result<Outcome, T::Error>, Panicked>) {
         match done {
-            Ok(Ok(Outcome::Done)) if is_redrive => self.report.redriven = self.report.redriven.saturating_add(1),
-            Ok(Ok(Outcome::Done)) => self.report.reaped = self.report.reaped.saturating_add(1),
+            Ok(Ok(Outcome::Done)) => {
+                let done = if is_redrive { &mut self.report.redriven } else { &mut self.report.reaped };
+                *done = done.saturating_add(1);
+                self.discard(job);
+            }
             Ok(Ok(Outcome::Refused)) => {
                 self.report.refused = self.report.refused.saturating_add(1);
                 self.reaper.control.counts.refused.increment();
                 telemetry::refused(self.reaper.control.name, self.reaper.registry.shown(&job));
+                self.discard(job);
             }
             Ok(Err(error)) => {
                 let error = RunError::act(job, error, |job| self.show(job));
@@ -398,6 +409,13 @@ where
             self.panicked::<()>(None);
         }
         self.report
+    }
+
+    /// Drops a clone of a job's id, which is of the user's type.
+    fn discard(&mut self, job: K) {
+        if let Err(Panicked) = caught(|| drop(job)) {
+            self.panicked::<()>(None);
+        }
     }
 
     fn show(&self, job: &K) -> Box<str> {
@@ -440,6 +458,9 @@ async fn caught_async<F: Future>(future: F) -> Result<F::Output, Panicked> {
         Err(Panicked) => Poll::Ready(Err(Panicked)),
     });
     let result = polled.await;
-    // What the future still holds is dropped here: the user's code as well.
-    caught(|| drop(future)).and(result)
+    // What the future still holds is dropped here, and what it returned where that panics: the user's code as well.
+    match caught(|| drop(future)) {
+        Ok(()) => result,
+        Err(Panicked) => caught(|| drop(result)).and(Err(Panicked)),
+    }
 }

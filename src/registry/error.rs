@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::finalizer::Finalizer;
 use crate::owner::Owner;
 
 /// Why [`Registry::try_mark`](crate::Registry::try_mark) was refused: the job's owner, and the value given back.
@@ -14,7 +15,7 @@ use crate::owner::Owner;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct OccupiedError<V> {
+pub struct OccupiedError<V = Finalizer> {
     /// Who held the mark at that instant.
     pub owner: Owner<V>,
     /// The value that was to be marked with.

@@ -200,6 +200,10 @@ impl<K: 'static, V> MarkGuard<'_, K, V> {
         self.generation
     }
 
+    pub(super) fn hash_and_generation(&self) -> (u64, Generation) {
+        (self.hash, self.generation)
+    }
+
     fn release(&self) -> bool {
         let cleared = self.registry.shared().release(self.hash, self.generation);
         if cleared {
@@ -263,7 +267,8 @@ where
         }
     }
 
-    /// Marks a job for the reaper, which is rare. Returns the guard and the owner that it displaced, or the owner that keeps the job.
+    /// Marks a job for the reaper, which is rare. Returns the guard and the owner that it displaced, or the owner that
+    /// keeps the job.
     #[cold]
     pub(super) fn claim(
         registry: &Held<'r, K, V>,
@@ -272,17 +277,19 @@ where
         value: V,
         displaces: Displaces,
     ) -> Result<Claimed<'r, K, V>, Owner<V>> {
-        let pin = reclaim::pin_for_write();
-        let shared = registry.shared();
         let entry = entry(hash, job, value);
         let job = job.clone();
+        let shared = registry.shared();
+        let pin = reclaim::pin_for_write();
         let Inserted { generation, displaced } = match displaces {
             Displaces::Anyone => shared.map.insert(entry, &pin),
             Displaces::Only(displaceable) => match shared.map.try_insert(entry, displaceable, &pin) {
                 Ok(inserted) => inserted,
-                Err(refused) => {
-                    let owner = refused.owner.clone();
-                    unwind::drop_quietly(|| drop(refused.entry));
+                Err(Refused { entry, owner }) => {
+                    let owner = owner.clone();
+                    // Users' destructors run when the thread is not pinned.
+                    drop(pin);
+                    unwind::drop_quietly(|| drop(entry));
                     return Err(owner);
                 }
             },
@@ -322,16 +329,17 @@ where
     /// ```
     #[allow(clippy::must_use_candidate, reason = "a monitor asks `is_current` before it commits")]
     pub fn replace(&self, value: V) -> bool {
-        let pin = reclaim::pin_for_write();
+        let job = self.job.clone();
         let map = &self.registry.shared().map;
-        // The time of the mark is in the entry that is to be replaced. Where that is gone, nothing is allocated.
+        let pin = reclaim::pin_for_write();
+        // The time of the mark is in the entry that is to be replaced. Where that is gone, no entry is made.
         let Some(old) = map.find_generation(self.hash, self.generation, &pin) else {
             drop(pin);
-            unwind::drop_quietly(|| drop(value));
+            unwind::drop_quietly(|| drop((job, value)));
             return false;
         };
         let owner = Owner::new(self.generation, old.owner.marked_at(), value);
-        let replaced = map.replace(Entry::new(self.hash, self.job.clone(), owner), &pin);
+        let replaced = map.replace(Entry::new(self.hash, job, owner), &pin);
         // Users' destructors run when the thread is not pinned.
         drop(pin);
         replaced.map_err(|refused| unwind::drop_quietly(|| drop(refused))).is_ok()

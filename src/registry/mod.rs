@@ -6,6 +6,7 @@ mod handle;
 mod reader;
 mod snapshot;
 mod stats;
+mod unattended;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -21,7 +22,8 @@ pub use self::stats::RegistryStats;
 
 pub(crate) use self::guard::Displaces;
 use self::guard::Held;
-use crate::finalizer::Finalizer;
+use self::unattended::Unattended;
+use crate::finalizer::{Finalizer, Pulse};
 use crate::hasher::DefaultHashBuilder;
 use crate::map::{JobMap, Table};
 use crate::owner::{Generation, Owner};
@@ -115,6 +117,8 @@ pub(crate) struct Shared<K, V> {
     map: JobMap<K, V>,
     displaced: Counter,
     stale_clears: Counter,
+    /// The pulses in reapers' claims.
+    unattended: Unattended,
     /// Writes a job id, if the user says how.
     show: Option<Show<K>>,
 }
@@ -182,7 +186,7 @@ impl<K, V, S> Registry<K, V, S> {
         #[must_use]
         pub const fn with_capacity_and_hasher(owned: usize, hasher: S) -> Self {
             let map = JobMap::with_capacity(owned);
-            let shared = Shared { map, displaced: Counter::new(), stale_clears: Counter::new(), show: None };
+            let shared = Shared { map, displaced: Counter::new(), stale_clears: Counter::new(), unattended: Unattended::new(), show: None };
             Self { shared, hasher }
         }
     }
@@ -271,6 +275,20 @@ impl<K, V, S> Registry<K, V, S> {
 
     pub(crate) fn shown<'a>(&self, job: &'a K) -> Shown<'a, K> {
         self.shared.shown(job)
+    }
+
+    /// Notes that a reaper's claim came with `pulse`, which showed `stamp` then.
+    pub(crate) fn leave_unattended(&self, claim: &MarkGuard<'_, K, V>, pulse: Pulse, stamp: u64)
+    where
+        K: 'static,
+    {
+        let stands = |hash, generation| self.shared.is_current(hash, generation);
+        self.shared.unattended.note(claim.hash_and_generation(), pulse, stamp, stands);
+    }
+
+    /// Returns `true` if `pulse` came with a reaper's claim of this generation, and nobody has beaten it since.
+    pub(crate) fn is_unattended(&self, generation: Generation, pulse: &Pulse) -> bool {
+        self.shared.unattended.has(generation, pulse)
     }
 }
 
@@ -524,7 +542,10 @@ where
         let guard = reclaim::pin();
         let cut = self.shared.map.cut(&guard);
         let owners = cut.entries.iter().map(|entry| (entry.job.clone(), entry.owner.clone())).collect();
-        Snapshot::new(owners, cut.atomic)
+        let atomic = cut.atomic;
+        // Unpinned: an `Ord` may take its time.
+        drop(guard);
+        Snapshot::new(owners, atomic)
     }
 
     fn remove<Q>(&self, job: &Q, is_it: impl Fn(&Owner<V>) -> bool) -> bool

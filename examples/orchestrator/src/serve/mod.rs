@@ -95,12 +95,14 @@ pub fn run(options: Options) -> Result<()> {
         shift: Box::leak(Box::default()),
         hook: &no_hook,
     };
+    // Before the reaper's first handle, which shows its metrics at zero.
+    let metrics = routes::recorder();
     let reaper = Reaper::new(&FINALIZING, engine.config.policy(Mode::Honor)?);
     let service: &'static Service = Box::leak(Box::new(Service {
         reaper: reaper.handle(),
         stores: Stores { database: engine.database, idle: Mutex::default() },
         access: Access::new(options.token, address),
-        metrics: routes::recorder(),
+        metrics,
         newest: watch::Sender::new(Arc::default()),
         over: watch::Sender::new(false),
         engine,
