@@ -20,7 +20,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct Finalizer {
     /// The run that finalizes, where runs have numbers.
     pub run_id: Option<u64>,
-    /// The stage of the finalization. It is only shown: policies go by [`RunningJob::stage`](crate::RunningJob::stage). Keep one `Arc<str>` per stage to build finalizers without allocating.
+    /// The stage of the finalization. It is only shown: policies go by [`RunningJob::stage`](crate::RunningJob::stage).
+    /// Keep one `Arc<str>` per stage to build finalizers without allocating.
     pub stage: Arc<str>,
     /// A sign of progress that the finalizing work gives, if it does.
     pub pulse: Option<Pulse>,
@@ -77,8 +78,8 @@ struct Beats {
     made_at: Instant,
     /// How old the pulse was when it was made.
     head_start: Duration,
-    /// Nanoseconds from `made_at` to the last beat, and one more; 0 before the first. Written by `beat` only, and only ever
-    /// grows.
+    /// Nanoseconds from `made_at` to the last beat, and one more; 0 before the first. Written by `beat` only, and only
+    /// ever grows.
     last: AtomicU64,
 }
 

@@ -1,12 +1,12 @@
-//! A lock-free, in-process **registry** of which jobs are being finalized right now, and a **reaper** that redrives only
-//! the ones that nobody owns.
+//! A lock-free, in-process **registry** of which jobs are being finalized right now, and a **reaper** that redrives
+//! only the ones that nobody owns.
 //!
-//! While a monitor finalizes a job (gates, merges, commits: often minutes), it holds a *mark*. Dropping the guard clears
-//! the mark, on return, on `?` and on panic. Before the reaper redrives a job that looks dead, it checks for a mark and
-//! *defers* if there is one. A hard deadline reaps the job in any case.
+//! While a monitor finalizes a job (gates, merges, commits: often minutes), it holds a *mark*. Dropping the guard
+//! clears the mark, on return, on `?` and on panic. Before the reaper redrives a job that looks dead, it checks for a
+//! mark and *defers* if there is one. A hard deadline reaps the job in any case.
 //!
-//! An `RwLock<HashMap>` with a flag does not do four things that this crate does. The reaper's look-up never waits for a
-//! monitor. A late release never frees a newer owner. "Is it free?" and "then it is mine" are one step. And a panic
+//! An `RwLock<HashMap>` with a flag does not do four things that this crate does. The reaper's look-up never waits for
+//! a monitor. A late release never frees a newer owner. "Is it free?" and "then it is mine" are one step. And a panic
 //! releases.
 //!
 //! # Example
@@ -46,18 +46,18 @@
 //! [`guide::start`] is a whole program. The other pages:
 //!
 //! - for users: how to embed it in a scheduler ([`guide::embedding`]), coming from a lock and a dict
-//!   ([`guide::migrating`]), what newcomers get wrong ([`guide::mistakes`]), what it cannot do ([`guide::limitations`]),
-//!   what each operation promises ([`guide::consistency`]);
+//!   ([`guide::migrating`]), what newcomers get wrong ([`guide::mistakes`]), what it cannot do
+//!   ([`guide::limitations`]), what each operation promises ([`guide::consistency`]);
 //! - about its making: why the orderings are right ([`guide::orderings`]), what it costs ([`guide::performance`]), and
 //!   how it is tested ([`guide::testing`]).
 //!
 //! # Features
 //!
 //! - `tracing` (default): events with target `livemark`. A deferral is told at `info` when it begins or changes its
-//!   reason, and at `debug` while it goes on, and so is what a dry run proposes. Redrives, reaps and likely mistakes are
-//!   told at `warn`, failures of the loop at `error`. Marks and clears are told at `trace`, and a mark that displaces
-//!   another one at `debug`. Integers, text (escaped) and `[u8; 16]` are shown as job ids. Other ids are shown by their
-//!   type's name, or as [`Registry::showing`] says.
+//!   reason, and at `debug` while it goes on, and so is what a dry run proposes. Redrives, reaps and likely mistakes
+//!   are told at `warn`, failures of the loop at `error`. Marks and clears are told at `trace`, and a mark that
+//!   displaces another one at `debug`. Integers, text (escaped) and `[u8; 16]` are shown as job ids. Other ids are
+//!   shown by their type's name, or as [`Registry::showing`] says.
 //! - `serde`: [`Snapshot`], [`Owner`] and the counts can be written as JSON, say. A [`Policy`] can be read from a
 //!   settings file, with the builder's checks, and written.
 //! - `metrics`: counts verdicts and shows owners through the `metrics` crate, whose recorder is yours. Each metric has

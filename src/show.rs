@@ -98,8 +98,8 @@ impl fmt::Write for OneLine<'_, '_> {
 }
 
 impl OneLine<'_, '_> {
-    /// Returns `true` for controls, line separators, and the invisible characters that reorder text (the "Trojan Source"
-    /// ones). A backslash is escaped as well: an escaped text cannot be taken for another one.
+    /// Returns `true` for controls, line separators, and the invisible characters that reorder text (the "Trojan
+    /// Source" ones). A backslash is escaped as well: an escaped text cannot be taken for another one.
     fn escapes(&self, char: char) -> bool {
         char.is_control()
             || (char == '\\' && !self.but_backslashes)

@@ -13,9 +13,9 @@
 //! branches that never change. What a write unlinks it retires; a reader keeps a guard for as long as it uses
 //! what it loaded. A word that says by itself that a job is not there needs none.
 //!
-//! Methods take the caller's [`EpochGuard`], or [`WriteGuard`]. They run no code of the user's but `Eq` of the job, whose panic leaves the
-//! map as it was. Destructors of what was retired long before run quietly, when the guard is dropped and the thread is
-//! no longer pinned.
+//! Methods take the caller's [`EpochGuard`], or [`WriteGuard`]. They run no code of the user's but `Eq` of the job,
+//! whose panic leaves the map as it was. Destructors of what was retired long before run quietly, when the guard is
+//! dropped and the thread is no longer pinned.
 
 mod branch;
 mod bucket;
@@ -336,8 +336,8 @@ where
     ///
     /// # Errors
     ///
-    /// Gives the entry back if the mark is gone. It is to be dropped when the guard is gone, since that runs a destructor
-    /// of the user's.
+    /// Gives the entry back if the mark is gone. It is to be dropped when the guard is gone, since that runs a
+    /// destructor of the user's.
     pub(crate) fn replace(&self, mut entry: Box<Entry<K, V>>, guard: &WriteGuard) -> Result<(), Box<Entry<K, V>>> {
         let (hash, generation) = (entry.hash(), entry.owner.generation);
         let table = self.table_or_made();
@@ -399,8 +399,8 @@ impl<K, V> Drop for JobMap<K, V> {
     fn drop(&mut self) {
         let Some(table) = self.table() else { return };
         table.for_each(|_, word| {
-            // SAFETY: loaded just now; what is reachable is not retired, and nobody retires it any more: `&mut self`, so
-            // that no guard is needed (E7).
+            // SAFETY: loaded just now; what is reachable is not retired, and nobody retires it any more: `&mut self`,
+            // so that no guard is needed (E7).
             for item in unsafe { Slot::<K, V>::items_while(word) }.iter() {
                 let entry = item.pointer();
                 // SAFETY: an entry is in one bucket of one slot, and nobody looks into the slot again (E7).

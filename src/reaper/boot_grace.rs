@@ -1,5 +1,5 @@
-//! Since when a reaper looks regularly, for each limit that a pause of its own matters to: boot graces, and the limits of
-//! pulses.
+//! Since when a reaper looks regularly, for each limit that a pause of its own matters to: boot graces, and the limits
+//! of pulses.
 //!
 //! ```text
 //!  sweeps   S S S S                                  S S S S S S
@@ -8,8 +8,8 @@
 //!                                                                     |   passed during the pause; then all act
 //! ```
 //!
-//! A reaper looks when it begins a sweep, and when a job is due. The gap between two looks is a *pause* to a limit if it
-//! is longer than that limit and the gap before was not. Gaps that are always long are the reaper's pace.
+//! A reaper looks when it begins a sweep, and when a job is due. The gap between two looks is a *pause* to a limit if
+//! it is longer than that limit and the gap before was not. Gaps that are always long are the reaper's pace.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -40,8 +40,8 @@ struct GraceTimer {
     /// A gap that is longer than this may be a pause.
     limit: Duration,
     start: Start,
-    /// Set while it has begun anew after a pause and not run to its end: how long the reaper was there since it first did,
-    /// between the pauses.
+    /// Set while it has begun anew after a pause and not run to its end: how long the reaper was there since it first
+    /// did, between the pauses.
     awake: Option<Duration>,
     /// The last gap between two sweeps was too long.
     late_sweep: bool,
@@ -61,8 +61,8 @@ struct Start {
     after: Option<Duration>,
 }
 
-/// A timer that has not run to its end begins anew while the reaper was awake for so many times its limit in between: gaps
-/// that are long and short by turns would otherwise keep it from ever ending.
+/// A timer that has not run to its end begins anew while the reaper was awake for so many times its limit in between:
+/// gaps that are long and short by turns would otherwise keep it from ever ending.
 const ANEW_FOR: u32 = 3;
 /// A gap between two jobs that so many sweeps had before is the reaper's pace: a job store that is always slow at one
 /// job must not keep the others waiting for ever.
@@ -75,8 +75,8 @@ enum Between {
     Jobs,
 }
 
-/// One instant by two clocks. The monotonic one may stand still while the machine sleeps. The other one jumps then, as do
-/// ages that a job store computes by it.
+/// One instant by two clocks. The monotonic one may stand still while the machine sleeps. The other one jumps then, as
+/// do ages that a job store computes by it.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
     monotonic: Instant,
@@ -145,8 +145,8 @@ impl HistoryState {
         Self { last: now, has_swept: true, latest, timers, told: self.told.clone() }
     }
 
-    /// Records that the reaper looks at a job that is due. Allocates only if a gap was too long for some limit, or the one
-    /// before was.
+    /// Records that the reaper looks at a job that is due. Allocates only if a gap was too long for some limit, or the
+    /// one before was.
     pub(super) fn next_job(state: &mut Arc<Self>, last: &mut Moment) {
         Self::next_job_at(state, last, Moment::now());
     }

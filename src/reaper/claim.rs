@@ -11,8 +11,8 @@ use crate::registry::MarkGuard;
 ///
 /// It holds the guard of a mark where the reaper's registry is in play: in stages that mark, in
 /// [`Mode::Honor`](super::Mode::Honor), and for the backstop in [`Mode::DeferAll`](super::Mode::DeferAll) as well.
-/// Elsewhere it holds none, which means "not held in this process's registry" and no more. Dropping a claim gives the job
-/// back. For a `Reaper<'static>` it is `'static`, and moves into a thread or a task.
+/// Elsewhere it holds none, which means "not held in this process's registry" and no more. Dropping a claim gives the
+/// job back. For a `Reaper<'static>` it is `'static`, and moves into a thread or a task.
 ///
 /// A monitor's own guard becomes a claim by [`From`], so that finalizing and finalizing again are one function:
 ///
@@ -89,8 +89,8 @@ impl<'r, K: 'static, V> Claim<'r, K, V> {
 
     /// Returns the owner whom the claim displaced: so that it can be cancelled. `None` if the job had no owner.
     ///
-    /// The backstop displaces whoever holds the mark, an earlier claim of the reaper's included, and a redrive displaces
-    /// an owner that made no progress.
+    /// The backstop displaces whoever holds the mark, an earlier claim of the reaper's included, and a redrive
+    /// displaces an owner that made no progress.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -146,8 +146,8 @@ where
     /// Puts another context in the place of the claim's: the worker's own run and pulse, before it does anything else.
     /// Returns whether the mark still stood, and `true` where no registry is in play.
     ///
-    /// A pulse that came with the claim counts only from its next beat on, since nobody may have it. The worker's counts
-    /// from here on.
+    /// A pulse that came with the claim counts only from its next beat on, since nobody may have it. The worker's
+    /// counts from here on.
     ///
     /// ```
     /// # use livemark::{Claim, Registry};

@@ -163,8 +163,8 @@ impl<'a> Explanation<'a> {
         self.pass.policy.stage(self.job.stage)
     }
 
-    /// Returns `true` unless the sweep before told the same of this job: a deferral that goes on, or a dry run's proposal
-    /// that stands. Acting is always news, and a healthy job never is.
+    /// Returns `true` unless the sweep before told the same of this job: a deferral that goes on, or a dry run's
+    /// proposal that stands. Acting is always news, and a healthy job never is.
     ///
     /// For logs and dashboards that tell each change once.
     ///
@@ -193,11 +193,11 @@ impl<'a> Explanation<'a> {
         }
     }
 
-    /// Returns what the reaper does next with the job if nothing changes, and in how long. `None` for a verdict that acts
-    /// or would act, and where nothing is ahead.
+    /// Returns what the reaper does next with the job if nothing changes, and in how long. `None` for a verdict that
+    /// acts or would act, and where nothing is ahead.
     ///
-    /// A live owner without a pulse keeps its job until the deadline. Where the pulse is watched, the owner keeps it until
-    /// the pulse is older than `stale_after`. What acts is the first sweep after that time.
+    /// A live owner without a pulse keeps its job until the deadline. Where the pulse is watched, the owner keeps it
+    /// until the pulse is older than `stale_after`. What acts is the first sweep after that time.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -41,7 +41,8 @@ impl Control {
         self.registered.get_or_init(|| telemetry::register(self.name));
     }
 
-    /// Shows the reaper's metrics at zero: at its first sweep, also after a handle, when there may have been no recorder.
+    /// Shows the reaper's metrics at zero: at its first sweep, also after a handle, when there may have been no
+    /// recorder.
     pub(super) fn register_at_sweep(&self) {
         self.has_swept.get_or_init(|| telemetry::register(self.name));
     }

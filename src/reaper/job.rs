@@ -5,7 +5,8 @@ use std::time::Duration;
 
 /// A running job as the job store shows it: an id, a stage, and ages.
 ///
-/// Ages are [`Duration`]s. Compute them with `saturating` subtraction, so that a clock that went backwards counts as zero.
+/// Ages are [`Duration`]s. Compute them with `saturating` subtraction, so that a clock that went backwards counts as
+/// zero.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,8 +46,8 @@ pub struct RunningJob<'a, K = u64> {
 }
 
 impl<'a, K> RunningJob<'a, K> {
-    /// Describes a job that was first started `running_for` ago, and is neither finished nor lost. [`RunningJob`] has an
-    /// example.
+    /// Describes a job that was first started `running_for` ago, and is neither finished nor lost. [`RunningJob`] has
+    /// an example.
     #[must_use]
     pub const fn new(id: &'a K, stage: &'a str, running_for: Duration) -> Self {
         Self { id, stage, running_for, finished_for: None, lost_for: None, held: false, redrives: 0 }

@@ -11,9 +11,9 @@ use crate::show::Shown;
 ///
 /// A method that returns an error or panics costs its own job's turn in this sweep, and no more.
 ///
-/// Two things that rustc may say: `fn job(&self, row: &Row) -> RunningJob<'_>` is refused, and its help gives the `'a` that
-/// is missing. The job borrows its id and its stage from the row, so `list` converts ids, and a stage is a literal or in
-/// the row.
+/// Two things that rustc may say: `fn job(&self, row: &Row) -> RunningJob<'_>` is refused, and its help gives the `'a`
+/// that is missing. The job borrows its id and its stage from the row, so `list` converts ids, and a stage is a literal
+/// or in the row.
 ///
 /// ```
 /// use std::time::Duration;
@@ -107,9 +107,9 @@ pub trait JobStore<'r, K: 'static = u64, V = Finalizer> {
 
 /// A job store whose answers are awaited: the side of [`Reaper::run_once_async`](super::Reaper::run_once_async).
 ///
-/// It differs from [`JobStore`] in its futures, which are `Send`, and in its claims, which are `'static`. An `async fn` with these
-/// arguments implements each of the three. The trait has no lifetime parameter, since rustc could not prove such futures
-/// `Send` (rust-lang/rust#100013).
+/// It differs from [`JobStore`] in its futures, which are `Send`, and in its claims, which are `'static`. An `async fn`
+/// with these arguments implements each of the three. The trait has no lifetime parameter, since rustc could not prove
+/// such futures `Send` (rust-lang/rust#100013).
 ///
 /// Give each action a time limit of its own (`tokio::time::timeout`, say): a row whose action hangs keeps the others
 /// waiting.
@@ -232,8 +232,8 @@ pub enum RunError<K, E> {
         #[doc(hidden)]
         shown: Box<str>,
     },
-    /// A method of the job store panicked, or other code of the user's that a sweep runs: `Hash`, `Eq` or `Clone` of a job
-    /// id, a claim's function.
+    /// A method of the job store panicked, or other code of the user's that a sweep runs: `Hash`, `Eq` or `Clone` of a
+    /// job id, a claim's function.
     #[non_exhaustive]
     Panicked {
         /// The job whose turn it was, if it was known.

@@ -21,8 +21,8 @@ use crate::unwind;
 
 /// One pass over the running jobs, begun by [`Reaper::sweep`]: one policy for all of it.
 ///
-/// A sweep pins nothing between two jobs, so that whoever acts on its verdicts may take time. The claims in its verdicts
-/// outlive it.
+/// A sweep pins nothing between two jobs, so that whoever acts on its verdicts may take time. The claims in its
+/// verdicts outlive it.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -74,18 +74,18 @@ where
 
     /// Says what to do with one job. "Past" a limit means longer than it.
     ///
-    /// First comes the deadline. A job that runs past its `hard_deadline` is a [`Verdict::Reap`] as [`Cause::Backstop`],
-    /// whatever its mark, its stamp or the mode, and is never redriven. Only the boot grace holds it back, where the
-    /// deadline passed while the reaper was away.
+    /// First comes the deadline. A job that runs past its `hard_deadline` is a [`Verdict::Reap`] as
+    /// [`Cause::Backstop`], whatever its mark, its stamp or the mode, and is never redriven. Only the boot grace holds
+    /// it back, where the deadline passed while the reaper was away.
     ///
     /// 1. Its worker is lost, past `lost_grace`, and it is not finished: `Reap` as [`Cause::WorkerLost`].
     /// 2. It finished, past `finalize_grace`: [`Verdict::Redrive`], or `Reap` as [`Cause::RedrivesExhausted`] if it was
     ///    redriven `max_redrives` times already.
     ///
     /// Tiers 1 and 2 are deferred, by the first of these that holds: in [`Mode::DeferAll`]; for a job that is
-    /// [`held`](RunningJob::held); to a live owner, in stages that mark, in `Honor` and `DryRun`; for the `boot_grace`. An
-    /// owner is live unless its pulse is older than `stale_after`. The pulse in a reaper's own claim counts from its first
-    /// beat on, and what a pause of the process hid from pulses does not count.
+    /// [`held`](RunningJob::held); to a live owner, in stages that mark, in `Honor` and `DryRun`; for the `boot_grace`.
+    /// An owner is live unless its pulse is older than `stale_after`. The pulse in a reaper's own claim counts from its
+    /// first beat on, and what a pause of the process hid from pulses does not count.
     ///
     /// | | deadline | tier 1 or 2, owned | tier 1 or 2, free | claim |
     /// |---|---|---|---|---|
@@ -96,8 +96,8 @@ where
     /// | `DryRun` | `DryRun` | defer | `DryRun` | none |
     ///
     /// The claim of tiers 1 and 2 is one step with its check: [`try_mark`](crate::Registry::try_mark), or the same for
-    /// exactly the owner that made no progress. Whoever has marked the job meanwhile keeps it. The claim of the deadline
-    /// displaces whoever holds the mark.
+    /// exactly the owner that made no progress. Whoever has marked the job meanwhile keeps it. The claim of the
+    /// deadline displaces whoever holds the mark.
     ///
     /// Healthy jobs cost no allocation. Deferred ones cost the `Clone` of the owner's context and the sweep's memory of
     /// them. Lock-free.
@@ -344,8 +344,9 @@ where
         }
     }
 
-    /// Warns of a job that is marked, and acted on all the same since its stage is not declared as marking: a stage that is
-    /// misspelt would bring the incident back in silence. Looked up for this only, and only where something is done.
+    /// Warns of a job that is marked, and acted on all the same since its stage is not declared as marking: a stage
+    /// that is misspelt would bring the incident back in silence. Looked up for this only, and only where something is
+    /// done.
     fn warn(&self, job: &RunningJob<'_, K>, limits: &StageLimits, proposed: Proposed) {
         if limits.marking || proposed == Proposed::Reap(Cause::Backstop) {
             return;

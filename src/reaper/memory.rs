@@ -15,8 +15,8 @@ pub(super) enum Left {
     Redriven,
 }
 
-/// What one sweep told of the jobs that it left alone or redrove, by a hash of their ids: an id need not be cloned for it. Two jobs
-/// of one hash, one pair in 2^64, would be taken for one in the log.
+/// What one sweep told of the jobs that it left alone or redrove, by a hash of their ids: an id need not be cloned for
+/// it. Two jobs of one hash, one pair in 2^64, would be taken for one in the log.
 #[derive(Debug, Default)]
 pub(super) struct Told(HashMap<u64, (Left, bool), BuildHasherDefault<AsIs>>);
 

@@ -46,8 +46,8 @@ use crate::telemetry;
 ///
 /// [`run`](Self::run) is the loop, over a [`JobStore`]. [`run_once`](Self::run_once) and
 /// [`run_once_async`](Self::run_once_async) are one turn of it, for a scheduler that has a loop. Where a turn is the
-/// scheduler's own, it opens a [`sweep`](Self::sweep), has each running job judged, and acts on the verdicts. A reaper is
-/// `Sync`: several threads may sweep with it, and claims decide between them.
+/// scheduler's own, it opens a [`sweep`](Self::sweep), has each running job judged, and acts on the verdicts. A reaper
+/// is `Sync`: several threads may sweep with it, and claims decide between them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -71,7 +71,8 @@ use crate::telemetry;
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
 ///
-/// Over an `Arc` a reaper is `'static`, and so are its claims: it moves into a task, or lives in an application's state.
+/// Over an `Arc` a reaper is `'static`, and so are its claims: it moves into a task, or lives in an application's
+/// state.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -107,7 +108,8 @@ where
 {
     /// Creates a reaper over `registry`, whose own claims are marked with no run and the job's stage.
     ///
-    /// The registry is a reference, an `Arc`, or a [`RegistryHandle`]. A `LazyLock` is dereferenced first: `&*REGISTRY`.
+    /// The registry is a reference, an `Arc`, or a [`RegistryHandle`]. A `LazyLock` is dereferenced first:
+    /// `&*REGISTRY`.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -158,9 +160,9 @@ where
 
     /// Says where the pulse is in a context that is not a [`Finalizer`]: what `stale_after` goes by.
     ///
-    /// A claim needs no pulse. One that comes with it does not count before it is beaten, since nobody may know it. Whoever works under the claim puts a context with a pulse of its
-    /// own in its place first, by [`Claim::replace`]. Write the closure in place: one that is bound to a variable is not
-    /// general enough for rustc.
+    /// A claim needs no pulse. One that comes with it does not count before it is beaten, since nobody may know it.
+    /// Whoever works under the claim puts a context with a pulse of its own in its place first, by [`Claim::replace`].
+    /// Write the closure in place: one that is bound to a variable is not general enough for rustc.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -186,8 +188,8 @@ where
         Self { pulse: Box::new(pulse), ..self }
     }
 
-    /// Says how a context looks in an [`Explanation`]. Without it, finalizers are shown by run and stage, numbers and text
-    /// as such, and other contexts not at all.
+    /// Says how a context looks in an [`Explanation`]. Without it, finalizers are shown by run and stage, numbers and
+    /// text as such, and other contexts not at all.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -238,8 +240,8 @@ where
 
     /// Returns a handle for whoever switches the reaper and watches it.
     ///
-    /// The first handle and the first sweep register the reaper's metrics: described, and at zero. Install the recorder of
-    /// `metrics` before the first sweep.
+    /// The first handle and the first sweep register the reaper's metrics: described, and at zero. Install the recorder
+    /// of `metrics` before the first sweep.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -260,8 +262,8 @@ where
 
     /// Begins a pass over the running jobs, under the policy of this moment.
     ///
-    /// Starting a sweep frees retired memory, which runs destructors, and with the feature `metrics` it walks through the
-    /// registry for the gauges.
+    /// Starting a sweep frees retired memory, which runs destructors, and with the feature `metrics` it walks through
+    /// the registry for the gauges.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -32,8 +32,8 @@ pub enum Mode {
     /// The reaper behaves as if no registry existed, and neither reads nor writes it. This is the bypass: live
     /// finalizers are redriven. [`DeferAll`](Self::DeferAll) is the brake.
     Ignore,
-    /// The reaper leaves every job alone that looks dead, owned or not, until the deadline. This is the safe brake while
-    /// nobody knows whether marks can be trusted.
+    /// The reaper leaves every job alone that looks dead, owned or not, until the deadline. This is the safe brake
+    /// while nobody knows whether marks can be trusted.
     DeferAll,
     /// The reaper says what [`Honor`](Self::Honor) would do, as `Verdict::DryRun(Proposed)`, and does nothing. Such a
     /// verdict carries no claim and cannot be acted on. See [`Sweep::judge`](super::Sweep::judge).

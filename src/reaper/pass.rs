@@ -1,5 +1,5 @@
-//! What one pass over the running jobs remembers, and what it asks of time: [`Pass`]. It is not pinned and has no types,
-//! so that it may live across an `.await`.
+//! What one pass over the running jobs remembers, and what it asks of time: [`Pass`]. It is not pinned and has no
+//! types, so that it may live across an `.await`.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -62,7 +62,8 @@ impl<'a> Pass<'a> {
         self.history.boot_grace_left(self.last, limits.boot_grace?)
     }
 
-    /// Returns how long a deadline is still held back that passed while the reaper was away: until one boot grace later.
+    /// Returns how long a deadline is still held back that passed while the reaper was away: until one boot grace
+    /// later.
     pub(super) fn deadline_held_back<K>(&self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Duration> {
         let (deadline, boot_grace) = (limits.hard_deadline?, limits.boot_grace?);
         let left = self.history.boot_grace_left(self.last, boot_grace)?;

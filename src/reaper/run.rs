@@ -25,8 +25,8 @@ where
     /// Sweeps on this thread, at once and then every `every` from begin to begin, until `stop` is stopped.
     ///
     /// Each job of [`JobStore::list`] is judged and its verdict carried out before the next one is judged. A sweep that
-    /// overruns `every` delays the next one, and missed sweeps are skipped. After a stop the loop finishes the job at hand
-    /// and leaves the rest of the sweep. In a dry run nothing is carried out.
+    /// overruns `every` delays the next one, and missed sweeps are skipped. After a stop the loop finishes the job at
+    /// hand and leaves the rest of the sweep. In a dry run nothing is carried out.
     ///
     /// A listing that fails, a bad row, an action that fails or panics cost themselves alone. They are counted in
     /// [`stats`](Self::stats), sent as `error` events, and told to [`JobStore::on_error`]. Nothing is
@@ -153,9 +153,9 @@ where
 {
     /// Sweeps once in a task: one turn of an async loop, whose timer and whose runtime are the user's.
     ///
-    /// It differs from [`run_once`](Self::run_once) in that the store's answers are awaited. The future is `Send`, and holds no pin while
-    /// it awaits. A panic inside of a poll of the store's futures is caught. A future that is dropped before its end gives
-    /// its claims back, as the store's future under way holds them.
+    /// It differs from [`run_once`](Self::run_once) in that the store's answers are awaited. The future is `Send`, and
+    /// holds no pin while it awaits. A panic inside of a poll of the store's futures is caught. A future that is
+    /// dropped before its end gives its claims back, as the store's future under way holds them.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// Stops a reaper's loop, which wakes at once. Clones are one token.
 ///
-/// Dropping a token stops nothing. It waits by a lock, so it is not to be stopped from a signal handler: let the handler
-/// wake a thread that does (the crates `signal-hook` and `ctrlc` do so).
+/// Dropping a token stops nothing. It waits by a lock, so it is not to be stopped from a signal handler: let the
+/// handler wake a thread that does (the crates `signal-hook` and `ctrlc` do so).
 ///
 /// ```
 /// use livemark::StopToken;

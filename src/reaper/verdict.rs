@@ -1,5 +1,5 @@
-//! What comes out of [`Sweep::judge`](super::Sweep::judge): [`Verdict`], and its reasons. Plain data, but for the claim in
-//! a verdict that acts.
+//! What comes out of [`Sweep::judge`](super::Sweep::judge): [`Verdict`], and its reasons. Plain data, but for the claim
+//! in a verdict that acts.
 
 use std::fmt;
 

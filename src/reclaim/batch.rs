@@ -26,7 +26,8 @@ use crate::sync::{AtomicUsize, Counter, Ordering};
 const FULL_BYTES: usize = 64 << 10;
 /// How many flights may be under way: more would only fill crossbeam's queue, in which each takes 2 KiB.
 const FLIGHTS: u64 = 8;
-/// How many epochs a sweep tries to let pass at most. Two are enough where nobody is pinned and one flight is under way.
+/// How many epochs a sweep tries to let pass at most. Two are enough where nobody is pinned and one flight is under
+/// way.
 const ROUNDS: usize = 16;
 /// How many batches a writer frees for each that it hands over: more than one, so that they get fewer.
 const FREED_FOR_ONE: usize = 8;
@@ -191,8 +192,8 @@ fn depart(guard: &EpochGuard) {
             };
             // SAFETY: the batches are this closure's alone. They hold what was retired before they were pushed
             // (E9), under guards of other threads or of this one, so after whoever could have loaded it was pinned
-            // (E3). The closure puts them on the stack only; whoever takes one from there frees it as `retire`'s callers
-            // allowed: later, on any thread.
+            // (E3). The closure puts them on the stack only; whoever takes one from there frees it as `retire`'s
+            // callers allowed: later, on any thread.
             unsafe { guard.defer_unchecked(land) };
         }
     }

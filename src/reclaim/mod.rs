@@ -103,8 +103,8 @@ pub(crate) fn repin(guard: &mut EpochGuard) {
     fence(Ordering::SeqCst); // E3
 }
 
-/// How often something was handed over, or a sweep wants an epoch to pass: who stays pinned repins when it was more, and
-/// need not count its own look-ups.
+/// How often something was handed over, or a sweep wants an epoch to pass: who stays pinned repins when it was more,
+/// and need not count its own look-ups.
 static HANDED_OVER: Alone<Counter> = Alone(Counter::new());
 /// How many things were freed.
 static RECLAIMED: Alone<Counter> = Alone(Counter::new());
@@ -151,8 +151,8 @@ impl ReclaimStats {
 /// How much memory waits to be freed, in all registries of the process.
 ///
 /// [`unreclaimed`](ReclaimStats::unreclaimed) goes up and down between nothing and some hundreds for each thread that
-/// marks. If it only grows, a [`Reader`](crate::Reader) is kept and not used: nothing is freed that was cleared after its
-/// last look-up. One relaxed load for each thread that ever cleared at the same time as
+/// marks. If it only grows, a [`Reader`](crate::Reader) is kept and not used: nothing is freed that was cleared after
+/// its last look-up. One relaxed load for each thread that ever cleared at the same time as
 /// the others; the two numbers are not of one instant.
 ///
 /// ```

@@ -1,5 +1,5 @@
-//! The guard of a mark: one type, whether it borrows its registry or keeps it alive. Its drop clears by generation, runs
-//! no `Hash`, `Eq` or `Clone`, and so never frees a newer owner.
+//! The guard of a mark: one type, whether it borrows its registry or keeps it alive. Its drop clears by generation,
+//! runs no `Hash`, `Eq` or `Clone`, and so never frees a newer owner.
 
 use std::fmt;
 use std::hash::Hash;
@@ -18,14 +18,14 @@ use crate::unwind;
 
 /// A held mark. Dropping the guard clears it: on return, on `?`, on panic, with a cancelled task.
 ///
-/// A guard clears *its own* mark only. If the job was taken over or cleared since, dropping the guard changes nothing and
-/// counts as a [stale clear](super::RegistryStats::stale_clears). The release runs no `Hash`, `Eq` or `Clone` of the
-/// user's, and nothing that a `tracing` subscriber does gets out of it. It is lock-free. The job id's own `Drop`, which
-/// runs after the release, is the user's.
+/// A guard clears *its own* mark only. If the job was taken over or cleared since, dropping the guard changes nothing
+/// and counts as a [stale clear](super::RegistryStats::stale_clears). The release runs no `Hash`, `Eq` or `Clone` of
+/// the user's, and nothing that a `tracing` subscriber does gets out of it. It is lock-free. The job id's own `Drop`,
+/// which runs after the release, is the user's.
 ///
 /// A guard of a borrowed registry lives as long as the borrow. One of a `static` registry, or one that keeps its
-/// registry alive ([`Registry::mark_owned`](crate::Registry::mark_owned), [`RegistryHandle`](crate::RegistryHandle)), is
-/// `'static`: see [`OwnedMarkGuard`]. A guard is `Send` and `Sync`, and is covariant in its lifetime.
+/// registry alive ([`Registry::mark_owned`](crate::Registry::mark_owned), [`RegistryHandle`](crate::RegistryHandle)),
+/// is `'static`: see [`OwnedMarkGuard`]. A guard is `Send` and `Sync`, and is covariant in its lifetime.
 ///
 /// The mark of a guard that is leaked ([`std::mem::forget`]) stays until the reaper's backstop takes the job over. To
 /// hand a mark on without its guard, [`detach`](Self::detach) it.
@@ -65,8 +65,8 @@ pub struct MarkGuard<'r, K: 'static = u64, V = Finalizer> {
 
 /// The guard of a mark that needs no borrow: of a `static` registry, or one that keeps its registry alive.
 ///
-/// It is `Send + 'static`, so it lives across `.await` and in spawned tasks. A cancelled task drops its future, and with
-/// it the mark. Keeping the registry alive costs an `Arc` clone.
+/// It is `Send + 'static`, so it lives across `.await` and in spawned tasks. A cancelled task drops its future, and
+/// with it the mark. Keeping the registry alive costs an `Arc` clone.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -350,8 +350,8 @@ fn entry<K: Clone, V>(hash: u64, job: &K, value: V) -> Box<Entry<K, V>> {
     Entry::new(hash, job.clone(), Owner::new(Generation::UNDRAWN, Instant::now(), value))
 }
 
-/// Clones the owner whom a claim has displaced already: a `Clone` that panics must not undo the claim, or a job past its
-/// deadline would never be reaped. Whom it displaced is not known then.
+/// Clones the owner whom a claim has displaced already: a `Clone` that panics must not undo the claim, or a job past
+/// its deadline would never be reaped. Whom it displaced is not known then.
 fn clone_of_displaced<V: Clone>(owner: &Owner<V>) -> Option<Owner<V>> {
     if crate::sync::MODEL {
         // The model checker reports what it finds by panicking.

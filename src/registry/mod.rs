@@ -158,8 +158,8 @@ impl<K, V> Registry<K, V> {
 
 impl<K, V, S> Registry<K, V, S> {
     crate::sync::const_unless_loom! {
-        /// Creates an empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be well
-        /// mixed, and the high ones should be, which rule other jobs out without reading them.
+        /// Creates an empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be
+        /// well mixed, and the high ones should be, which rule other jobs out without reading them.
         ///
         /// ```
         /// use std::hash::RandomState;
@@ -450,8 +450,8 @@ where
         cleared
     }
 
-    /// Returns `true` if `job` is marked, that is, if it has a mark that was neither cleared nor displaced. The mark of a
-    /// leaked guard counts.
+    /// Returns `true` if `job` is marked, that is, if it has a mark that was neither cleared nor displaced. The mark of
+    /// a leaked guard counts.
     ///
     /// Linearizes at the load of the job's slot. For nearly every job that is not marked one load of the slot is
     /// enough: wait-free. Otherwise it pins the thread: lock-free, and nothing is allocated but what the collector

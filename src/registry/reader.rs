@@ -97,7 +97,8 @@ where
         self.owner(job).is_some()
     }
 
-    /// Returns who owns `job`, borrowed until the next call: nothing is copied. As [`is_active`](Self::is_active) otherwise.
+    /// Returns who owns `job`, borrowed until the next call: nothing is copied. As [`is_active`](Self::is_active)
+    /// otherwise.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();

@@ -1,8 +1,8 @@
 //! The pulses that came with reapers' claims and that nobody has beaten since: [`Unattended`].
 //!
-//! A reaper makes its claim with a context of its own. A pulse in it is perhaps nobody's: the worker that is to run under
-//! the claim has yet to put its own context in. So such a pulse does not count before somebody beats it, also for other
-//! reapers of the registry.
+//! A reaper makes its claim with a context of its own. A pulse in it is perhaps nobody's: the worker that is to run
+//! under the claim has yet to put its own context in. So such a pulse does not count before somebody beats it, also for
+//! other reapers of the registry.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::finalizer::Pulse;
 use crate::owner::Generation;
 
-/// Claims with pulses that nobody has beaten. Only reapers come here, for owners that give a pulse and under a policy that
-/// watches it.
+/// Claims with pulses that nobody has beaten. Only reapers come here, for owners that give a pulse and under a policy
+/// that watches it.
 pub(crate) struct Unattended(Mutex<Claims>);
 
 struct Claims {
@@ -52,7 +52,8 @@ impl Unattended {
         by_generation.insert(generation, Claimed { hash, pulse, stamp });
     }
 
-    /// Returns `true` if the mark of this generation is a reaper's claim, `pulse` came with it, and nobody has beaten it.
+    /// Returns `true` if the mark of this generation is a reaper's claim, `pulse` came with it, and nobody has beaten
+    /// it.
     pub(super) fn has(&self, generation: Generation, pulse: &Pulse) -> bool {
         let claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let claimed = claims.by_generation.as_ref().and_then(|claims| claims.get(&generation));

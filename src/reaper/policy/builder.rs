@@ -165,13 +165,16 @@ impl PolicyBuilder {
         self.with_defaults(|rules| rules.max_redrives(redrives))
     }
 
-    /// Sets how long the reaper defers every job that looks dead after its own start, and after any gap between sweeps
-    /// that is longer than this. Owners have that time to mark again, and ages that jumped while the machine slept
-    /// have it to settle.
+    /// Sets how long the reaper defers every job that looks dead after its own start, and after any gap that is longer
+    /// than this, between two sweeps or between two due jobs of one. Owners have that time to mark again, and ages that
+    /// jumped while the machine slept have it to settle.
     ///
     /// - The reaper measures the gap by the monotonic and by the wall clock.
-    /// - A gap that follows another one is no gap, but the pace of a slow reaper.
-    /// - A job whose deadline passed before the gap is still ended by the backstop.
+    /// - A gap that follows another one is no pause, but the pace of a slow reaper.
+    /// - The deadline acts all the same, unless it passed during the gap. It then waits for one boot grace.
+    ///
+    /// What exactly a pause is:
+    /// [`guide::limitations`](crate::guide::limitations#what-defers-the-reaper-and-what-does-not).
     ///
     /// Set it longer than the time from one sweep to the next.
     ///

@@ -36,8 +36,8 @@ use super::Mode;
 ///
 /// # Settings files
 ///
-/// With the feature `serde` a policy can be part of a settings file or of a request. The keys are the builder's setters,
-/// durations are in seconds, and the builder's checks apply:
+/// With the feature `serde` a policy can be part of a settings file or of a request. The keys are the builder's
+/// setters, durations are in seconds, and the builder's checks apply:
 ///
 /// ```
 /// # #[cfg(feature = "serde")] {
@@ -70,9 +70,9 @@ use super::Mode;
 ///   integer for a limit of 2<sup>63</sup> seconds or more, and refuses to write it.)
 ///
 /// Give the policy a key of its own in a larger file. In a `#[serde(flatten)]` field serde hands a struct only the keys
-/// that it knows, and **a misspelt setting vanishes**. `#[serde(deny_unknown_fields)]` on the struct *around* the policy
-/// refuses it there, although serde does not promise this. An `Option<Policy>` must not be flattened at all, because
-/// serde makes `None` of a policy that is refused.
+/// that it knows, and **a misspelt setting vanishes**. `#[serde(deny_unknown_fields)]` on the struct *around* the
+/// policy refuses it there, although serde does not promise this. An `Option<Policy>` must not be flattened at all,
+/// because serde makes `None` of a policy that is refused.
 #[derive(Clone)]
 pub struct Policy {
     mode: Mode,

@@ -365,8 +365,8 @@ impl<'de> Deserialize<'de> for Redrives {
     }
 }
 
-/// Writes whole seconds as an integer, for people. Others are a float up to twelve days, and a map with the parts beyond
-/// them, where not every parser reads the float's nanoseconds as they were.
+/// Writes whole seconds as an integer, for people. Others are a float up to twelve days, and a map with the parts
+/// beyond them, where not every parser reads the float's nanoseconds as they were.
 impl Serialize for Seconds {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
         match (self.0.as_secs(), self.0.subsec_nanos()) {

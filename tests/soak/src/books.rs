@@ -52,7 +52,7 @@ macro_rules! counts {
 counts! {
     created: "jobs created",
     committed: "finalized by their monitors",
-    redriven: "re-driven and finalized",
+    redriven: "redriven and finalized",
     reaped_lost: "reaped, worker lost",
     reaped_backstop: "reaped by the backstop",
     /// Of a job that was final by the time of the verdict: the listing was older.

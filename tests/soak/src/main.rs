@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Monitors finalize jobs: well, slowly, with a panic, not at all; with guards that travel, hang, or are leaked.
-//! Reapers sweep, claim, re-drive and reap under policies that are swapped beneath them; readers and snapshots look on.
+//! Reapers sweep, claim, redrive and reap under policies that are swapped beneath them; readers and snapshots look on.
 //! See `load` for what each does, and `books` for what must hold all the time. Ends with a table, and with failure if
 //! anything was violated, or if anything that should happen never did.
 
