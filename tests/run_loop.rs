@@ -266,6 +266,8 @@ fn it_is_stopped_while_it_waits() {
         let stop = StopToken::new();
         let sweeping = Loop::start(AN_HOUR, NO_JOBS, &stop);
         wait_until("the first sweep, which is at once", || sweeping.reaper.stats().sweeps == 1);
+        // Until it waits: a stop that comes before is seen without being woken.
+        thread::sleep(Duration::from_millis(200));
         if by_clone {
             stop.clone().stop()
         } else {

@@ -172,7 +172,9 @@ fn metrics_as_prometheus_reads_them() {
     assert!(value("orchestrator_jobs{state=\"merged\"}").abs() < 0.1);
     assert!((value("orchestrator_jobs_submitted_total") - 1.0).abs() < 0.1);
     // At zero, and described, before anything happened. Seen to fail with a reaper whose handle came before the recorder.
-    for name in ["reaper_redrives_total", "reaper_refused_total", "reaper_failures_total", "reaper_claim_conflicts_total"] {
+    for name in
+        ["reaper_redrives_total", "reaper_refused_total", "reaper_failures_total", "reaper_claim_conflicts_total"]
+    {
         assert!(value(&format!("{name}{{reaper=\"default\"}}")).abs() < 0.1);
         assert!(response.body.contains(&format!("# HELP {name} ")), "{}", response.body);
     }
