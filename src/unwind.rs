@@ -30,11 +30,18 @@ pub(crate) fn drop_quietly(destroy: impl FnOnce()) {
 
 /// Drops a panic's payload, which is a value of the user's as well.
 #[cold]
-fn discard(payload: Box<dyn Any + Send>) -> Panicked {
-    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // The payload's own destructor panicked, and with what is not known: this could go on for ever. So this one is
-        // leaked.
-        std::mem::forget(another);
+fn discard(mut payload: Box<dyn Any + Send>) -> Panicked {
+    // The payload's own destructor may panic as well, with another payload.
+    for _ in 0..PAYLOADS {
+        match catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            Ok(()) => return Panicked,
+            Err(another) => payload = another,
+        }
     }
+    // This could go on for ever, so this one is leaked.
+    std::mem::forget(payload);
     Panicked
 }
+
+/// How many payloads of one panic are dropped, each of which panics with the next.
+const PAYLOADS: usize = 8;

@@ -840,18 +840,17 @@ impl<'r, K: Clone + 'static> JobStore<'r, K> for Texts<'_, K> {
 fn a_listing_is_read_row_by_row() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let read = AtomicUsize::new(0);
+    // A listing that lives as long as the reaper may need it.
+    static READ: AtomicUsize = AtomicUsize::new(0);
     let (mut script, _) = Script::repeat(vec![], 0);
     let rows: Vec<_> = (0..5).map(|id| well(finished, id)).collect();
-    // Of a listing that lives as long as the reaper may need it.
-    let read: &'static AtomicUsize = Box::leak(Box::new(read));
     script.list = Box::new(move |_| {
         let rows = rows.clone().into_iter().inspect(|_| {
-            read.fetch_add(1, Ordering::SeqCst);
+            READ.fetch_add(1, Ordering::SeqCst);
         });
         Some(Ok(Box::new(rows)))
     });
-    script.act = Box::new(move |row| assert_eq!(read.load(Ordering::SeqCst) as u64, row.id + 1, "read ahead"));
+    script.act = Box::new(|row| assert_eq!(READ.load(Ordering::SeqCst) as u64, row.id + 1, "read ahead"));
     let report = reaper.run_once(&mut script);
     assert_eq!((report.listed, report.redriven, report.panicked, report.stopped), (5, 5, 0, false));
 }
