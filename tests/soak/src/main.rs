@@ -41,12 +41,7 @@ fn main() -> ExitCode {
         }
     };
     // Finalizers panic on purpose, thousands of times.
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !panic.payload().is::<load::OnPurpose>() {
-            report(panic);
-        }
-    }));
+    quieten();
     println!("{} minutes, seed {}, {} threads", options.minutes, options.seed, load::THREADS);
     let soak = Soak::default();
     soak.run(Duration::from_secs_f64(options.minutes * 60.0), options.seed);
@@ -73,4 +68,14 @@ fn options() -> Result<Options, lexopt::Error> {
         }
     }
     Ok(options)
+}
+
+/// Says nothing of the panics that the load makes on purpose, which are many.
+fn quieten() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.payload().is::<load::OnPurpose>() {
+            report(panic);
+        }
+    }));
 }

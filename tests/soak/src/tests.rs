@@ -108,6 +108,8 @@ fn a_context_knows_its_job() {
 
 #[test]
 fn a_short_run_violates_nothing_and_does_everything() {
+    // The test harness keeps what is said, and would count as memory that grows.
+    crate::quieten();
     let soak = Soak::default();
     soak.run(Duration::from_secs(3), 1);
     assert_eq!(soak.books.violations(), Vec::<String>::new());
