@@ -100,7 +100,8 @@ where
     /// deadline displaces whoever holds the mark.
     ///
     /// Healthy jobs cost no allocation. Deferred ones cost the `Clone` of the owner's context and the sweep's memory of
-    /// them. Lock-free.
+    /// them. Lock-free, but for a short lock where an owner's pulse is watched: reapers of one registry share it, and no
+    /// monitor takes it.
     ///
     /// ```
     /// # use std::time::Duration;
