@@ -164,6 +164,7 @@ mod readme {}
 #[doc(hidden)]
 pub mod model {
     pub use crate::reclaim::participant::Participant;
+    pub use crate::reclaim::record::{Record, Records};
     pub use crate::reclaim::ring::Ring;
     pub use crate::reclaim::stack::{Node, Stack};
     pub use crate::sync::turnstile::AtomicUsize;
