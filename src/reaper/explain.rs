@@ -9,7 +9,7 @@ use super::pass::{Liveness, Pass, pulse_that_counts};
 use super::policy::StageLimits;
 use super::trigger::{Trigger, past};
 use super::{Cause, Claim, DeferReason, Mode, Proposed, Reaper, RunningJob, Verdict};
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::{Generation, Owner};
 use crate::show::{Escaped, write_plain};
 
@@ -107,7 +107,7 @@ where
 
     fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration> {
         let owner: &dyn Any = owner;
-        pulse_that_counts(self, owner.downcast_ref::<Owner<V>>()?).map(crate::finalizer::Pulse::age)
+        pulse_that_counts(self, owner.downcast_ref::<Owner<V>>()?).map(crate::context::Pulse::age)
     }
 
     fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Held<'_>) -> fmt::Result) -> fmt::Result {

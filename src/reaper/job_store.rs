@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::{Cause, Claim, Explanation, RunningJob, Verdict};
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::show::Shown;
 
 /// A job system's side of [`Reaper::run`](super::Reaper::run): lists the running jobs, and does what the reaper says.

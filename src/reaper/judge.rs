@@ -12,7 +12,7 @@ use super::pass::{Liveness, Pass};
 use super::policy::StageLimits;
 use super::trigger::Trigger;
 use super::{Cause, Claim, DeferReason, Deferral, Mode, Policy, Proposed, Reaper, RunningJob, Verdict};
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::owner::Owner;
 use crate::registry::Displaces;

@@ -36,7 +36,7 @@ pub use self::verdict::{Cause, DeferReason, Deferral, Proposed, Verdict};
 
 use self::handle::{Control, control_methods};
 use self::pass::Pass;
-use crate::finalizer::{Finalizer, Pulse};
+use crate::context::{Finalizer, Pulse};
 use crate::hasher::DefaultHashBuilder;
 use crate::reclaim;
 use crate::registry::RegistryHandle;

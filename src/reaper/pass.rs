@@ -11,7 +11,7 @@ use super::memory::{Left, Told};
 use super::policy::StageLimits;
 use super::trigger::{Trigger, past};
 use super::{Policy, Reaper, RunningJob};
-use crate::finalizer::Pulse;
+use crate::context::Pulse;
 use crate::owner::Owner;
 
 /// What a sweep keeps between two jobs, without the types: it may live across an `.await`.

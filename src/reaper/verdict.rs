@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::Claim;
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::Owner;
 
 /// What to do with a job: the answer of [`Sweep::judge`](super::Sweep::judge).

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{OccupiedError, Shared};
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::map::{Entry, Inserted, Refused};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::guard::{Claimed, Displaces, Held, KeepsAlive};
 use super::{MarkGuard, OccupiedError, Registry, Shared};
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::owner::Owner;
 

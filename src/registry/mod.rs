@@ -23,7 +23,7 @@ pub use self::stats::RegistryStats;
 pub(crate) use self::guard::Displaces;
 use self::guard::Held;
 use self::unattended::Unattended;
-use crate::finalizer::{Finalizer, Pulse};
+use crate::context::{Finalizer, Pulse};
 use crate::hasher::DefaultHashBuilder;
 use crate::map::{JobMap, Table};
 use crate::owner::{Generation, Owner};

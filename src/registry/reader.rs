@@ -6,7 +6,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
 use super::Registry;
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::map::Table;
 use crate::owner::Owner;

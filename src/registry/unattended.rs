@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use crate::finalizer::Pulse;
+use crate::context::Pulse;
 use crate::owner::Generation;
 
 /// Claims with pulses that nobody has beaten. Only reapers come here, for owners that give a pulse and under a policy
