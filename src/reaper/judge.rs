@@ -221,7 +221,7 @@ where
         let pulse = (self.reaper.pulse)(&context).map(|pulse| (pulse.clone(), pulse.stamp()));
         let (guard, earlier) = self.reaper.registry.claim(job.id, context, displaces)?;
         if let Some((pulse, stamp)) = pulse {
-            self.reaper.registry.leave_unattended(&guard, pulse, stamp);
+            self.reaper.registry.record_claim_pulse(&guard, pulse, stamp);
         }
         Ok(Claim::new(guard, earlier))
     }

@@ -88,7 +88,7 @@ impl Drop for Pass<'_> {
 /// Returns the owner's pulse, unless it came with a reaper's claim and nobody has beaten it: perhaps nobody can.
 pub(super) fn pulse_that_counts<'v, K, V, S>(reaper: &Reaper<'_, K, V, S>, owner: &'v Owner<V>) -> Option<&'v Pulse> {
     let pulse = (reaper.pulse)(&owner.value)?;
-    (!reaper.registry.is_unattended(owner.generation, pulse)).then_some(pulse)
+    (!reaper.registry.is_unbeaten(owner.generation, pulse)).then_some(pulse)
 }
 
 impl Pass<'_> {
