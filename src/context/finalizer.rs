@@ -1,5 +1,6 @@
 //! The default context of a mark: [`Finalizer`]. Look-ups copy it, so it is cheap to clone.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use super::pulse::Pulse;
@@ -52,5 +53,10 @@ impl Finalizer {
     #[must_use]
     pub fn with_pulse(self, pulse: Pulse) -> Self {
         Self { pulse: Some(pulse), ..self }
+    }
+
+    /// Returns a context as a finalizer, if it is one.
+    pub(crate) fn downcast<V: 'static>(context: &V) -> Option<&Self> {
+        (context as &dyn Any).downcast_ref()
     }
 }

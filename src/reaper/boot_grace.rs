@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use super::memory::Told;
+use super::reports::Told;
 
 /// What a reaper remembers from one sweep to the next. Several threads may sweep with one reaper.
 pub(super) struct SweepHistory(ArcSwap<HistoryState>);

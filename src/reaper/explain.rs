@@ -5,11 +5,16 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
 
-use super::pass::{Liveness, Pass, pulse_that_counts};
+use super::claim::Claim;
+use super::job::RunningJob;
+use super::liveness::{Liveness, pulse_that_counts};
+use super::mode::Mode;
 use super::policy::StageLimits;
+use super::reaper::{Reaper, Summarize};
+use super::sweep_state::SweepState;
 use super::trigger::{Trigger, past};
-use super::{Cause, Claim, DeferReason, Mode, Proposed, Reaper, RunningJob, Verdict};
-use crate::context::Finalizer;
+use super::verdict::{Cause, DeferReason, Proposed, Verdict};
+use crate::context::{Finalizer, Pulse};
 use crate::owner::{Generation, Owner};
 use crate::show::{Escaped, write_plain};
 
@@ -38,7 +43,7 @@ use crate::show::{Escaped, write_plain};
 #[non_exhaustive]
 pub struct Explanation<'a> {
     ask: &'a dyn Ask,
-    pass: &'a Pass<'a>,
+    state: &'a SweepState<'a>,
     id: Erased<'a>,
     /// The job's stage and ages, without its id.
     job: RunningJob<'a, ()>,
@@ -74,8 +79,8 @@ pub(super) trait Ask: Send + Sync {
     /// Looks the job's owner up, and shows it to `look`.
     fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Held<'_>) -> fmt::Result) -> fmt::Result;
     /// Looks the job's owner up.
-    fn liveness(&self, pass: &Pass<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness>;
-    fn is_news(&self, pass: &Pass<'_>, id: Erased<'_>) -> bool;
+    fn liveness(&self, state: &SweepState<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness>;
+    fn is_news(&self, state: &SweepState<'_>, id: Erased<'_>) -> bool;
 }
 
 impl<K, V, S> Ask for Reaper<'_, K, V, S>
@@ -107,7 +112,7 @@ where
 
     fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration> {
         let owner: &dyn Any = owner;
-        pulse_that_counts(self, owner.downcast_ref::<Owner<V>>()?).map(crate::context::Pulse::age)
+        pulse_that_counts(self, owner.downcast_ref::<Owner<V>>()?).map(Pulse::age)
     }
 
     fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Held<'_>) -> fmt::Result) -> fmt::Result {
@@ -116,19 +121,19 @@ where
         owner.map_or(Ok(()), |owner| look(&Held::new(&owner)))
     }
 
-    fn liveness(&self, pass: &Pass<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness> {
+    fn liveness(&self, state: &SweepState<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness> {
         let id: &dyn Any = id;
         let owner = self.registry.owner(id.downcast_ref::<K>()?)?;
-        Some(pass.liveness(self, &owner, limits))
+        Some(Liveness::of(&owner, self, state, limits))
     }
 
-    fn is_news(&self, pass: &Pass<'_>, id: Erased<'_>) -> bool {
+    fn is_news(&self, state: &SweepState<'_>, id: Erased<'_>) -> bool {
         let id: &dyn Any = id;
-        id.downcast_ref::<K>().is_none_or(|id| pass.is_news(id))
+        id.downcast_ref::<K>().is_none_or(|id| state.is_news(id))
     }
 }
 
-struct Summary<'a, V>(&'a super::Summarize<'a, V>, &'a V);
+struct Summary<'a, V>(&'a Summarize<'a, V>, &'a V);
 
 impl<V> fmt::Display for Summary<'_, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,15 +142,16 @@ impl<V> fmt::Display for Summary<'_, V> {
 }
 
 impl<'a> Explanation<'a> {
-    pub(super) fn new<K, V>(
-        ask: &'a dyn Ask,
-        pass: &'a Pass<'_>,
+    pub(super) fn new<K, V, S>(
+        reaper: &'a Reaper<'_, K, V, S>,
+        state: &'a SweepState<'_>,
         job: &'a RunningJob<'_, K>,
         verdict: &'a Verdict<'_, K, V>,
     ) -> Self
     where
-        K: Send + Sync + 'static,
-        V: Send + Sync + 'static,
+        K: Clone + Eq + Hash + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        S: BuildHasher + Send + Sync + 'static,
     {
         let &RunningJob { id, stage, running_for, finished_for, lost_for, held, redrives } = job;
         let outcome = match verdict {
@@ -156,11 +162,11 @@ impl<'a> Explanation<'a> {
             Verdict::DryRun(proposed) => Outcome::DryRun(*proposed),
         };
         let job = RunningJob { id: &(), stage, running_for, finished_for, lost_for, held, redrives };
-        Self { ask, pass, id, job, outcome }
+        Self { ask: reaper, state, id, job, outcome }
     }
 
     fn limits(&self) -> &'a StageLimits {
-        self.pass.policy.stage(self.job.stage)
+        self.state.policy.stage(self.job.stage)
     }
 
     /// Returns `true` unless the sweep before told the same of this job: a deferral that goes on, or a dry run's
@@ -189,7 +195,7 @@ impl<'a> Explanation<'a> {
         match self.outcome {
             Outcome::Healthy => false,
             Outcome::Act(..) => true,
-            Outcome::Defer(..) | Outcome::DryRun(_) => self.ask.is_news(self.pass, self.id),
+            Outcome::Defer(..) | Outcome::DryRun(_) => self.ask.is_news(self.state, self.id),
         }
     }
 
@@ -221,7 +227,7 @@ impl<'a> Explanation<'a> {
         let deadline = limits.hard_deadline.map(|deadline| {
             // One that has passed is held back by a boot grace.
             let left = deadline.saturating_sub(self.job.running_for);
-            let held_back = self.pass.deadline_held_back(&self.job, limits).unwrap_or_default();
+            let held_back = self.state.deadline_held_back(&self.job, limits).unwrap_or_default();
             (Proposed::Reap(Cause::Backstop), left.max(held_back))
         });
         // Of two at the same time the deadline comes first.
@@ -236,24 +242,24 @@ impl<'a> Explanation<'a> {
             (None, Some(age)) => (Proposed::Reap(Cause::WorkerLost), limits.lost_grace.saturating_sub(age)),
             (None, None) => return None,
         };
-        let mode = self.pass.policy.mode();
+        let mode = self.state.policy.mode();
         if mode == Mode::DeferAll || job.held {
             return None;
         }
         let asks = limits.marking && mode != Mode::Ignore;
-        let protected = match asks.then(|| self.ask.liveness(self.pass, self.id, limits)).flatten() {
+        let protected = match asks.then(|| self.ask.liveness(self.state, self.id, limits)).flatten() {
             Some(Liveness::UntilCleared) => return None,
             Some(Liveness::For(left)) => left,
             Some(Liveness::Stale) | None => Duration::ZERO,
         };
-        let booting = self.pass.boot_grace_left(limits).unwrap_or_default();
+        let booting = self.state.boot_grace_left(limits).unwrap_or_default();
         Some((proposed, left.max(protected).max(booting)))
     }
 
     /// Returns `true` if the owner would be displaced by what a dry run proposes.
     fn would_displace(&self, proposed: Proposed) -> bool {
         let limits = self.limits();
-        let is_stale = || self.ask.liveness(self.pass, self.id, limits) == Some(Liveness::Stale);
+        let is_stale = || self.ask.liveness(self.state, self.id, limits) == Some(Liveness::Stale);
         limits.marking && (proposed == Proposed::Reap(Cause::Backstop) || is_stale())
     }
 
@@ -307,7 +313,7 @@ impl<'a> Explanation<'a> {
                 }
             }
             Outcome::Act(proposed, None, _) => {
-                let why = match self.pass.policy.mode() {
+                let why = match self.state.policy.mode() {
                     Mode::Ignore => "in mode ignore",
                     _ => "in a stage that does not mark",
                 };
@@ -379,32 +385,6 @@ impl fmt::Display for Explanation<'_> {
 impl fmt::Debug for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Explanation").field(&format_args!("{self}")).finish()
-    }
-}
-
-/// What was decided, without ages and limits: for those see [`Sweep::explain`](super::Sweep::explain).
-impl<K: 'static, V> fmt::Display for Verdict<'_, K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Healthy => f.write_str("healthy"),
-            Self::Defer(deferral) => {
-                write!(f, "defer, {}", deferral.reason)?;
-                match &deferral.owner {
-                    Some(owner) => write!(f, ", owned by generation {}", owner.generation),
-                    None => Ok(()),
-                }
-            }
-            Self::Redrive(claim) => write_claimed(f, Proposed::Redrive, claim.generation()),
-            Self::Reap(cause, claim) => write_claimed(f, Proposed::Reap(*cause), claim.generation()),
-            Self::DryRun(proposed) => write!(f, "dry run: {proposed}"),
-        }
-    }
-}
-
-fn write_claimed(f: &mut fmt::Formatter<'_>, proposed: Proposed, claim: Option<Generation>) -> fmt::Result {
-    match claim {
-        Some(generation) => write!(f, "{proposed}, claimed as generation {generation}"),
-        None => write!(f, "{proposed}"),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::job::RunningJob;
 use super::policy::StageLimits;
-use super::{Cause, Proposed, RunningJob};
+use super::verdict::{Cause, Proposed};
 
 /// Returns `true` if `age` is longer than `limit`: exactly at a limit is not past it.
 #[inline]

@@ -1,21 +1,19 @@
-//! What one pass over the running jobs remembers, and what it asks of time: [`Pass`]. It is not pinned and has no
-//! types, so that it may live across an `.await`.
+//! What a sweep keeps between two jobs: [`SweepState`]. It pins nothing and has no types, so that it may live across an
+//! `.await`.
 
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::boot_grace::{HistoryState, Moment};
-use super::handle::Control;
-use super::memory::{Left, Told};
-use super::policy::StageLimits;
+use super::control::Control;
+use super::job::RunningJob;
+use super::policy::{Policy, StageLimits};
+use super::reports::{Left, Told};
 use super::trigger::{Trigger, past};
-use super::{Policy, Reaper, RunningJob};
-use crate::context::Pulse;
-use crate::owner::Owner;
 
 /// What a sweep keeps between two jobs, without the types: it may live across an `.await`.
-pub(super) struct Pass<'a> {
+pub(super) struct SweepState<'a> {
     pub(super) control: &'a Control,
     pub(super) policy: Arc<Policy>,
     /// The least limits of all stages: most jobs are within these, and their stages need not be looked up.
@@ -27,7 +25,7 @@ pub(super) struct Pass<'a> {
     told: Told,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> SweepState<'a> {
     pub(super) fn new(control: &'a Control, policy: Arc<Policy>) -> Self {
         // Noted without a boot grace as well: one that is put in force later need not begin anew.
         let history = control.history.begin(&policy.graces());
@@ -73,9 +71,14 @@ impl<'a> Pass<'a> {
         let before = after.saturating_sub(pause);
         (past(after, deadline) && !past(before, deadline)).then_some(left)
     }
+
+    /// Returns how long a pulse may still be silent because of a pause of this process, in which it could not beat.
+    pub(super) fn pulse_grace_left(&self, stale_after: Duration) -> Option<Duration> {
+        self.history.pulse_grace_left(self.last, stale_after)
+    }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for SweepState<'_> {
     fn drop(&mut self) {
         // Most sweeps have found nothing due, and the one before as well.
         if !self.has_looked && self.told.is_empty() && self.history.told.is_none() {
@@ -83,37 +86,4 @@ impl Drop for Pass<'_> {
         }
         self.control.history.end(&self.history, self.last, std::mem::take(&mut self.told));
     }
-}
-
-/// Returns the owner's pulse, unless it came with a reaper's claim and nobody has beaten it: perhaps nobody can.
-pub(super) fn pulse_that_counts<'v, K, V, S>(reaper: &Reaper<'_, K, V, S>, owner: &'v Owner<V>) -> Option<&'v Pulse> {
-    let pulse = (reaper.pulse)(&owner.value)?;
-    (!reaper.registry.is_unbeaten(owner.generation, pulse)).then_some(pulse)
-}
-
-impl Pass<'_> {
-    /// Says whether an owner keeps its job, as of the latest look.
-    pub(super) fn liveness<K, V, S>(
-        &self,
-        reaper: &Reaper<'_, K, V, S>,
-        owner: &Owner<V>,
-        limits: &StageLimits,
-    ) -> Liveness {
-        let Some(stale_after) = limits.stale_after else { return Liveness::UntilCleared };
-        let Some(pulse) = pulse_that_counts(reaper, owner) else { return Liveness::UntilCleared };
-        let of_its_own = stale_after.checked_sub(pulse.age());
-        // What a pause of the process hid from the pulse does not count.
-        let after_a_pause = self.history.pulse_grace_left(self.last, stale_after);
-        of_its_own.into_iter().chain(after_a_pause).max().map_or(Liveness::Stale, Liveness::For)
-    }
-}
-
-/// For how long an owner keeps its job from tiers 1 and 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Liveness {
-    /// It gives no pulse, or none that counts.
-    UntilCleared,
-    For(Duration),
-    /// It made no progress for too long.
-    Stale,
 }

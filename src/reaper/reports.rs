@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
-use super::{DeferReason, Proposed};
+use super::verdict::{DeferReason, Proposed};
 use crate::hasher::DefaultHashBuilder;
 
 /// What was told of a job that a sweep left alone, or redrove.
