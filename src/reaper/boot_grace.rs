@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use super::reports::Told;
+use super::findings::Findings;
 
 /// What a reaper remembers from one sweep to the next. Several threads may sweep with one reaper.
 pub(super) struct SweepHistory(ArcSwap<HistoryState>);
@@ -24,14 +24,14 @@ pub(super) struct SweepHistory(ArcSwap<HistoryState>);
 #[derive(Clone)]
 pub(super) struct HistoryState {
     /// The reaper's latest look. Before the first, the reaper's own start.
-    last: Moment,
+    last_look: Moment,
     has_swept: bool,
     /// The latest start of any timer: what a limit counts from that is new.
-    latest: Start,
+    latest_start: Start,
     /// What the gaps mean to each limit: what is a pause to a short one is none to a long one.
     timers: Vec<GraceTimer>,
     /// The jobs that the latest sweep left alone, if it did any.
-    pub(super) told: Option<Arc<Told>>,
+    pub(super) findings: Option<Arc<Findings>>,
 }
 
 /// Counts how long a reaper has looked regularly, as one limit sees it.
@@ -58,15 +58,15 @@ struct GraceTimer {
 struct Start {
     at: Instant,
     /// How long the reaper was away before, in all. `None` at the reaper's own start.
-    after: Option<Duration>,
+    pause: Option<Duration>,
 }
 
 /// A timer that has not run to its end begins anew while the reaper was awake for so many times its limit in between:
 /// gaps that are long and short by turns would otherwise keep it from ever ending.
-const ANEW_FOR: u32 = 3;
+const RESTART_LIMITS: u32 = 3;
 /// A gap between two jobs that so many sweeps had before is the reaper's pace: a job store that is always slow at one
 /// job must not keep the others waiting for ever.
-const LATE_SWEEPS: u8 = 2;
+const SWEEPS_TO_A_PACE: u8 = 2;
 
 /// Which two looks a gap is between. Each kind has a pace of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl SweepHistory {
     }
 
     /// Records that a sweep begins under a policy with these limits.
-    pub(super) fn begin(&self, limits: &[Duration]) -> Arc<HistoryState> {
+    pub(super) fn record_sweep(&self, limits: &[Duration]) -> Arc<HistoryState> {
         let now = Moment::now();
         let mut before = self.0.load();
         loop {
@@ -117,14 +117,14 @@ impl SweepHistory {
     }
 
     /// Records what a sweep saw until its last look, unless another thread has looked since.
-    pub(super) fn end(&self, swept: &HistoryState, last: Moment, told: Told) {
-        let told = (!told.is_empty()).then(|| Arc::new(told));
+    pub(super) fn record_end(&self, swept: &HistoryState, last_look: Moment, findings: Findings) {
+        let findings = (!findings.is_empty()).then(|| Arc::new(findings));
         self.0.rcu(|before| {
-            let told = told.clone();
-            if before.last.monotonic > last.monotonic {
-                HistoryState { told, ..before.as_ref().clone() }
+            let findings = findings.clone();
+            if before.last_look.monotonic > last_look.monotonic {
+                HistoryState { findings, ..before.as_ref().clone() }
             } else {
-                HistoryState { last, told, ..swept.clone() }
+                HistoryState { last_look, findings, ..swept.clone() }
             }
         });
     }
@@ -132,17 +132,17 @@ impl SweepHistory {
 
 impl HistoryState {
     fn new(now: Moment) -> Self {
-        let latest = Start { at: now.monotonic, after: None };
-        Self { last: now, has_swept: false, latest, timers: Vec::new(), told: None }
+        let latest_start = Start { at: now.monotonic, pause: None };
+        Self { last_look: now, has_swept: false, latest_start, timers: Vec::new(), findings: None }
     }
 
     fn next_sweep(&self, now: Moment, limits: &[Duration]) -> Self {
-        let gap = now.since(self.last);
+        let gap = now.since(self.last_look);
         let next = |limit: &Duration| self.timer(*limit).next_sweep(now.monotonic, gap, self.has_swept);
         let timers: Vec<_> = limits.iter().map(next).collect();
         let later = |latest: Start, timer: &GraceTimer| if timer.start.at > latest.at { timer.start } else { latest };
-        let latest = timers.iter().fold(self.latest, later);
-        Self { last: now, has_swept: true, latest, timers, told: self.told.clone() }
+        let latest_start = timers.iter().fold(self.latest_start, later);
+        Self { last_look: now, has_swept: true, latest_start, timers, findings: self.findings.clone() }
     }
 
     /// Records that the reaper looks at a job that is due. Allocates only if a gap was too long for some limit, or the
@@ -157,11 +157,11 @@ impl HistoryState {
             return;
         }
         let state = Arc::make_mut(state);
-        state.last = now;
+        state.last_look = now;
         for timer in &mut state.timers {
             *timer = timer.next_job(now.monotonic, gap);
-            if timer.start.at > state.latest.at {
-                state.latest = timer.start;
+            if timer.start.at > state.latest_start.at {
+                state.latest_start = timer.start;
             }
         }
     }
@@ -171,31 +171,31 @@ impl HistoryState {
         !self.timers.is_empty()
     }
 
-    pub(super) fn last(&self) -> Moment {
-        self.last
+    pub(super) fn last_look(&self) -> Moment {
+        self.last_look
     }
 
     fn timer(&self, limit: Duration) -> GraceTimer {
         let known = self.timers.iter().find(|timer| timer.limit == limit);
-        known.copied().unwrap_or_else(|| GraceTimer::new(limit, self.latest))
+        known.copied().unwrap_or_else(|| GraceTimer::new(limit, self.latest_start))
     }
 
     /// Returns how much of a boot grace, one of the policy's, is left at this look.
     pub(super) fn boot_grace_left(&self, now: Moment, grace: Duration) -> Option<Duration> {
         let timer = self.timer(grace);
-        grace.checked_sub(timer.runs_for(now)).filter(|left| !left.is_zero())
+        grace.checked_sub(timer.elapsed(now)).filter(|left| !left.is_zero())
     }
 
     /// Returns how long the pause was from which a boot grace counts: job ages jumped by so much.
     pub(super) fn pause_before(&self, grace: Duration) -> Option<Duration> {
-        self.timer(grace).start.after
+        self.timer(grace).start.pause
     }
 
     /// Returns how long a pulse may still be silent because of a pause of this process, in which it could not beat.
     pub(super) fn pulse_grace_left(&self, now: Moment, stale_after: Duration) -> Option<Duration> {
         let timer = self.timer(stale_after);
-        timer.start.after?;
-        stale_after.checked_sub(timer.runs_for(now)).filter(|left| !left.is_zero())
+        timer.start.pause?;
+        stale_after.checked_sub(timer.elapsed(now)).filter(|left| !left.is_zero())
     }
 }
 
@@ -204,7 +204,7 @@ impl GraceTimer {
         Self { limit, start, awake: None, late_sweep: false, late_job: false, had_late_job: false, late_streak: 0 }
     }
 
-    fn runs_for(&self, now: Moment) -> Duration {
+    fn elapsed(&self, now: Moment) -> Duration {
         now.monotonic.saturating_duration_since(self.start.at)
     }
 
@@ -214,16 +214,16 @@ impl GraceTimer {
         let next = Self { late_streak, late_job: false, had_late_job: false, ..self };
         let next = next.after_gap(now, gap, Between::Sweeps, self.late_sweep);
         // A reaper that never swept was not away: this is its first look.
-        if has_swept { next } else { Self { start: Start { after: None, ..next.start }, ..next } }
+        if has_swept { next } else { Self { start: Start { pause: None, ..next.start }, ..next } }
     }
 
     /// A job is due at `now`, `gap` after the last look.
     fn next_job(self, now: Instant, gap: Duration) -> Self {
-        let pace = self.late_job || self.late_streak >= LATE_SWEEPS;
-        self.after_gap(now, gap, Between::Jobs, pace)
+        let is_pace = self.late_job || self.late_streak >= SWEEPS_TO_A_PACE;
+        self.after_gap(now, gap, Between::Jobs, is_pace)
     }
 
-    fn after_gap(mut self, now: Instant, gap: Duration, between: Between, pace: bool) -> Self {
+    fn after_gap(mut self, now: Instant, gap: Duration, between: Between, is_pace: bool) -> Self {
         let late = gap > self.limit;
         match between {
             Between::Sweeps => self.late_sweep = late,
@@ -233,11 +233,11 @@ impl GraceTimer {
             }
         }
         // Another pause before the timer has run to its end makes one long pause with those before it.
-        if late && !pace {
-            let earlier = self.awake.and(self.start.after).unwrap_or_default();
-            self.start.after = Some(earlier.saturating_add(gap));
+        if late && !is_pace {
+            let earlier = self.awake.and(self.start.pause).unwrap_or_default();
+            self.start.pause = Some(earlier.saturating_add(gap));
             let awake = self.awake.unwrap_or_default();
-            if awake < self.limit.saturating_mul(ANEW_FOR) {
+            if awake < self.limit.saturating_mul(RESTART_LIMITS) {
                 self.start.at = now;
                 self.awake = Some(awake);
                 return self;
@@ -292,20 +292,20 @@ mod tests {
             self.now.monotonic += Duration::from_secs(monotonic);
             self.now.wall += Duration::from_secs(wall);
             self.history = Arc::new(self.history.next_sweep(self.now, &self.limits));
-            self.runs_for(PAUSE)
+            self.elapsed(PAUSE)
         }
 
         /// Lets both clocks run, then a job is due.
         fn job_after(&mut self, seconds: u64) -> u64 {
             self.advance(seconds);
-            let mut last = self.history.last;
+            let mut last = self.history.last_look;
             HistoryState::next_job_at(&mut self.history, &mut last, self.now);
-            Arc::make_mut(&mut self.history).last = last;
-            self.runs_for(PAUSE)
+            Arc::make_mut(&mut self.history).last_look = last;
+            self.elapsed(PAUSE)
         }
 
-        fn runs_for(&self, limit: Duration) -> u64 {
-            self.history.timer(limit).runs_for(self.now).as_secs()
+        fn elapsed(&self, limit: Duration) -> u64 {
+            self.history.timer(limit).elapsed(self.now).as_secs()
         }
 
         fn pause(&self) -> Option<u64> {
@@ -381,7 +381,7 @@ mod tests {
         reaper.sweep_after(0);
         reaper.limits.push(PAUSE * 2);
         reaper.sweep_after(10);
-        assert_eq!(reaper.runs_for(PAUSE * 2), 10);
+        assert_eq!(reaper.elapsed(PAUSE * 2), 10);
         assert_eq!(reaper.history.pause_before(PAUSE * 2), Some(Duration::from_secs(3600)));
     }
 
@@ -390,7 +390,7 @@ mod tests {
         let mut reaper = Rehearsal::with(&[PAUSE, PAUSE * 10]);
         for (seconds, [short, long]) in [(10, [10, 10]), (61, [0, 71]), (10, [10, 81]), (601, [0, 0])] {
             reaper.sweep_after(seconds);
-            assert_eq!([PAUSE, PAUSE * 10].map(|limit| reaper.runs_for(limit)), [short, long]);
+            assert_eq!([PAUSE, PAUSE * 10].map(|limit| reaper.elapsed(limit)), [short, long]);
         }
     }
 

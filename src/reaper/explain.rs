@@ -42,12 +42,12 @@ use crate::show::{Escaped, write_plain};
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Explanation<'a> {
-    ask: &'a dyn Ask,
+    reaper: &'a dyn ErasedReaper,
     state: &'a SweepState<'a>,
     id: Erased<'a>,
     /// The job's stage and ages, without its id.
     job: RunningJob<'a, ()>,
-    outcome: Outcome<'a>,
+    decision: Decision<'a>,
 }
 
 /// A job id or an owner, without its type.
@@ -55,35 +55,35 @@ type Erased<'a> = &'a (dyn Any + Send + Sync);
 
 /// A verdict, without its types.
 #[derive(Clone, Copy)]
-enum Outcome<'a> {
+enum Decision<'a> {
     Healthy,
-    Defer(DeferReason, Option<Held<'a>>),
-    Act(Proposed, Option<Generation>, Option<Held<'a>>),
+    Defer(DeferReason, Option<Holder<'a>>),
+    Act(Proposed, Option<Generation>, Option<Holder<'a>>),
     DryRun(Proposed),
 }
 
 /// Who holds a job.
 #[derive(Clone, Copy)]
-pub(super) struct Held<'a> {
+pub(super) struct Holder<'a> {
     generation: Generation,
     marked_at: Instant,
     owner: Erased<'a>,
 }
 
 /// What an explanation asks the reaper, which knows the types. Each method is called with what it was made for.
-pub(super) trait Ask: Send + Sync {
+pub(super) trait ErasedReaper: Send + Sync {
     fn write_job(&self, id: Erased<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result;
     /// Writes the owner's context. Returns `false` if nothing is known about contexts of its type.
     fn write_context(&self, owner: Erased<'_>, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error>;
     fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration>;
     /// Looks the job's owner up, and shows it to `look`.
-    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Held<'_>) -> fmt::Result) -> fmt::Result;
+    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Holder<'_>) -> fmt::Result) -> fmt::Result;
     /// Looks the job's owner up.
     fn liveness(&self, state: &SweepState<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness>;
     fn is_news(&self, state: &SweepState<'_>, id: Erased<'_>) -> bool;
 }
 
-impl<K, V, S> Ask for Reaper<'_, K, V, S>
+impl<K, V, S> ErasedReaper for Reaper<'_, K, V, S>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -115,10 +115,10 @@ where
         pulse_that_counts(self, owner.downcast_ref::<Owner<V>>()?).map(Pulse::age)
     }
 
-    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Held<'_>) -> fmt::Result) -> fmt::Result {
+    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Holder<'_>) -> fmt::Result) -> fmt::Result {
         let id: &dyn Any = id;
         let owner = id.downcast_ref::<K>().and_then(|id| self.registry.owner(id));
-        owner.map_or(Ok(()), |owner| look(&Held::new(&owner)))
+        owner.map_or(Ok(()), |owner| look(&Holder::new(&owner)))
     }
 
     fn liveness(&self, state: &SweepState<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness> {
@@ -154,15 +154,15 @@ impl<'a> Explanation<'a> {
         S: BuildHasher + Send + Sync + 'static,
     {
         let &RunningJob { id, stage, running_for, finished_for, lost_for, held, redrives } = job;
-        let outcome = match verdict {
-            Verdict::Healthy => Outcome::Healthy,
-            Verdict::Defer(deferral) => Outcome::Defer(deferral.reason, deferral.owner.as_ref().map(Held::new)),
-            Verdict::Redrive(claim) => Outcome::acts(Proposed::Redrive, claim),
-            Verdict::Reap(cause, claim) => Outcome::acts(Proposed::Reap(*cause), claim),
-            Verdict::DryRun(proposed) => Outcome::DryRun(*proposed),
+        let decision = match verdict {
+            Verdict::Healthy => Decision::Healthy,
+            Verdict::Defer(deferral) => Decision::Defer(deferral.reason, deferral.owner.as_ref().map(Holder::new)),
+            Verdict::Redrive(claim) => Decision::acts(Proposed::Redrive, claim),
+            Verdict::Reap(cause, claim) => Decision::acts(Proposed::Reap(*cause), claim),
+            Verdict::DryRun(proposed) => Decision::DryRun(*proposed),
         };
         let job = RunningJob { id: &(), stage, running_for, finished_for, lost_for, held, redrives };
-        Self { ask: reaper, state, id, job, outcome }
+        Self { reaper, state, id, job, decision }
     }
 
     fn limits(&self) -> &'a StageLimits {
@@ -192,10 +192,10 @@ impl<'a> Explanation<'a> {
     /// ```
     #[must_use]
     pub fn is_news(&self) -> bool {
-        match self.outcome {
-            Outcome::Healthy => false,
-            Outcome::Act(..) => true,
-            Outcome::Defer(..) | Outcome::DryRun(_) => self.ask.is_news(self.state, self.id),
+        match self.decision {
+            Decision::Healthy => false,
+            Decision::Act(..) => true,
+            Decision::Defer(..) | Decision::DryRun(_) => self.reaper.is_news(self.state, self.id),
         }
     }
 
@@ -220,7 +220,7 @@ impl<'a> Explanation<'a> {
     /// ```
     #[must_use]
     pub fn upcoming(&self) -> Option<(Proposed, Duration)> {
-        if !matches!(self.outcome, Outcome::Healthy | Outcome::Defer(..)) {
+        if !matches!(self.decision, Decision::Healthy | Decision::Defer(..)) {
             return None;
         }
         let limits = self.limits();
@@ -247,7 +247,7 @@ impl<'a> Explanation<'a> {
             return None;
         }
         let asks = limits.marking && mode != Mode::Ignore;
-        let protected = match asks.then(|| self.ask.liveness(self.state, self.id, limits)).flatten() {
+        let protected = match asks.then(|| self.reaper.liveness(self.state, self.id, limits)).flatten() {
             Some(Liveness::UntilCleared) => return None,
             Some(Liveness::For(left)) => left,
             Some(Liveness::Stale) | None => Duration::ZERO,
@@ -259,60 +259,60 @@ impl<'a> Explanation<'a> {
     /// Returns `true` if the owner would be displaced by what a dry run proposes.
     fn would_displace(&self, proposed: Proposed) -> bool {
         let limits = self.limits();
-        let is_stale = || self.ask.liveness(self.state, self.id, limits) == Some(Liveness::Stale);
+        let is_stale = || self.reaper.liveness(self.state, self.id, limits) == Some(Liveness::Stale);
         limits.marking && (proposed == Proposed::Reap(Cause::Backstop) || is_stale())
     }
 
-    fn write_holder(&self, f: &mut fmt::Formatter<'_>, held: &Held<'_>) -> fmt::Result {
-        if self.ask.write_context(held.owner, f)? {
+    fn write_holder(&self, f: &mut fmt::Formatter<'_>, holder: &Holder<'_>) -> fmt::Result {
+        if self.reaper.write_context(holder.owner, f)? {
             f.write_str(", ")?;
         }
-        write!(f, "generation {}, for {:?}", held.generation, Rounded(held.marked_at.elapsed()))?;
-        match self.ask.pulse_age(held.owner) {
+        write!(f, "generation {}, for {:?}", holder.generation, Rounded(holder.marked_at.elapsed()))?;
+        match self.reaper.pulse_age(holder.owner) {
             Some(age) => write!(f, ", pulse {:?} ago", Rounded(age)),
             None => Ok(()),
         }
     }
 
-    fn write_outcome(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.outcome {
-            Outcome::Healthy => f.write_str("healthy"),
-            Outcome::Defer(reason, held) => {
+    fn write_decision(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.decision {
+            Decision::Healthy => f.write_str("healthy"),
+            Decision::Defer(reason, holder) => {
                 write!(f, "defer, {reason}")?;
                 if let (DeferReason::BootGrace, Some(grace)) = (reason, self.limits().boot_grace) {
                     write!(f, " of {:?}", Rounded(grace))?;
                 }
-                match held {
-                    Some(held) => {
+                match holder {
+                    Some(holder) => {
                         f.write_str(if reason.is_for_the_owner() { " by " } else { ", owned by " })?;
-                        self.write_holder(f, &held)
+                        self.write_holder(f, &holder)
                     }
                     None => Ok(()),
                 }
             }
-            Outcome::DryRun(proposed) => {
+            Decision::DryRun(proposed) => {
                 write!(f, "{proposed}")?;
                 if self.would_displace(proposed) {
-                    self.ask.with_owner(self.id, &mut |held| {
+                    self.reaper.with_owner(self.id, &mut |holder| {
                         f.write_str(", displacing ")?;
-                        self.write_holder(f, held)
+                        self.write_holder(f, holder)
                     })?;
                 } else if !self.limits().marking {
                     f.write_str(", without a claim in a stage that does not mark")?;
                 }
                 f.write_str(", not to be done in mode dry_run")
             }
-            Outcome::Act(proposed, Some(generation), displaced) => {
+            Decision::Act(proposed, Some(generation), displaced) => {
                 write!(f, "{proposed}, claimed as generation {generation}")?;
                 match displaced {
-                    Some(held) => {
+                    Some(holder) => {
                         f.write_str(", displacing ")?;
-                        self.write_holder(f, &held)
+                        self.write_holder(f, &holder)
                     }
                     None => Ok(()),
                 }
             }
-            Outcome::Act(proposed, None, _) => {
+            Decision::Act(proposed, None, _) => {
                 let why = match self.state.policy.mode() {
                     Mode::Ignore => "in mode ignore",
                     _ => "in a stage that does not mark",
@@ -323,22 +323,22 @@ impl<'a> Explanation<'a> {
     }
 }
 
-impl<'a> Held<'a> {
+impl<'a> Holder<'a> {
     fn new<V: Send + Sync + 'static>(owner: &'a Owner<V>) -> Self {
         Self { generation: owner.generation, marked_at: owner.marked_at(), owner }
     }
 }
 
-impl<'a> Outcome<'a> {
+impl<'a> Decision<'a> {
     fn acts<K: 'static, V: Send + Sync + 'static>(proposed: Proposed, claim: &'a Claim<'_, K, V>) -> Self {
-        Self::Act(proposed, claim.generation(), claim.displaced().map(Held::new))
+        Self::Act(proposed, claim.generation(), claim.displaced().map(Holder::new))
     }
 }
 
 impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("job ")?;
-        self.ask.write_job(self.id, f)?;
+        self.reaper.write_job(self.id, f)?;
         let limits = self.limits();
         f.write_str(match Trigger::of(&self.job, limits) {
             None => ": ",
@@ -346,7 +346,7 @@ impl fmt::Display for Explanation<'_> {
             Some(Trigger::Tier(Proposed::Reap(Cause::WorkerLost))) => ": tier 1: ",
             Some(Trigger::Tier(_)) => ": tier 2: ",
         })?;
-        self.write_outcome(f)?;
+        self.write_decision(f)?;
 
         let StageLimits { finalize_grace, lost_grace, hard_deadline, max_redrives, .. } = *limits;
         if let Some(finished) = self.job.finished_for {
@@ -359,14 +359,14 @@ impl fmt::Display for Explanation<'_> {
             write!(f, "; redriven {} of {max_redrives} times", self.job.redrives)?;
         }
         if let Some(stale_after) = limits.stale_after.filter(|_| limits.marking) {
-            let mut write = |held: &Held<'_>| match self.ask.pulse_age(held.owner) {
+            let mut write = |holder: &Holder<'_>| match self.reaper.pulse_age(holder.owner) {
                 Some(age) => write_age(f, "without progress", age, "stale_after", stale_after),
                 None => Ok(()),
             };
-            match self.outcome {
-                Outcome::Defer(_, Some(held)) | Outcome::Act(_, _, Some(held)) => write(&held)?,
-                Outcome::DryRun(proposed) if self.would_displace(proposed) => {
-                    self.ask.with_owner(self.id, &mut write)?;
+            match self.decision {
+                Decision::Defer(_, Some(holder)) | Decision::Act(_, _, Some(holder)) => write(&holder)?,
+                Decision::DryRun(proposed) if self.would_displace(proposed) => {
+                    self.reaper.with_owner(self.id, &mut write)?;
                 }
                 _ => {}
             }

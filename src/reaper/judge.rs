@@ -7,12 +7,12 @@ use std::hash::{BuildHasher, Hash};
 use super::claim::Claim;
 use super::control::Control;
 use super::explain::Explanation;
+use super::findings::Finding;
 use super::job::RunningJob;
 use super::liveness::Liveness;
 use super::mode::Mode;
 use super::policy::StageLimits;
 use super::reaper::Reaper;
-use super::reports::Left;
 use super::sweep_state::SweepState;
 use super::trigger::Trigger;
 use super::verdict::{Cause, DeferReason, Deferral, Proposed, Verdict};
@@ -52,7 +52,7 @@ where
     #[cold]
     fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V> {
         // A pause since the last look is noticed before anything is decided.
-        self.state.look();
+        self.state.record_look();
         let limits = *self.state.policy.stage(job.stage);
         match Trigger::of(job, &limits) {
             None => Verdict::Healthy,
@@ -165,8 +165,8 @@ where
         let mode = self.state.policy.mode();
         if mode == Mode::DryRun {
             let verdict = Verdict::DryRun(proposed);
-            if self.tell_dry_run(job, Left::Proposed(proposed), &verdict) {
-                self.warn(job, limits, proposed);
+            if self.report_dry_run(job, Finding::Proposed(proposed), &verdict) {
+                self.warn_if_unprotected(job, limits, proposed);
                 if limits.marking && registry.marks() == 0 {
                     self.state.control.no_mark.get_or_init(|| telemetry::only_mark(shown, job.stage));
                 }
@@ -174,13 +174,13 @@ where
             return verdict;
         }
         if mode == Mode::Honor {
-            self.warn(job, limits, proposed);
+            self.warn_if_unprotected(job, limits, proposed);
         }
         // A reaper with a registry of its own finds every job unowned. Said once: the next claim is not the only mark.
         if claim.guard().is_some() && registry.marks() == 1 {
             telemetry::only_mark(shown, job.stage);
         }
-        let told = telemetry::Acted {
+        let event = telemetry::Acted {
             reaper: self.state.control.name,
             stage: job.stage,
             claim: claim.generation(),
@@ -189,10 +189,10 @@ where
         match proposed {
             Proposed::Redrive => {
                 self.state.control.counts.redrives.increment();
-                telemetry::redriven(shown, &told);
+                telemetry::redriven(shown, &event);
                 // So soon again: what was begun then is either still going on, or was never begun.
                 // An id whose `Hash` panics must not undo the claim.
-                if unwind::caught(|| self.state.note(job.id, Left::Redriven)).is_ok_and(|is_news| !is_news) {
+                if unwind::caught(|| self.state.record(job.id, Finding::Redriven)).is_ok_and(|is_news| !is_news) {
                     telemetry::redriven_again(shown);
                 }
                 Verdict::Redrive(claim)
@@ -205,7 +205,7 @@ where
                     Cause::RedrivesExhausted => &counts.reaps_redrives_exhausted,
                 }
                 .increment();
-                telemetry::reaped(shown, cause.as_str(), cause.label(), &told);
+                telemetry::reaped(shown, cause.as_str(), cause.label(), &event);
                 Verdict::Reap(cause, claim)
             }
         }
@@ -214,7 +214,7 @@ where
     /// Warns of a job that is marked, and acted on all the same since its stage is not declared as marking: a stage
     /// that is misspelt would bring the incident back in silence. Looked up for this only, and only where something is
     /// done.
-    fn warn(&self, job: &RunningJob<'_, K>, limits: &StageLimits, proposed: Proposed) {
+    fn warn_if_unprotected(&self, job: &RunningJob<'_, K>, limits: &StageLimits, proposed: Proposed) {
         if limits.marking || proposed == Proposed::Reap(Cause::Backstop) {
             return;
         }
@@ -225,13 +225,13 @@ where
 
     fn defer(&mut self, job: &RunningJob<'_, K>, deferral: Deferral<V>) -> Verdict<'r, K, V> {
         let reason = deferral.reason;
-        let left = Left::Deferred(reason);
+        let finding = Finding::Deferred(reason);
         if self.state.policy.mode() == Mode::DryRun {
             let verdict = Verdict::Defer(deferral);
-            self.tell_dry_run(job, left, &verdict);
+            self.report_dry_run(job, finding, &verdict);
             return verdict;
         }
-        let is_news = self.state.note(job.id, left);
+        let is_news = self.state.record(job.id, finding);
         let Control { counts, name, .. } = self.state.control;
         match reason {
             DeferReason::Owned | DeferReason::ClaimConflict => &counts.finalizer_defers_total,
@@ -240,20 +240,20 @@ where
             DeferReason::DeferAll => &counts.defers_defer_all,
         }
         .increment();
-        let told = telemetry::Deferred {
+        let event = telemetry::Deferred {
             reaper: name,
             reason: reason.as_str(),
             to_owner: reason.is_for_the_owner(),
             owner: deferral.owner.as_ref(),
             is_news,
         };
-        telemetry::deferred(self.reaper.registry.shown(job.id), &told);
+        telemetry::deferred(self.reaper.registry.shown(job.id), &event);
         Verdict::Defer(deferral)
     }
 
     /// Tells what a dry run found. Counts nothing. Returns whether it is news.
-    fn tell_dry_run(&mut self, job: &RunningJob<'_, K>, left: Left, verdict: &Verdict<'r, K, V>) -> bool {
-        let is_news = self.state.note(job.id, left);
+    fn report_dry_run(&mut self, job: &RunningJob<'_, K>, finding: Finding, verdict: &Verdict<'r, K, V>) -> bool {
+        let is_news = self.state.record(job.id, finding);
         let explanation = Explanation::new(self.reaper, self.state, job, verdict);
         telemetry::dry_run(self.reaper.registry.shown(job.id), &explanation, is_news);
         is_news

@@ -7,14 +7,14 @@
 //! | `run.rs`, `turn.rs` | the loop, and one turn of it: list, judge, act |
 //! | `sweep.rs` | [`Sweep`]: one pass over the running jobs, which judges and explains |
 //! | `judge.rs` | how one job is judged |
-//! | `job_store.rs`, `run_error.rs`, `report.rs` | the job store's side of the loop, what can go wrong, what came of a turn |
+//! | `job_store.rs`, `run_error.rs`, `sweep_report.rs` | the job store's side of the loop, what can go wrong, what came of a turn |
 //! | `explain.rs` | [`Explanation`]: a verdict in words, and what comes next |
 //! | `liveness.rs` | for how long an owner keeps its job |
 //! | `reaper.rs` | [`Reaper`]: its registry, its policy, and what it is told about contexts |
 //! | `sweep_state.rs` | what a sweep keeps between two jobs |
 //! | `handle.rs`, `control.rs` | [`ReaperHandle`], and what it shares with its reaper |
 //! | `boot_grace.rs` | since when the reaper has looked regularly |
-//! | `reports.rs` | what the latest sweep reported of each job, so that news can be told from repetition |
+//! | `findings.rs` | what the latest sweep found of each job, so that news can be told from repetition |
 //! | `trigger.rs` | what a job's ages call for |
 //! | `policy/` | [`Policy`]: the mode and the limits, its builder, its settings file |
 //! | `verdict.rs`, `claim.rs` | what comes out of a judgment |
@@ -24,6 +24,7 @@ mod boot_grace;
 mod claim;
 mod control;
 mod explain;
+mod findings;
 mod handle;
 mod job;
 mod job_store;
@@ -33,13 +34,12 @@ mod mode;
 mod policy;
 #[expect(clippy::module_inception, reason = "the type that the module is named for")]
 mod reaper;
-mod report;
-mod reports;
 mod run;
 mod run_error;
 mod stats;
 mod stop;
 mod sweep;
+mod sweep_report;
 mod sweep_state;
 mod trigger;
 mod turn;
@@ -53,9 +53,9 @@ pub use self::job_store::{AsyncJobStore, JobStore, Outcome};
 pub use self::mode::{Mode, ParseModeError};
 pub use self::policy::{Policy, PolicyBuilder, PolicyError, StageLimits, StageRules};
 pub use self::reaper::Reaper;
-pub use self::report::SweepReport;
 pub use self::run_error::RunError;
 pub use self::stats::ReaperStats;
 pub use self::stop::StopToken;
 pub use self::sweep::Sweep;
+pub use self::sweep_report::SweepReport;
 pub use self::verdict::{Cause, DeferReason, Deferral, Proposed, Verdict};

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::job_store::{AsyncJobStore, JobStore};
 use super::reaper::Reaper;
-use super::report::SweepReport;
 use super::stop::StopToken;
+use super::sweep_report::SweepReport;
 
 impl<'r, K, V, S> Reaper<'r, K, V, S>
 where

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::boot_grace::{HistoryState, Moment};
 use super::control::Control;
+use super::findings::{Finding, Findings};
 use super::job::RunningJob;
 use super::policy::{Policy, StageLimits};
-use super::reports::{Left, Told};
 use super::trigger::{Trigger, past};
 
 /// What a sweep keeps between two jobs, without the types: it may live across an `.await`.
@@ -20,17 +20,17 @@ pub(super) struct SweepState<'a> {
     strictest: StageLimits,
     history: Arc<HistoryState>,
     /// The latest look at a job that was due, or the begin of the sweep.
-    last: Moment,
+    last_look: Moment,
     has_looked: bool,
-    told: Told,
+    findings: Findings,
 }
 
 impl<'a> SweepState<'a> {
     pub(super) fn new(control: &'a Control, policy: Arc<Policy>) -> Self {
         // Noted without a boot grace as well: one that is put in force later need not begin anew.
-        let history = control.history.begin(&policy.graces());
-        let (strictest, last) = (policy.strictest(), history.last());
-        Self { control, policy, strictest, history, last, has_looked: false, told: Told::default() }
+        let history = control.history.record_sweep(&policy.graces());
+        let (strictest, last_look) = (policy.strictest(), history.last_look());
+        Self { control, policy, strictest, history, last_look, has_looked: false, findings: Findings::default() }
     }
 
     /// Returns `true` for a job that is due in no stage: nearly every one.
@@ -40,31 +40,31 @@ impl<'a> SweepState<'a> {
     }
 
     /// Looks at a job that is due. Where no limit is one that a pause matters to, no clock is read.
-    pub(super) fn look(&mut self) {
+    pub(super) fn record_look(&mut self) {
         if self.history.is_timed() {
             self.has_looked = true;
-            HistoryState::next_job(&mut self.history, &mut self.last);
+            HistoryState::next_job(&mut self.history, &mut self.last_look);
         }
     }
 
     /// Notes what is told of a job that is left alone. Returns whether it is news.
-    pub(super) fn note<K: Hash>(&mut self, job: &K, left: Left) -> bool {
-        self.told.note(job, left, self.history.told.as_deref())
+    pub(super) fn record<K: Hash>(&mut self, job: &K, finding: Finding) -> bool {
+        self.findings.record(job, finding, self.history.findings.as_deref())
     }
 
     pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
-        self.told.is_news(job)
+        self.findings.is_news(job)
     }
 
     pub(super) fn boot_grace_left(&self, limits: &StageLimits) -> Option<Duration> {
-        self.history.boot_grace_left(self.last, limits.boot_grace?)
+        self.history.boot_grace_left(self.last_look, limits.boot_grace?)
     }
 
     /// Returns how long a deadline is still held back that passed while the reaper was away: until one boot grace
     /// later.
     pub(super) fn deadline_held_back<K>(&self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Duration> {
         let (deadline, boot_grace) = (limits.hard_deadline?, limits.boot_grace?);
-        let left = self.history.boot_grace_left(self.last, boot_grace)?;
+        let left = self.history.boot_grace_left(self.last_look, boot_grace)?;
         let pause = self.history.pause_before(boot_grace)?;
         // How old the job was when the reaper was back, and when it went away.
         let after = job.running_for.saturating_sub(boot_grace.saturating_sub(left));
@@ -74,16 +74,16 @@ impl<'a> SweepState<'a> {
 
     /// Returns how long a pulse may still be silent because of a pause of this process, in which it could not beat.
     pub(super) fn pulse_grace_left(&self, stale_after: Duration) -> Option<Duration> {
-        self.history.pulse_grace_left(self.last, stale_after)
+        self.history.pulse_grace_left(self.last_look, stale_after)
     }
 }
 
 impl Drop for SweepState<'_> {
     fn drop(&mut self) {
         // Most sweeps have found nothing due, and the one before as well.
-        if !self.has_looked && self.told.is_empty() && self.history.told.is_none() {
+        if !self.has_looked && self.findings.is_empty() && self.history.findings.is_none() {
             return;
         }
-        self.control.history.end(&self.history, self.last, std::mem::take(&mut self.told));
+        self.control.history.record_end(&self.history, self.last_look, std::mem::take(&mut self.findings));
     }
 }

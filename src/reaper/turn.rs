@@ -12,8 +12,8 @@ use super::job::RunningJob;
 use super::job_store::{AsyncJobStore, JobStore, Outcome};
 use super::judge::judge;
 use super::reaper::Reaper;
-use super::report::SweepReport;
 use super::run_error::{RunError, show_safely};
+use super::sweep_report::SweepReport;
 use super::sweep_state::SweepState;
 use super::verdict::{Cause, Verdict};
 use crate::telemetry;
@@ -33,7 +33,7 @@ where
         let mut turn = Turn::new(self, Blocking(store));
         let listed = caught(|| turn.store.0.list().map(IntoIterator::into_iter));
         let Some((mut rows, mut pass)) = turn.begin(listed) else { return turn.report };
-        while !turn.stops(is_stopped()) {
+        while !turn.record_stop(is_stopped()) {
             let Some(row) = turn.next(&mut rows) else { break };
             let Some((job, action, row)) = turn.judge(&mut pass, row) else { continue };
             let is_redrive = action.is_redrive();
@@ -41,7 +41,7 @@ where
                 Action::Redrive(claim) => turn.store.0.redrive(row, claim),
                 Action::Reap(cause, claim) => turn.store.0.reap(row, cause, claim),
             });
-            turn.end_of_action(job, is_redrive, done);
+            turn.record_outcome(job, is_redrive, done);
         }
         turn.end(rows)
     }
@@ -70,7 +70,7 @@ where
                 }
             };
             let done = caught_async(act).await;
-            turn.end_of_action(job, is_redrive, done);
+            turn.record_outcome(job, is_redrive, done);
         }
         turn.end(rows)
     }
@@ -151,16 +151,16 @@ where
     fn begin<I>(&mut self, listed: Result<Result<I, T::Error>, Panicked>) -> Option<(I, SweepState<'a>)> {
         let rows = match listed {
             Ok(Ok(rows)) => rows,
-            Ok(Err(error)) => return self.fail(RunError::List(error)),
-            Err(Panicked) => return self.panicked(None),
+            Ok(Err(error)) => return self.record_failure(RunError::List(error)),
+            Err(Panicked) => return self.record_panic(None),
         };
         match caught(|| self.reaper.begin()) {
             Ok(state) => Some((rows, state)),
-            Err(Panicked) => self.panicked(None),
+            Err(Panicked) => self.record_panic(None),
         }
     }
 
-    fn stops(&mut self, is_stopped: bool) -> bool {
+    fn record_stop(&mut self, is_stopped: bool) -> bool {
         self.report.stopped |= is_stopped;
         is_stopped
     }
@@ -174,13 +174,13 @@ where
             let Ok(next) = caught(|| rows.next()) else {
                 // What is left of a listing that panicked cannot be trusted.
                 self.report.stopped = true;
-                return self.panicked(None);
+                return self.record_panic(None);
             };
             let row = next?;
             self.report.listed = self.report.listed.saturating_add(1);
             match row {
                 Ok(row) => return Some(row),
-                Err(error) => self.fail::<()>(RunError::Row(error)),
+                Err(error) => self.record_failure::<()>(RunError::Row(error)),
             };
         }
     }
@@ -190,7 +190,7 @@ where
         let (reaper, store) = (self.reaper, &mut self.store);
         let job = caught(|| store.job(&row));
         let judged = job.and_then(|job| caught(|| judge(reaper, state, &job)).map(|verdict| (job, verdict)));
-        // Told in a call of its own: a verdict that is dropped while a panic of the store's unwinds may panic as well.
+        // Findings in a call of its own: a verdict that is dropped while a panic of the store's unwinds may panic as well.
         let told = judged.and_then(|(job, verdict)| {
             let told = caught(|| {
                 store.on_verdict(&row, &verdict, &Explanation::new(reaper, state, &job, &verdict));
@@ -213,19 +213,19 @@ where
                     Verdict::DryRun(_) => report.proposed = report.proposed.saturating_add(1),
                     _ => {}
                 }
-                return caught(|| drop((verdict, row))).err().and_then(|Panicked| self.panicked(None));
+                return caught(|| drop((verdict, row))).err().and_then(|Panicked| self.record_panic(None));
             }
             Err(Panicked) => {
                 let id = caught(|| self.store.job(&row).id.clone()).ok();
                 let _: Result<(), Panicked> = caught(|| drop(row));
-                return self.panicked(id);
+                return self.record_panic(id);
             }
         };
         Some((id, action, row))
     }
 
     /// Counts what the store made of a verdict.
-    fn end_of_action(&mut self, job: K, is_redrive: bool, done: Result<Result<Outcome, T::Error>, Panicked>) {
+    fn record_outcome(&mut self, job: K, is_redrive: bool, done: Result<Result<Outcome, T::Error>, Panicked>) {
         match done {
             Ok(Ok(Outcome::Done)) => {
                 let done = if is_redrive { &mut self.report.redriven } else { &mut self.report.reaped };
@@ -240,10 +240,10 @@ where
             }
             Ok(Err(error)) => {
                 let error = RunError::act(job, error, |job| self.show(job));
-                self.fail::<()>(error);
+                self.record_failure::<()>(error);
             }
             Err(Panicked) => {
-                self.panicked::<()>(Some(job));
+                self.record_panic::<()>(Some(job));
             }
         }
     }
@@ -251,7 +251,7 @@ where
     /// Ends the turn. What is left of the listing is dropped, which is the user's code as well.
     fn end<I>(mut self, rows: I) -> SweepReport {
         if let Err(Panicked) = caught(|| drop(rows)) {
-            self.panicked::<()>(None);
+            self.record_panic::<()>(None);
         }
         self.report
     }
@@ -259,7 +259,7 @@ where
     /// Drops a clone of a job's id, which is of the user's type.
     fn discard(&mut self, job: K) {
         if let Err(Panicked) = caught(|| drop(job)) {
-            self.panicked::<()>(None);
+            self.record_panic::<()>(None);
         }
     }
 
@@ -267,13 +267,13 @@ where
         show_safely(self.reaper.registry.shown(job))
     }
 
-    fn panicked<N>(&mut self, job: Option<K>) -> Option<N> {
+    fn record_panic<N>(&mut self, job: Option<K>) -> Option<N> {
         let error = RunError::panicked(job, |job| self.show(job));
-        self.fail(error)
+        self.record_failure(error)
     }
 
     /// Counts a failure and tells it. Returns `None`, for callers that have nothing else to return.
-    fn fail<N>(&mut self, error: RunError<K, T::Error>) -> Option<N> {
+    fn record_failure<N>(&mut self, error: RunError<K, T::Error>) -> Option<N> {
         let counts = &self.reaper.control.counts;
         let (count, number) = match &error {
             RunError::List(_) => (&counts.failed_listings, &mut self.report.failed),

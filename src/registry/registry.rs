@@ -414,8 +414,8 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.hash(job);
-        let guard = reclaim::pin();
-        self.shared.map.table()?.find(hash, job, &guard).map(|entry| entry.owner.clone())
+        let pin = reclaim::pin();
+        self.shared.map.table()?.find(hash, job, &pin).map(|entry| entry.owner.clone())
     }
 
     /// Copies all marks, sorted by job, from one instant if possible: see [`Snapshot::is_atomic`].
@@ -435,12 +435,12 @@ where
     where
         K: Ord,
     {
-        let guard = reclaim::pin();
-        let cut = self.shared.map.cut(&guard);
+        let pin = reclaim::pin();
+        let cut = self.shared.map.cut(&pin);
         let owners = cut.entries.iter().map(|entry| (entry.job.clone(), entry.owner.clone())).collect();
         let atomic = cut.atomic;
         // Unpinned: an `Ord` may take its time.
-        drop(guard);
+        drop(pin);
         Snapshot::new(owners, atomic)
     }
 
@@ -450,11 +450,11 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.hash(job);
-        let guard = reclaim::pin_for_write();
-        let removed = self.shared.map.remove(hash, &guard, |entry| entry.job.borrow() == job && is_it(&entry.owner));
+        let pin = reclaim::pin_for_write();
+        let removed = self.shared.map.remove(hash, &pin, |entry| entry.job.borrow() == job && is_it(&entry.owner));
         let told = removed.map(|entry| (telemetry::written(self.shown(&entry.job)), entry.owner.generation));
         // Unpinned, since a subscriber may take its time.
-        drop(guard);
+        drop(pin);
         if let Some((Some(job), generation)) = &told {
             telemetry::cleared_by_id(job, *generation);
         }

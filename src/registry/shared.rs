@@ -34,8 +34,8 @@ impl<K, V> Shared<K, V> {
     /// Releases a guard's mark. Runs no `Hash`, `Eq` or `Clone` of the user's, so that a guard can be dropped while
     /// unwinding.
     pub(super) fn release(&self, hash: u64, generation: Generation) -> bool {
-        let guard = reclaim::pin_for_write();
-        let cleared = self.map.remove(hash, &guard, |entry| entry.owner.generation == generation).is_some();
+        let pin = reclaim::pin_for_write();
+        let cleared = self.map.remove(hash, &pin, |entry| entry.owner.generation == generation).is_some();
         if !cleared {
             self.stale_clears.increment();
         }

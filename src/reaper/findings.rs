@@ -9,7 +9,7 @@ use crate::hasher::DefaultHashBuilder;
 
 /// What was told of a job that a sweep left alone, or redrove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum Finding {
     Deferred(DeferReason),
     Proposed(Proposed),
     Redriven,
@@ -18,15 +18,15 @@ pub(super) enum Left {
 /// What one sweep told of the jobs that it left alone or redrove, by a hash of their ids: an id need not be cloned for
 /// it. Two jobs of one hash, one pair in 2^64, would be taken for one in the log.
 #[derive(Debug, Default)]
-pub(super) struct Told(HashMap<u64, (Left, bool), BuildHasherDefault<AsIs>>);
+pub(super) struct Findings(HashMap<u64, (Finding, bool), BuildHasherDefault<AsIs>>);
 
-impl Told {
+impl Findings {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Notes what is told of `job`. Returns whether it is news: the sweep before told something else, or nothing.
-    pub(super) fn note<K: Hash>(&mut self, job: &K, left: Left, before: Option<&Self>) -> bool {
+    pub(super) fn record<K: Hash>(&mut self, job: &K, finding: Finding, before: Option<&Self>) -> bool {
         if let (true, Some(before)) = (self.0.is_empty(), before) {
             self.0.reserve(before.0.len());
         }
@@ -34,14 +34,14 @@ impl Told {
         match self.0.entry(hash) {
             Entry::Vacant(vacant) => {
                 let known = before.and_then(|before| before.0.get(&hash));
-                let is_news = known.is_none_or(|(known, _)| *known != left);
-                vacant.insert((left, is_news));
+                let is_news = known.is_none_or(|(known, _)| *known != finding);
+                vacant.insert((finding, is_news));
                 is_news
             }
             // Within a sweep a job that is judged again is no news either.
             Entry::Occupied(mut occupied) => {
-                let is_news = occupied.get().0 != left;
-                occupied.insert((left, is_news));
+                let is_news = occupied.get().0 != finding;
+                occupied.insert((finding, is_news));
                 is_news
             }
         }
