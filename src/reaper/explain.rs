@@ -12,7 +12,7 @@ use super::mode::Mode;
 use super::policy::StageLimits;
 use super::reaper::{Reaper, Summarize};
 use super::sweep_state::SweepState;
-use super::trigger::{Trigger, past};
+use super::trigger::{Trigger, past, proposal_if_finished};
 use super::verdict::{Cause, DeferReason, Proposed, Verdict};
 use crate::context::{Finalizer, Pulse};
 use crate::owner::{Generation, Owner};
@@ -238,7 +238,7 @@ impl<'a> Explanation<'a> {
     fn next_of_tiers(&self) -> Option<(Proposed, Duration)> {
         let (job, limits) = (&self.job, self.limits());
         let (proposed, left) = match (job.finished_for, job.lost_for) {
-            (Some(age), _) => (Trigger::of_finished(job, limits), limits.finalize_grace.saturating_sub(age)),
+            (Some(age), _) => (proposal_if_finished(job, limits), limits.finalize_grace.saturating_sub(age)),
             (None, Some(age)) => (Proposed::Reap(Cause::WorkerLost), limits.lost_grace.saturating_sub(age)),
             (None, None) => return None,
         };
@@ -340,12 +340,10 @@ impl fmt::Display for Explanation<'_> {
         f.write_str("job ")?;
         self.reaper.write_job(self.id, f)?;
         let limits = self.limits();
-        f.write_str(match Trigger::of(&self.job, limits) {
-            None => ": ",
-            Some(Trigger::Deadline) => ": deadline: ",
-            Some(Trigger::Tier(Proposed::Reap(Cause::WorkerLost))) => ": tier 1: ",
-            Some(Trigger::Tier(_)) => ": tier 2: ",
-        })?;
+        if let Some(trigger) = Trigger::of(&self.job, limits) {
+            write!(f, ": {}", trigger.as_str())?;
+        }
+        f.write_str(": ")?;
         self.write_decision(f)?;
 
         let StageLimits { finalize_grace, lost_grace, hard_deadline, max_redrives, .. } = *limits;

@@ -1,11 +1,11 @@
-//! How one job is judged.
+//! How one job is judged. [`Sweep::judge`](super::Sweep::judge) has the table of decisions.
 //!
-//! An owner is looked up under a pin of its own and copied: nothing of the user's runs under it but `Eq` and `Clone`.
+//! An owner is looked up under a pin of its own and copied. Under the pin nothing of the user's runs but `Eq` and
+//! `Clone`.
 
 use std::hash::{BuildHasher, Hash};
 
 use super::claim::Claim;
-use super::control::Control;
 use super::explain::Explanation;
 use super::findings::Finding;
 use super::job::RunningJob;
@@ -36,7 +36,7 @@ where
     if state.is_within_all_limits(job) { Verdict::Healthy } else { Judge { reaper, state }.judge(job) }
 }
 
-/// How one job is judged that is past the limits of some stage.
+/// Judges one job that is past the limits of some stage.
 struct Judge<'s, 'p, 'r, K, V, S> {
     reaper: &'s Reaper<'r, K, V, S>,
     state: &'s mut SweepState<'p>,
@@ -48,19 +48,16 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Judges a job that is past the limits of some stage: few are.
     #[cold]
     fn judge(&mut self, job: &RunningJob<'_, K>) -> Verdict<'r, K, V> {
-        // A pause since the last look is noticed before anything is decided.
+        // Notice a pause since the last look before anything is decided.
         self.state.record_look();
+        // Compare with the limits of the job's own stage: it may be within these.
         let limits = *self.state.policy.stage(job.stage);
         match Trigger::of(job, &limits) {
             None => Verdict::Healthy,
             Some(Trigger::Deadline) => self.judge_overdue(job, &limits),
-            Some(Trigger::Tier(proposed)) => match self.claim_unless_deferred(job, &limits) {
-                Ok(claim) => self.decide(job, &limits, proposed, claim),
-                Err(deferral) => self.defer(job, deferral),
-            },
+            Some(trigger @ (Trigger::Lost | Trigger::Finished(_))) => self.judge_dead(job, &limits, trigger.proposal()),
         }
     }
 
@@ -71,6 +68,7 @@ where
             let owner = self.owner(job.id, limits);
             return self.defer(job, Deferral::new(DeferReason::BootGrace, owner));
         }
+        // Take the mark from whoever holds it, where marks count and the mode writes.
         let claims = limits.marking && matches!(self.state.policy.mode(), Mode::Honor | Mode::DeferAll);
         let claim = if claims {
             // Nobody keeps a job from a claim that displaces anyone.
@@ -78,24 +76,15 @@ where
         } else {
             Claim::without_a_mark()
         };
-        self.decide(job, limits, Proposed::Reap(Cause::Backstop), claim)
+        self.decide(job, limits, Trigger::Deadline.proposal(), claim)
     }
 
-    /// Claims a job. A pulse in the claim is nobody's yet.
-    fn claim(&self, job: &RunningJob<'_, K>, displaces: Displaces) -> Result<Claim<'r, K, V>, Owner<V>> {
-        let context = (self.reaper.claim)(job);
-        let pulse = (self.reaper.pulse)(&context).map(|pulse| (pulse.clone(), pulse.stamp()));
-        let (guard, earlier) = self.reaper.registry.claim(job.id, context, displaces)?;
-        if let Some((pulse, stamp)) = pulse {
-            self.reaper.registry.record_claim_pulse(&guard, pulse, stamp);
+    /// Acts on a job that looks dead, unless something protects it.
+    fn judge_dead(&mut self, job: &RunningJob<'_, K>, limits: &StageLimits, proposed: Proposed) -> Verdict<'r, K, V> {
+        match self.claim_unless_deferred(job, limits) {
+            Ok(claim) => self.decide(job, limits, proposed, claim),
+            Err(deferral) => self.defer(job, deferral),
         }
-        Ok(Claim::new(guard, earlier))
-    }
-
-    /// The owner to be deferred to or displaced, where marks count.
-    fn owner(&self, job: &K, limits: &StageLimits) -> Option<Owner<V>> {
-        let asks = limits.marking && self.state.policy.mode() != Mode::Ignore;
-        asks.then(|| self.reaper.registry.owner(job)).flatten()
     }
 
     /// Claims a job that nothing protects. Claims nothing where the registry is not to be written.
@@ -104,23 +93,22 @@ where
         job: &RunningJob<'_, K>,
         limits: &StageLimits,
     ) -> Result<Claim<'r, K, V>, Deferral<V>> {
-        let mode = self.state.policy.mode();
-        let reaper = self.reaper;
+        // Look: who owns the job, and does anything protect it?
         let owner = self.owner(job.id, limits);
         if let Some(reason) = self.reason_to_defer(job, limits, owner.as_ref()) {
             return Err(Deferral::new(reason, owner));
         }
-
-        // Where another has taken over since from an owner without progress, the mark is not the reaper's to take.
-        let displaceable = owner.map(|owner| owner.generation);
-        if mode != Mode::Honor || !limits.marking {
+        // Where no registry is in play, the job store's compare-and-set decides alone.
+        if self.state.policy.mode() != Mode::Honor || !limits.marking {
             return Ok(Claim::without_a_mark());
         }
-        // Check and claim are one step.
-        match self.claim(job, Displaces::Only(displaceable)) {
+        // Claim, in one step with the check: the job must still be unowned, or have the stale owner that was seen.
+        // Whoever has marked it in between keeps it.
+        let stale = owner.map(|owner| owner.generation);
+        match self.claim(job, Displaces::Only(stale)) {
             Ok(claim) => {
-                if let Some(generation) = displaceable {
-                    telemetry::stale_owner(reaper.registry.shown(job.id), generation);
+                if let Some(generation) = stale {
+                    telemetry::stale_owner(self.reaper.registry.shown(job.id), generation);
                 }
                 Ok(claim)
             }
@@ -152,7 +140,26 @@ where
         self.state.boot_grace_left(limits).map(|_| DeferReason::BootGrace)
     }
 
-    /// Turns a proposal into the verdict of this mode, and counts and tells it.
+    /// Returns the owner to be deferred to or displaced. Asks only where marks count.
+    fn owner(&self, job: &K, limits: &StageLimits) -> Option<Owner<V>> {
+        let asks = limits.marking && self.state.policy.mode() != Mode::Ignore;
+        asks.then(|| self.reaper.registry.owner(job)).flatten()
+    }
+
+    /// Claims a job with a context of the reaper's. Returns the owner that keeps the job, if one does.
+    fn claim(&self, job: &RunningJob<'_, K>, displaces: Displaces) -> Result<Claim<'r, K, V>, Owner<V>> {
+        let context = (self.reaper.claim)(job);
+        // Note what the pulse showed before anybody can find it.
+        let pulse = (self.reaper.pulse)(&context).map(|pulse| (pulse.clone(), pulse.stamp()));
+        let (guard, owner) = self.reaper.registry.claim(job.id, context, displaces)?;
+        // Nobody may have this pulse: it counts from its first beat on.
+        if let Some((pulse, stamp)) = pulse {
+            self.reaper.registry.record_claim_pulse(&guard, pulse, stamp);
+        }
+        Ok(Claim::new(guard, owner))
+    }
+
+    /// Turns a proposal into the verdict of this mode. Counts it and reports it.
     fn decide(
         &mut self,
         job: &RunningJob<'_, K>,
@@ -163,6 +170,8 @@ where
         let registry = &self.reaper.registry;
         let shown = registry.shown(job.id);
         let mode = self.state.policy.mode();
+
+        // A dry run says it, and warns of what would go wrong, once for each change.
         if mode == Mode::DryRun {
             let verdict = Verdict::DryRun(proposed);
             if self.report_dry_run(job, Finding::Proposed(proposed), &verdict) {
@@ -173,22 +182,27 @@ where
             }
             return verdict;
         }
+
+        // Warn of likely mistakes: a stage that is misspelt, a reaper with a registry of its own.
         if mode == Mode::Honor {
             self.warn_if_unprotected(job, limits, proposed);
         }
-        // A reaper with a registry of its own finds every job unowned. Said once: the next claim is not the only mark.
+        // Said once: the next claim is not the only mark.
         if claim.guard().is_some() && registry.marks() == 1 {
             telemetry::only_mark(shown, job.stage);
         }
+
+        // Count the verdict, report it, and hand the claim over.
         let event = telemetry::Acted {
             reaper: self.state.control.name,
             stage: job.stage,
             claim: claim.generation(),
             displaced: claim.displaced().map(|owner| owner.generation),
         };
+        let counts = &self.state.control.counts;
         match proposed {
             Proposed::Redrive => {
-                self.state.control.counts.redrives.increment();
+                counts.redrives.increment();
                 telemetry::redriven(shown, &event);
                 // So soon again: what was begun then is either still going on, or was never begun.
                 // An id whose `Hash` panics must not undo the claim.
@@ -198,31 +212,14 @@ where
                 Verdict::Redrive(claim)
             }
             Proposed::Reap(cause) => {
-                let counts = &self.state.control.counts;
-                match cause {
-                    Cause::WorkerLost => &counts.reaps_worker_lost,
-                    Cause::Backstop => &counts.reaps_backstop,
-                    Cause::RedrivesExhausted => &counts.reaps_redrives_exhausted,
-                }
-                .increment();
+                counts.reaps(cause).increment();
                 telemetry::reaped(shown, cause.as_str(), cause.label(), &event);
                 Verdict::Reap(cause, claim)
             }
         }
     }
 
-    /// Warns of a job that is marked, and acted on all the same since its stage is not declared as marking: a stage
-    /// that is misspelt would bring the incident back in silence. Looked up for this only, and only where something is
-    /// done.
-    fn warn_if_unprotected(&self, job: &RunningJob<'_, K>, limits: &StageLimits, proposed: Proposed) {
-        if limits.marking || proposed == Proposed::Reap(Cause::Backstop) {
-            return;
-        }
-        if let Some(owner) = self.reaper.registry.owner(job.id) {
-            telemetry::unprotected(self.reaper.registry.shown(job.id), job.stage, owner.generation);
-        }
-    }
-
+    /// Leaves a job alone. Counts it and reports it, but a dry run only says it.
     fn defer(&mut self, job: &RunningJob<'_, K>, deferral: Deferral<V>) -> Verdict<'r, K, V> {
         let reason = deferral.reason;
         let finding = Finding::Deferred(reason);
@@ -232,16 +229,9 @@ where
             return verdict;
         }
         let is_news = self.state.record(job.id, finding);
-        let Control { counts, name, .. } = self.state.control;
-        match reason {
-            DeferReason::Owned | DeferReason::ClaimConflict => &counts.finalizer_defers_total,
-            DeferReason::Held => &counts.defers_held,
-            DeferReason::BootGrace => &counts.defers_boot_grace,
-            DeferReason::DeferAll => &counts.defers_defer_all,
-        }
-        .increment();
+        self.state.control.counts.defers(reason).increment();
         let event = telemetry::Deferred {
-            reaper: name,
+            reaper: self.state.control.name,
             reason: reason.as_str(),
             to_owner: reason.is_for_the_owner(),
             owner: deferral.owner.as_ref(),
@@ -251,11 +241,22 @@ where
         Verdict::Defer(deferral)
     }
 
-    /// Tells what a dry run found. Counts nothing. Returns whether it is news.
+    /// Reports what a dry run found. Returns `true` if the sweep before found something else, or nothing.
     fn report_dry_run(&mut self, job: &RunningJob<'_, K>, finding: Finding, verdict: &Verdict<'r, K, V>) -> bool {
         let is_news = self.state.record(job.id, finding);
         let explanation = Explanation::new(self.reaper, self.state, job, verdict);
         telemetry::dry_run(self.reaper.registry.shown(job.id), &explanation, is_news);
         is_news
+    }
+
+    /// Warns of a marked job that is acted on, because its stage is not declared as marking. A misspelt stage would
+    /// bring the incident back in silence, so the owner is looked up for this warning alone.
+    fn warn_if_unprotected(&self, job: &RunningJob<'_, K>, limits: &StageLimits, proposed: Proposed) {
+        if limits.marking || proposed == Proposed::Reap(Cause::Backstop) {
+            return;
+        }
+        if let Some(owner) = self.reaper.registry.owner(job.id) {
+            telemetry::unprotected(self.reaper.registry.shown(job.id), job.stage, owner.generation);
+        }
     }
 }

@@ -59,42 +59,58 @@ impl<K, V, S> Sweep<'_, '_, K, V, S> {
     }
 }
 
-impl<'a, 'r, K, V, S> Sweep<'a, 'r, K, V, S>
+impl<'r, K, V, S> Sweep<'_, 'r, K, V, S>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Says what to do with one job. "Past" a limit means longer than it.
+    /// Decides what to do with one job.
     ///
-    /// First comes the deadline. A job that runs past its `hard_deadline` is a [`Verdict::Reap`] as
-    /// [`Cause::Backstop`], whatever its mark, its stamp or the mode, and is never redriven. Only the boot grace holds
-    /// it back, where the deadline passed while the reaper was away.
+    /// A job within its limits is healthy. An age is *past* a limit if it is longer. The first of these that holds says
+    /// what the reaper proposes:
     ///
-    /// 1. Its worker is lost, past `lost_grace`, and it is not finished: `Reap` as [`Cause::WorkerLost`].
-    /// 2. It finished, past `finalize_grace`: [`Verdict::Redrive`], or `Reap` as [`Cause::RedrivesExhausted`] if it was
-    ///    redriven `max_redrives` times already.
+    /// | the job is | past its | proposal |
+    /// |---|---|---|
+    /// | running, finished or lost | `hard_deadline` | `Reap(Backstop)` |
+    /// | finished, and was redriven `max_redrives` times | `finalize_grace` | `Reap(RedrivesExhausted)` |
+    /// | finished | `finalize_grace` | `Redrive` |
+    /// | lost | `lost_grace` | `Reap(WorkerLost)` |
     ///
-    /// Tiers 1 and 2 are deferred, by the first of these that holds: in [`Mode::DeferAll`]; for a job that is
-    /// [`held`](RunningJob::held); to a live owner, in stages that mark, in `Honor` and `DryRun`; for the `boot_grace`.
-    /// An owner is live unless its pulse is older than `stale_after`. The pulse in a reaper's own claim counts from its
-    /// first beat on, and what a pause of the process hid from pulses does not count.
+    /// A finished or lost job past its grace *looks dead*. The stage, the mode, the job's owner and the
+    /// [`boot_grace`](crate::PolicyBuilder::boot_grace) say what becomes of the proposal. The first row that fits
+    /// decides:
     ///
-    /// | | deadline | tier 1 or 2, owned | tier 1 or 2, free | claim |
-    /// |---|---|---|---|---|
-    /// | `Honor` | reap | defer | redrive or reap | yes |
-    /// | `Honor`, a stage that does not mark | reap | redrive or reap | redrive or reap | none |
-    /// | `Ignore` | reap | redrive or reap | redrive or reap | none |
-    /// | `DeferAll` | reap | defer | defer | of the deadline |
-    /// | `DryRun` | `DryRun` | defer | `DryRun` | none |
+    /// | job | stage | mode | owner | boot grace | verdict | claims |
+    /// |---|---|---|---|---|---|---|
+    /// | past its deadline since a pause | any | any | any | runs | `Defer(BootGrace)` | no |
+    /// | past its deadline | any | `DryRun` | any | any | `DryRun` | no |
+    /// | past its deadline | marks | `Honor`, `DeferAll` | any | any | as proposed | yes |
+    /// | past its deadline | any | any | any | any | as proposed | no |
+    /// | looks dead | any | `DeferAll` | any | any | `Defer(DeferAll)` | no |
+    /// | looks dead, held | any | any | any | any | `Defer(Held)` | no |
+    /// | looks dead | marks | `Honor`, `DryRun` | live, unbeaten | any | `Defer(Owned)` | no |
+    /// | looks dead | any | any | any | runs | `Defer(BootGrace)` | no |
+    /// | looks dead | any | `DryRun` | any | any | `DryRun` | no |
+    /// | looks dead | marks | `Honor` | any | any | as proposed | yes |
+    /// | looks dead | any | any | any | any | as proposed | no |
     ///
-    /// The claim of tiers 1 and 2 is one step with its check: [`try_mark`](crate::Registry::try_mark), or the same for
-    /// exactly the owner that made no progress. Whoever has marked the job meanwhile keeps it. The claim of the
-    /// deadline displaces whoever holds the mark.
+    /// - **Since a pause**: the deadline passed while the reaper was away, and the boot grace counts from its return.
+    /// - **Held**: the job store says that the job is alive by other means. See [`RunningJob::held`].
+    /// - **Marks**: the policy declares that the stage's monitors mark. In other stages nobody asks for an owner.
+    /// - **Live**: the owner gives no pulse, or its pulse is not older than `stale_after`. Time in which a pause of the
+    ///   process hid the pulse does not count.
+    /// - **Unbeaten**: the owner is a reaper's claim, and nobody has beaten the pulse that came with it. Such a pulse
+    ///   counts from its first beat on.
+    /// - **Claims**: the verdict's [`Claim`](crate::Claim) holds the job's mark, and displaces the owner.
     ///
-    /// Healthy jobs cost no allocation. Deferred ones cost the `Clone` of the owner's context and the sweep's memory of
-    /// them. Lock-free, but for a short lock where an owner's pulse is watched: reapers of one registry share it, and no
-    /// monitor takes it.
+    /// The claim of a job that looks dead is one step with its check, like [`try_mark`](crate::Registry::try_mark). It
+    /// displaces nobody but the stale owner that was seen. If someone has marked the job in between, the verdict is
+    /// `Defer(ClaimConflict)`. The claim of a job past its deadline displaces whoever holds the mark.
+    ///
+    /// A healthy job costs no allocation. A deferred one costs a `Clone` of the owner's context, and an entry in the
+    /// sweep's memory. Judging is lock-free, but for a short lock where an owner's pulse is watched. Reapers of one
+    /// registry share this lock, and no monitor takes it.
     ///
     /// ```
     /// # use std::time::Duration;
