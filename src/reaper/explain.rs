@@ -1,28 +1,26 @@
 //! Verdicts in words, and what comes next: [`Explanation`].
 
-use std::any::Any;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::claim::Claim;
+use super::erased::{Erased, ErasedReaper, Holder};
 use super::job::RunningJob;
-use super::liveness::{Liveness, pulse_that_counts};
+use super::liveness::Liveness;
 use super::mode::Mode;
 use super::policy::StageLimits;
-use super::reaper::{Reaper, Summarize};
+use super::reaper::Reaper;
 use super::sweep_state::SweepState;
 use super::trigger::{Trigger, past, proposal_if_finished};
 use super::verdict::{Cause, DeferReason, Proposed, Verdict};
-use crate::context::{Finalizer, Pulse};
-use crate::owner::{Generation, Owner};
-use crate::show::{Escaped, write_plain};
+use crate::owner::Generation;
 
-/// Why a verdict is what it is, and what comes next: made by [`Sweep::explain`](super::Sweep::explain).
+/// Explains a verdict, and says what comes next. [`Sweep::explain`](super::Sweep::explain) makes it.
 ///
-/// Its `Display` is one line that begins with the job: tier, owner, each age beside its limit, and what the reaper does
-/// next. It is for logs and people, not to be parsed. Text of the user's is escaped. Nothing is formatted or looked up
-/// until the explanation is asked.
+/// Its `Display` is one line that begins with the job. The line has what is wrong with the job, its owner, each age
+/// beside its limit, and what the reaper does next. It is for logs and people, not for parsers. Text of the user's is
+/// escaped. The explanation formats nothing and looks nothing up until it is asked.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -50,94 +48,19 @@ pub struct Explanation<'a> {
     decision: Decision<'a>,
 }
 
-/// A job id or an owner, without its type.
-type Erased<'a> = &'a (dyn Any + Send + Sync);
-
 /// A verdict, without its types.
 #[derive(Clone, Copy)]
 enum Decision<'a> {
     Healthy,
     Defer(DeferReason, Option<Holder<'a>>),
+    /// What is done, the claim's generation, and whom the claim displaced.
     Act(Proposed, Option<Generation>, Option<Holder<'a>>),
     DryRun(Proposed),
 }
 
-/// Who holds a job.
-#[derive(Clone, Copy)]
-pub(super) struct Holder<'a> {
-    generation: Generation,
-    marked_at: Instant,
-    owner: Erased<'a>,
-}
-
-/// What an explanation asks the reaper, which knows the types. Each method is called with what it was made for.
-pub(super) trait ErasedReaper: Send + Sync {
-    fn write_job(&self, id: Erased<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result;
-    /// Writes the owner's context. Returns `false` if nothing is known about contexts of its type.
-    fn write_context(&self, owner: Erased<'_>, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error>;
-    fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration>;
-    /// Looks the job's owner up, and shows it to `look`.
-    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Holder<'_>) -> fmt::Result) -> fmt::Result;
-    /// Looks the job's owner up.
-    fn liveness(&self, state: &SweepState<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness>;
-    fn is_news(&self, state: &SweepState<'_>, id: Erased<'_>) -> bool;
-}
-
-impl<K, V, S> ErasedReaper for Reaper<'_, K, V, S>
-where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-    S: BuildHasher + Send + Sync + 'static,
-{
-    fn write_job(&self, id: Erased<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id: &dyn Any = id;
-        id.downcast_ref().map_or(Ok(()), |id| fmt::Display::fmt(&self.registry.shown(id), f))
-    }
-
-    fn write_context(&self, owner: Erased<'_>, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error> {
-        let owner: &dyn Any = owner;
-        let Some(Owner { value, .. }) = owner.downcast_ref::<Owner<V>>() else { return Ok(false) };
-        if let Some(summary) = &self.summary {
-            write!(f, "{}", Escaped(Summary(&**summary, value)))?;
-            return Ok(true);
-        }
-        let value: &dyn Any = value;
-        let Some(finalizer) = value.downcast_ref::<Finalizer>() else { return write_plain(value, f) };
-        match finalizer.run_id {
-            Some(run) => write!(f, "run {run} at `{}`", Escaped(&finalizer.stage))?,
-            None => write!(f, "a claim at `{}`", Escaped(&finalizer.stage))?,
-        }
-        Ok(true)
-    }
-
-    fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration> {
-        let owner: &dyn Any = owner;
-        pulse_that_counts(self, owner.downcast_ref::<Owner<V>>()?).map(Pulse::age)
-    }
-
-    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Holder<'_>) -> fmt::Result) -> fmt::Result {
-        let id: &dyn Any = id;
-        let owner = id.downcast_ref::<K>().and_then(|id| self.registry.owner(id));
-        owner.map_or(Ok(()), |owner| look(&Holder::new(&owner)))
-    }
-
-    fn liveness(&self, state: &SweepState<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness> {
-        let id: &dyn Any = id;
-        let owner = self.registry.owner(id.downcast_ref::<K>()?)?;
-        Some(Liveness::of(&owner, self, state, limits))
-    }
-
-    fn is_news(&self, state: &SweepState<'_>, id: Erased<'_>) -> bool {
-        let id: &dyn Any = id;
-        id.downcast_ref::<K>().is_none_or(|id| state.is_news(id))
-    }
-}
-
-struct Summary<'a, V>(&'a Summarize<'a, V>, &'a V);
-
-impl<V> fmt::Display for Summary<'_, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (self.0)(self.1, f)
+impl<'a> Decision<'a> {
+    fn act<K: 'static, V: Send + Sync + 'static>(proposed: Proposed, claim: &'a Claim<'_, K, V>) -> Self {
+        Self::Act(proposed, claim.generation(), claim.displaced().map(Holder::new))
     }
 }
 
@@ -157,8 +80,8 @@ impl<'a> Explanation<'a> {
         let decision = match verdict {
             Verdict::Healthy => Decision::Healthy,
             Verdict::Defer(deferral) => Decision::Defer(deferral.reason, deferral.owner.as_ref().map(Holder::new)),
-            Verdict::Redrive(claim) => Decision::acts(Proposed::Redrive, claim),
-            Verdict::Reap(cause, claim) => Decision::acts(Proposed::Reap(*cause), claim),
+            Verdict::Redrive(claim) => Decision::act(Proposed::Redrive, claim),
+            Verdict::Reap(cause, claim) => Decision::act(Proposed::Reap(*cause), claim),
             Verdict::DryRun(proposed) => Decision::DryRun(*proposed),
         };
         let job = RunningJob { id: &(), stage, running_for, finished_for, lost_for, held, redrives };
@@ -169,10 +92,10 @@ impl<'a> Explanation<'a> {
         self.state.policy.stage(self.job.stage)
     }
 
-    /// Returns `true` unless the sweep before told the same of this job: a deferral that goes on, or a dry run's
-    /// proposal that stands. Acting is always news, and a healthy job never is.
+    /// Returns `true` unless the sweep before said the same of this job.
     ///
-    /// For logs and dashboards that tell each change once.
+    /// A deferral that goes on is no news, and neither is a dry run's proposal that stands. An act is always news, and
+    /// a healthy job never is. Logs and dashboards can tell each change once by it.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -195,15 +118,15 @@ impl<'a> Explanation<'a> {
         match self.decision {
             Decision::Healthy => false,
             Decision::Act(..) => true,
-            Decision::Defer(..) | Decision::DryRun(_) => self.reaper.is_news(self.state, self.id),
+            Decision::Defer(..) | Decision::DryRun(_) => self.reaper.is_news(self.id, self.state),
         }
     }
 
-    /// Returns what the reaper does next with the job if nothing changes, and in how long. `None` for a verdict that
-    /// acts or would act, and where nothing is ahead.
+    /// Returns what the reaper does next with the job if nothing changes, and in how long.
     ///
-    /// A live owner without a pulse keeps its job until the deadline. Where the pulse is watched, the owner keeps it
-    /// until the pulse is older than `stale_after`. What acts is the first sweep after that time.
+    /// Returns `None` for a verdict that acts or would act, and where nothing is ahead. The first sweep after that time
+    /// acts. A live owner without a pulse keeps its job until the deadline. Where the policy watches the pulse, the
+    /// owner keeps its job until the pulse is older than `stale_after`.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -225,33 +148,37 @@ impl<'a> Explanation<'a> {
         }
         let limits = self.limits();
         let deadline = limits.hard_deadline.map(|deadline| {
-            // One that has passed is held back by a boot grace.
             let left = deadline.saturating_sub(self.job.running_for);
+            // A deadline that has passed and not acted is held back by a boot grace.
             let held_back = self.state.deadline_held_back(&self.job, limits).unwrap_or_default();
             (Proposed::Reap(Cause::Backstop), left.max(held_back))
         });
-        // Of two at the same time the deadline comes first.
-        deadline.into_iter().chain(self.next_of_tiers()).min_by_key(|(_, left)| *left)
+        // If both act at the same time, the deadline comes first.
+        deadline.into_iter().chain(self.upcoming_if_dead()).min_by_key(|(_, left)| *left)
     }
 
-    /// What tier 1 or 2 does if the deadline does not come first.
-    fn next_of_tiers(&self) -> Option<(Proposed, Duration)> {
+    /// Returns what the reaper does with a finished or a lost job, if its deadline does not come first.
+    fn upcoming_if_dead(&self) -> Option<(Proposed, Duration)> {
         let (job, limits) = (&self.job, self.limits());
+        // The grace: how much of it is left?
         let (proposed, left) = match (job.finished_for, job.lost_for) {
             (Some(age), _) => (proposal_if_finished(job, limits), limits.finalize_grace.saturating_sub(age)),
-            (None, Some(age)) => (Proposed::Reap(Cause::WorkerLost), limits.lost_grace.saturating_sub(age)),
+            (None, Some(age)) => (Trigger::Lost.proposal(), limits.lost_grace.saturating_sub(age)),
             (None, None) => return None,
         };
+        // The brake, and other signs of life: these have no end that can be known.
         let mode = self.state.policy.mode();
         if mode == Mode::DeferAll || job.held {
             return None;
         }
+        // The owner, looked up now: for how long does it keep the job?
         let asks = limits.marking && mode != Mode::Ignore;
-        let protected = match asks.then(|| self.reaper.liveness(self.state, self.id, limits)).flatten() {
+        let protected = match asks.then(|| self.reaper.liveness(self.id, self.state, limits)).flatten() {
             Some(Liveness::UntilCleared) => return None,
             Some(Liveness::For(left)) => left,
             Some(Liveness::Stale) | None => Duration::ZERO,
         };
+        // The boot grace. Whatever takes longest decides.
         let booting = self.state.boot_grace_left(limits).unwrap_or_default();
         Some((proposed, left.max(protected).max(booting)))
     }
@@ -259,19 +186,8 @@ impl<'a> Explanation<'a> {
     /// Returns `true` if the owner would be displaced by what a dry run proposes.
     fn would_displace(&self, proposed: Proposed) -> bool {
         let limits = self.limits();
-        let is_stale = || self.reaper.liveness(self.state, self.id, limits) == Some(Liveness::Stale);
+        let is_stale = || self.reaper.liveness(self.id, self.state, limits) == Some(Liveness::Stale);
         limits.marking && (proposed == Proposed::Reap(Cause::Backstop) || is_stale())
-    }
-
-    fn write_holder(&self, f: &mut fmt::Formatter<'_>, holder: &Holder<'_>) -> fmt::Result {
-        if self.reaper.write_context(holder.owner, f)? {
-            f.write_str(", ")?;
-        }
-        write!(f, "generation {}, for {:?}", holder.generation, Rounded(holder.marked_at.elapsed()))?;
-        match self.reaper.pulse_age(holder.owner) {
-            Some(age) => write!(f, ", pulse {:?} ago", Rounded(age)),
-            None => Ok(()),
-        }
     }
 
     fn write_decision(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -282,21 +198,14 @@ impl<'a> Explanation<'a> {
                 if let (DeferReason::BootGrace, Some(grace)) = (reason, self.limits().boot_grace) {
                     write!(f, " of {:?}", Rounded(grace))?;
                 }
-                match holder {
-                    Some(holder) => {
-                        f.write_str(if reason.is_for_the_owner() { " by " } else { ", owned by " })?;
-                        self.write_holder(f, &holder)
-                    }
-                    None => Ok(()),
-                }
+                let by = if reason.is_for_the_owner() { " by " } else { ", owned by " };
+                self.write_holder(f, by, holder.as_ref())
             }
             Decision::DryRun(proposed) => {
                 write!(f, "{proposed}")?;
                 if self.would_displace(proposed) {
-                    self.reaper.with_owner(self.id, &mut |holder| {
-                        f.write_str(", displacing ")?;
-                        self.write_holder(f, holder)
-                    })?;
+                    let write = &mut |holder: &Holder<'_>| self.write_holder(f, ", displacing ", Some(holder));
+                    self.reaper.with_holder(self.id, write)?;
                 } else if !self.limits().marking {
                     f.write_str(", without a claim in a stage that does not mark")?;
                 }
@@ -304,13 +213,7 @@ impl<'a> Explanation<'a> {
             }
             Decision::Act(proposed, Some(generation), displaced) => {
                 write!(f, "{proposed}, claimed as generation {generation}")?;
-                match displaced {
-                    Some(holder) => {
-                        f.write_str(", displacing ")?;
-                        self.write_holder(f, &holder)
-                    }
-                    None => Ok(()),
-                }
+                self.write_holder(f, ", displacing ", displaced.as_ref())
             }
             Decision::Act(proposed, None, _) => {
                 let why = match self.state.policy.mode() {
@@ -321,22 +224,40 @@ impl<'a> Explanation<'a> {
             }
         }
     }
-}
 
-impl<'a> Holder<'a> {
-    fn new<V: Send + Sync + 'static>(owner: &'a Owner<V>) -> Self {
-        Self { generation: owner.generation, marked_at: owner.marked_at(), owner }
+    /// Writes who holds the job, if anybody does, after `by`.
+    fn write_holder(&self, f: &mut fmt::Formatter<'_>, by: &str, holder: Option<&Holder<'_>>) -> fmt::Result {
+        let Some(holder) = holder else { return Ok(()) };
+        f.write_str(by)?;
+        if self.reaper.write_context(holder.owner, f)? {
+            f.write_str(", ")?;
+        }
+        write!(f, "generation {}, for {:?}", holder.generation, Rounded(holder.marked_at.elapsed()))?;
+        match self.reaper.pulse_age(holder.owner) {
+            Some(age) => write!(f, ", pulse {:?} ago", Rounded(age)),
+            None => Ok(()),
+        }
     }
-}
 
-impl<'a> Decision<'a> {
-    fn acts<K: 'static, V: Send + Sync + 'static>(proposed: Proposed, claim: &'a Claim<'_, K, V>) -> Self {
-        Self::Act(proposed, claim.generation(), claim.displaced().map(Holder::new))
+    /// Writes the age of the holder's pulse beside its limit, where the policy watches it.
+    fn write_pulse(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = self.limits();
+        let Some(stale_after) = limits.stale_after.filter(|_| limits.marking) else { return Ok(()) };
+        let mut write = |holder: &Holder<'_>| match self.reaper.pulse_age(holder.owner) {
+            Some(age) => write_age(f, "without progress", age, "stale_after", stale_after),
+            None => Ok(()),
+        };
+        match self.decision {
+            Decision::Defer(_, Some(holder)) | Decision::Act(_, _, Some(holder)) => write(&holder),
+            Decision::DryRun(proposed) if self.would_displace(proposed) => self.reaper.with_holder(self.id, &mut write),
+            _ => Ok(()),
+        }
     }
 }
 
 impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The job, what is wrong with it, and what was decided.
         f.write_str("job ")?;
         self.reaper.write_job(self.id, f)?;
         let limits = self.limits();
@@ -346,6 +267,7 @@ impl fmt::Display for Explanation<'_> {
         f.write_str(": ")?;
         self.write_decision(f)?;
 
+        // Each age beside its limit.
         let StageLimits { finalize_grace, lost_grace, hard_deadline, max_redrives, .. } = *limits;
         if let Some(finished) = self.job.finished_for {
             write_age(f, "finished", finished, "finalize_grace", finalize_grace)?;
@@ -356,23 +278,13 @@ impl fmt::Display for Explanation<'_> {
         if self.job.redrives > 0 {
             write!(f, "; redriven {} of {max_redrives} times", self.job.redrives)?;
         }
-        if let Some(stale_after) = limits.stale_after.filter(|_| limits.marking) {
-            let mut write = |holder: &Holder<'_>| match self.reaper.pulse_age(holder.owner) {
-                Some(age) => write_age(f, "without progress", age, "stale_after", stale_after),
-                None => Ok(()),
-            };
-            match self.decision {
-                Decision::Defer(_, Some(holder)) | Decision::Act(_, _, Some(holder)) => write(&holder)?,
-                Decision::DryRun(proposed) if self.would_displace(proposed) => {
-                    self.reaper.with_owner(self.id, &mut write)?;
-                }
-                _ => {}
-            }
-        }
+        self.write_pulse(f)?;
         match hard_deadline {
             Some(hard_deadline) => write_age(f, "running", self.job.running_for, "hard_deadline", hard_deadline)?,
             None => write!(f, "; running for {:?}, no backstop", Rounded(self.job.running_for))?,
         }
+
+        // What comes next.
         match self.upcoming() {
             Some((proposed, left)) => write!(f, "; next: {proposed}, in {:?}", Rounded(left)),
             None => Ok(()),

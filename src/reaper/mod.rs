@@ -9,6 +9,7 @@
 //! | `judge.rs` | how one job is judged |
 //! | `job_store.rs`, `run_error.rs`, `sweep_report.rs` | the job store's side of the loop, what can go wrong, what came of a turn |
 //! | `explain.rs` | [`Explanation`]: a verdict in words, and what comes next |
+//! | `erased.rs` | a reaper without its types, which an explanation asks |
 //! | `liveness.rs` | for how long an owner keeps its job |
 //! | `reaper.rs` | [`Reaper`]: its registry, its policy, and what it is told about contexts |
 //! | `sweep_state.rs` | what a sweep keeps between two jobs |
@@ -23,6 +24,7 @@
 mod boot_grace;
 mod claim;
 mod control;
+mod erased;
 mod explain;
 mod findings;
 mod handle;
