@@ -1,4 +1,5 @@
-//! Which jobs the latest sweep left alone or redrove: so that news can be told from repetition.
+//! What the latest sweep found of the jobs that were past a limit: [`Findings`], by which news can be told from
+//! repetition.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,7 +8,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use super::verdict::{DeferReason, Proposed};
 use crate::hasher::DefaultHashBuilder;
 
-/// What was told of a job that a sweep left alone, or redrove.
+/// What a sweep found of a job that it left alone or redrove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
     Deferred(DeferReason),
@@ -15,8 +16,10 @@ pub(super) enum Finding {
     Redriven,
 }
 
-/// What one sweep told of the jobs that it left alone or redrove, by a hash of their ids: an id need not be cloned for
-/// it. Two jobs of one hash, one pair in 2^64, would be taken for one in the log.
+/// Keeps what a sweep found of each job, and whether that was news.
+///
+/// Jobs are kept by a hash of their ids, so that no id is cloned. Two jobs of one hash, one pair in 2^64, would be taken
+/// for one in the log.
 #[derive(Debug, Default)]
 pub(super) struct Findings(HashMap<u64, (Finding, bool), BuildHasherDefault<AsIs>>);
 
@@ -25,7 +28,7 @@ impl Findings {
         self.0.is_empty()
     }
 
-    /// Notes what is told of `job`. Returns whether it is news: the sweep before told something else, or nothing.
+    /// Records what was found of `job`. Returns `true` if that is news: `before` has something else, or nothing.
     pub(super) fn record<K: Hash>(&mut self, job: &K, finding: Finding, before: Option<&Self>) -> bool {
         if let (true, Some(before)) = (self.0.is_empty(), before) {
             self.0.reserve(before.0.len());
@@ -38,7 +41,7 @@ impl Findings {
                 vacant.insert((finding, is_news));
                 is_news
             }
-            // Within a sweep a job that is judged again is no news either.
+            // A job that is judged again in the same sweep is no news either.
             Entry::Occupied(mut occupied) => {
                 let is_news = occupied.get().0 != finding;
                 occupied.insert((finding, is_news));
@@ -47,13 +50,13 @@ impl Findings {
         }
     }
 
-    /// Returns whether what was noted of `job` is news.
+    /// Returns `true` if what was found of `job` is news.
     pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
         self.0.get(&hash(job)).is_none_or(|(_, is_news)| *is_news)
     }
 }
 
-/// Hashes hashes.
+/// Takes a hash as its own hash.
 #[derive(Default)]
 pub(super) struct AsIs(u64);
 

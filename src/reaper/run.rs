@@ -75,6 +75,7 @@ where
     where
         J: JobStore<'r, K, V> + ?Sized,
     {
+        // The first sweep is due at once, each later one `every` after the one before began.
         let mut wait = Duration::ZERO;
         while !stop.wait(wait) {
             let began = Instant::now();

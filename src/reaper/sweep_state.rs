@@ -12,14 +12,14 @@ use super::job::RunningJob;
 use super::policy::{Policy, StageLimits};
 use super::trigger::{Trigger, past};
 
-/// What a sweep keeps between two jobs, without the types: it may live across an `.await`.
+/// Keeps what a sweep knows between two jobs.
 pub(super) struct SweepState<'a> {
     pub(super) control: &'a Control,
     pub(super) policy: Arc<Policy>,
-    /// The least limits of all stages: most jobs are within these, and their stages need not be looked up.
+    /// The least limits of all stages. Most jobs are within these, and their stages need not be looked up.
     strictest: StageLimits,
     history: Arc<HistoryState>,
-    /// The latest look at a job that was due, or the begin of the sweep.
+    /// The latest look at a job that was past a limit, or the begin of the sweep.
     last_look: Moment,
     has_looked: bool,
     findings: Findings,
@@ -27,19 +27,19 @@ pub(super) struct SweepState<'a> {
 
 impl<'a> SweepState<'a> {
     pub(super) fn new(control: &'a Control, policy: Arc<Policy>) -> Self {
-        // Noted without a boot grace as well: one that is put in force later need not begin anew.
+        // Recorded without a boot grace as well: a grace that is put in force later need not begin anew.
         let history = control.history.record_sweep(&policy.graces());
         let (strictest, last_look) = (policy.strictest(), history.last_look());
         Self { control, policy, strictest, history, last_look, has_looked: false, findings: Findings::default() }
     }
 
-    /// Returns `true` for a job that is due in no stage: nearly every one.
+    /// Returns `true` for a job that no stage's limits call for an act on: nearly every one.
     #[inline]
     pub(super) fn is_within_all_limits<K>(&self, job: &RunningJob<'_, K>) -> bool {
         Trigger::of(job, &self.strictest).is_none()
     }
 
-    /// Looks at a job that is due. Where no limit is one that a pause matters to, no clock is read.
+    /// Records a look at a job that is past a limit. Reads no clock unless a pause matters to some limit.
     pub(super) fn record_look(&mut self) {
         if self.history.is_timed() {
             self.has_looked = true;
@@ -47,21 +47,23 @@ impl<'a> SweepState<'a> {
         }
     }
 
-    /// Notes what is told of a job that is left alone. Returns whether it is news.
+    /// Records what was found of a job that is past a limit. Returns `true` if the sweep before found something else,
+    /// or nothing.
     pub(super) fn record<K: Hash>(&mut self, job: &K, finding: Finding) -> bool {
         self.findings.record(job, finding, self.history.findings.as_deref())
     }
 
+    /// Returns `true` unless the sweep before found the same of the job.
     pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
         self.findings.is_news(job)
     }
 
+    /// Returns how much of the stage's boot grace is left, if the stage has one and it runs.
     pub(super) fn boot_grace_left(&self, limits: &StageLimits) -> Option<Duration> {
         self.history.boot_grace_left(self.last_look, limits.boot_grace?)
     }
 
-    /// Returns how long a deadline is still held back that passed while the reaper was away: until one boot grace
-    /// later.
+    /// Returns for how long the boot grace holds the job's deadline back, if the deadline passed during the pause.
     pub(super) fn deadline_held_back<K>(&self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Duration> {
         let (deadline, boot_grace) = (limits.hard_deadline?, limits.boot_grace?);
         let left = self.history.boot_grace_left(self.last_look, boot_grace)?;

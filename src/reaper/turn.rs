@@ -25,17 +25,20 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// One sweep over what the store lists. Breaks off when asked to stop.
+    /// Sweeps once over what the store lists. Leaves the rest when asked to stop.
     pub(super) fn turn<J>(&self, is_stopped: &dyn Fn() -> bool, store: &mut J) -> SweepReport
     where
         J: JobStore<'r, K, V> + ?Sized,
     {
         let mut turn = Turn::new(self, Blocking(store));
+        // List the running jobs, and begin the sweep.
         let listed = caught(|| turn.store.0.list().map(IntoIterator::into_iter));
         let Some((mut rows, mut pass)) = turn.begin(listed) else { return turn.report };
         while !turn.record_stop(is_stopped()) {
+            // Read a row, judge its job, and tell the store the verdict.
             let Some(row) = turn.next(&mut rows) else { break };
             let Some((job, action, row)) = turn.judge(&mut pass, row) else { continue };
+            // Act. The claim goes to the store, which drops it when the job is done with.
             let is_redrive = action.is_redrive();
             let done = caught(|| match action {
                 Action::Redrive(claim) => turn.store.0.redrive(row, claim),
@@ -53,6 +56,7 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
+    /// Sweeps once as [`turn`](Self::turn) does, and awaits the store's answers.
     pub(super) async fn turn_async<J>(&self, store: &mut J) -> SweepReport
     where
         J: AsyncJobStore<K, V>,
@@ -76,7 +80,7 @@ where
     }
 }
 
-/// What is to be done with a job.
+/// What the store is to do with a job.
 enum Action<'r, K: 'static, V> {
     Redrive(Claim<'r, K, V>),
     Reap(Cause, Claim<'r, K, V>),
@@ -88,7 +92,7 @@ impl<K: 'static, V> Action<'_, K, V> {
     }
 }
 
-/// What both kinds of job stores answer at once.
+/// The methods that both kinds of job stores have, and that nobody awaits.
 trait Store<'r, K: 'static, V> {
     type Row;
     type Error: fmt::Display;
@@ -100,7 +104,7 @@ trait Store<'r, K: 'static, V> {
 struct Blocking<'a, J: ?Sized>(&'a mut J);
 struct Awaited<'a, J>(&'a mut J);
 
-/// Hands the methods on.
+/// Hands the methods on to the job store.
 macro_rules! store {
     () => {
         type Row = J::Row;
@@ -124,12 +128,12 @@ impl<'r, K: 'static, V, J: JobStore<'r, K, V> + ?Sized> Store<'r, K, V> for Bloc
     store! {}
 }
 
-/// Claims are `'static`, so that `'r` is.
+/// An async store's claims are `'static`, so `'r` is.
 impl<'r: 'static, K: 'static, V, J: AsyncJobStore<K, V>> Store<'r, K, V> for Awaited<'_, J> {
     store! {}
 }
 
-/// One turn of the loop under way: all of it but the calls that may be awaited.
+/// A turn of the loop under way: all of it but the calls that may be awaited.
 struct Turn<'a, 'r, K, V, S, T> {
     reaper: &'a Reaper<'r, K, V, S>,
     store: T,
@@ -160,12 +164,13 @@ where
         }
     }
 
+    /// Notes whether the loop was asked to stop, and returns it.
     fn record_stop(&mut self, is_stopped: bool) -> bool {
         self.report.stopped |= is_stopped;
         is_stopped
     }
 
-    /// The next row that can be read. A bad one costs only itself.
+    /// Returns the next row that can be read. A bad row costs only itself.
     fn next<I>(&mut self, rows: &mut I) -> Option<T::Row>
     where
         I: Iterator<Item = Result<T::Row, T::Error>>,
@@ -177,7 +182,7 @@ where
                 return self.record_panic(None);
             };
             let row = next?;
-            self.report.listed = self.report.listed.saturating_add(1);
+            count(&mut self.report.listed);
             match row {
                 Ok(row) => return Some(row),
                 Err(error) => self.record_failure::<()>(RunError::Row(error)),
@@ -185,36 +190,23 @@ where
         }
     }
 
-    /// Judges a row and tells the verdict. Returns what is to be done, if anything is.
+    /// Judges a row and tells the store the verdict. Returns what is to be done, if anything is.
     fn judge(&mut self, state: &mut SweepState<'a>, row: T::Row) -> Option<(K, Action<'r, K, V>, T::Row)> {
-        let (reaper, store) = (self.reaper, &mut self.store);
-        let job = caught(|| store.job(&row));
-        let judged = job.and_then(|job| caught(|| judge(reaper, state, &job)).map(|verdict| (job, verdict)));
-        // Findings in a call of its own: a verdict that is dropped while a panic of the store's unwinds may panic as well.
-        let told = judged.and_then(|(job, verdict)| {
-            let told = caught(|| {
-                store.on_verdict(&row, &verdict, &Explanation::new(reaper, state, &job, &verdict));
-                // An id is cloned only where a failure may have to name it.
-                matches!(verdict, Verdict::Redrive(_) | Verdict::Reap(..)).then(|| job.id.clone())
-            });
-            if let Ok(id) = told {
-                return Ok((verdict, id));
-            }
-            let _: Result<(), Panicked> = caught(|| drop(verdict));
-            Err(Panicked)
-        });
+        let told = self.judge_and_tell(state, &row);
+        // Is there anything to do? A job that is left alone is counted, and its turn is over.
         let report = &mut self.report;
         let (action, id) = match told {
             Ok((Verdict::Redrive(claim), Some(id))) => (Action::Redrive(claim), id),
             Ok((Verdict::Reap(cause, claim), Some(id))) => (Action::Reap(cause, claim), id),
             Ok((verdict, _)) => {
                 match verdict {
-                    Verdict::Defer(_) => report.deferred = report.deferred.saturating_add(1),
-                    Verdict::DryRun(_) => report.proposed = report.proposed.saturating_add(1),
+                    Verdict::Defer(_) => count(&mut report.deferred),
+                    Verdict::DryRun(_) => count(&mut report.proposed),
                     _ => {}
                 }
                 return caught(|| drop((verdict, row))).err().and_then(|Panicked| self.record_panic(None));
             }
+            // Name the job, if the store can still say which it is.
             Err(Panicked) => {
                 let id = caught(|| self.store.job(&row).id.clone()).ok();
                 let _: Result<(), Panicked> = caught(|| drop(row));
@@ -224,16 +216,38 @@ where
         Some((id, action, row))
     }
 
+    /// Judges a row and tells the store the verdict. Returns the verdict, and the job's id if it is to be acted on.
+    fn judge_and_tell(
+        &mut self,
+        state: &mut SweepState<'a>,
+        row: &T::Row,
+    ) -> Result<(Verdict<'r, K, V>, Option<K>), Panicked> {
+        let (reaper, store) = (self.reaper, &mut self.store);
+        // The store says which job the row is.
+        let job = caught(|| store.job(row))?;
+        let verdict = caught(|| judge(reaper, state, &job))?;
+        // The verdict stays outside of the call that may panic: dropped while a panic unwinds, it could panic as well.
+        let told = caught(|| {
+            store.on_verdict(row, &verdict, &Explanation::new(reaper, state, &job, &verdict));
+            // An id is cloned only where a failure may have to name it.
+            matches!(verdict, Verdict::Redrive(_) | Verdict::Reap(..)).then(|| job.id.clone())
+        });
+        let Ok(id) = told else {
+            let _: Result<(), Panicked> = caught(|| drop(verdict));
+            return Err(Panicked);
+        };
+        Ok((verdict, id))
+    }
+
     /// Counts what the store made of a verdict.
     fn record_outcome(&mut self, job: K, is_redrive: bool, done: Result<Result<Outcome, T::Error>, Panicked>) {
         match done {
             Ok(Ok(Outcome::Done)) => {
-                let done = if is_redrive { &mut self.report.redriven } else { &mut self.report.reaped };
-                *done = done.saturating_add(1);
+                count(if is_redrive { &mut self.report.redriven } else { &mut self.report.reaped });
                 self.discard(job);
             }
             Ok(Ok(Outcome::Refused)) => {
-                self.report.refused = self.report.refused.saturating_add(1);
+                count(&mut self.report.refused);
                 self.reaper.control.counts.refused.increment();
                 telemetry::refused(self.reaper.control.name, self.reaper.registry.shown(&job));
                 self.discard(job);
@@ -267,34 +281,41 @@ where
         show_safely(self.reaper.registry.shown(job))
     }
 
+    /// Records that the user's code panicked, in the turn of `job` if it is known.
     fn record_panic<N>(&mut self, job: Option<K>) -> Option<N> {
         let error = RunError::panicked(job, |job| self.show(job));
         self.record_failure(error)
     }
 
-    /// Counts a failure and tells it. Returns `None`, for callers that have nothing else to return.
+    /// Counts a failure and reports it. Returns `None`, for callers that have nothing else to return.
     fn record_failure<N>(&mut self, error: RunError<K, T::Error>) -> Option<N> {
         let counts = &self.reaper.control.counts;
-        let (count, number) = match &error {
+        let (counter, number) = match &error {
             RunError::List(_) => (&counts.failed_listings, &mut self.report.failed),
             RunError::Row(_) => (&counts.bad_rows, &mut self.report.failed),
             RunError::Act { .. } => (&counts.failed_actions, &mut self.report.failed),
             RunError::Panicked { .. } => (&counts.panics, &mut self.report.panicked),
         };
-        count.increment();
-        *number = number.saturating_add(1);
+        counter.increment();
+        count(number);
         telemetry::failed(self.reaper.control.name, &error);
-        // The store and the error are the user's.
+        // Tell the store. Its method and the error's drop are the user's code, and may panic as well.
         let told = caught(|| self.store.on_error(&error));
         for Panicked in [told, caught(|| drop(error))].into_iter().filter_map(Result::err) {
             self.reaper.control.counts.panics.increment();
-            self.report.panicked = self.report.panicked.saturating_add(1);
+            count(&mut self.report.panicked);
         }
         None
     }
 }
 
-/// Awaits `future`, and returns what it returns, or that a poll of it panicked.
+/// Adds one to a number of a report, which has no time to overflow.
+#[expect(clippy::arithmetic_side_effects, reason = "there are not 2^64 rows")]
+fn count(number: &mut u64) {
+    *number += 1;
+}
+
+/// Awaits `future`. Returns its output, or that a poll of it panicked.
 async fn caught_async<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = Box::pin(future);
     let polled = poll_fn(|context| match caught(|| future.as_mut().poll(context)) {
@@ -303,7 +324,7 @@ async fn caught_async<F: Future>(future: F) -> Result<F::Output, Panicked> {
         Err(Panicked) => Poll::Ready(Err(Panicked)),
     });
     let result = polled.await;
-    // What the future still holds is dropped here, and what it returned where that panics: the user's code as well.
+    // Drop what the future still holds, which is the user's code. Where that panics, drop the output as well.
     match caught(|| drop(future)) {
         Ok(()) => result,
         Err(Panicked) => caught(|| drop(result)).and(Err(Panicked)),
