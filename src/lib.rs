@@ -84,10 +84,8 @@
 )]
 #![allow(clippy::unnecessary_box_returns, reason = "entries are made in the box that they are published in")]
 
-mod finalizer;
+mod context;
 mod hasher;
-#[cfg(feature = "serde")]
-mod json;
 #[expect(unsafe_code, reason = "the map handles pointers: every block says why it may")]
 mod map;
 mod owner;
@@ -95,12 +93,14 @@ mod reaper;
 #[expect(unsafe_code, reason = "hands the map's promises to crossbeam-epoch")]
 mod reclaim;
 mod registry;
+#[cfg(feature = "serde")]
+mod serde_impls;
 mod show;
 mod sync;
 mod telemetry;
 mod unwind;
 
-pub use crate::finalizer::{Finalizer, Pulse};
+pub use crate::context::{Finalizer, Pulse};
 pub use crate::hasher::{DefaultHashBuilder, DefaultHasher};
 pub use crate::owner::{Generation, Owner};
 pub use crate::reaper::{

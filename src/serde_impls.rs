@@ -2,7 +2,7 @@
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::finalizer::{Finalizer, Pulse};
+use crate::context::{Finalizer, Pulse};
 use crate::owner::Owner;
 use crate::registry::Snapshot;
 
