@@ -219,8 +219,7 @@ impl PolicyBuilder {
     /// - A gap that follows another one is no pause, but the pace of a slow reaper.
     /// - The deadline acts all the same, unless it passed during the gap. It then waits for one boot grace.
     ///
-    /// What exactly a pause is:
-    /// [`guide::limitations`](crate::guide::limitations#what-defers-the-reaper-and-what-does-not).
+    /// [`guide::consistency`](crate::guide::consistency#pauses) says what exactly a pause is.
     ///
     /// Set it longer than the time from one sweep to the next.
     ///
