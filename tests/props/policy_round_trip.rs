@@ -2,14 +2,12 @@
 //!
 //! The package `arbitrary-precision` runs these tests again, with a `serde_json` that gives some numbers as maps.
 
-#[path = "support/any_policy.rs"]
-mod any_policy;
-
 use std::time::Duration;
 
-use any_policy::any_policy;
 use livemark::{Policy, StageRules};
 use proptest::prelude::*;
+
+use crate::any_policy::any_policy;
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

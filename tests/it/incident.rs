@@ -4,13 +4,12 @@
 //! the reaper's grace. The reaper sees the stamp only: it re-ran the finalization of a live job, the second run
 //! went red and rolled the deploy back, while the first one merged it.
 
-mod support;
-
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
 use livemark::{DeferReason, Deferral, Finalizer, Mode, Reaper, Registry, Verdict};
-use support::{MARKING, finished, policy};
+
+use crate::support::{MARKING, finished, policy};
 
 const JOB: u64 = 7;
 

@@ -1,7 +1,5 @@
 //! How a mark ends: by return, by `?`, by panic, with a dropped future; jobs without an id; nothing after a restart.
 
-mod support;
-
 use std::future::Future;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
@@ -10,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use livemark::{MarkGuard, Registry, RegistryStats};
-use support::{AllEqual, Census};
+
+use crate::support::{AllEqual, Census};
 
 /// A finalization that may end in any way.
 #[derive(Clone, Copy)]

@@ -1,8 +1,6 @@
 //! Marks in tasks: they live across `.await`, and end with their future however it ends. The reaper's loop beside a
 //! runtime, and its single turns in tasks.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::{Future, pending, ready};
@@ -18,11 +16,12 @@ use livemark::{
     AsyncJobStore, Cause, Claim, Explanation, Finalizer, JobStore, Mode, Outcome, OwnedMarkGuard, Reaper, Registry,
     RunError, RunningJob, StopToken, SweepReport, Verdict,
 };
-use support::{
-    Census, Stop, Tracked, alone, finished, lost, overdue, policy, reclaim_until, running, said, wait_until,
-};
 use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, Notify, oneshot};
+
+use crate::support::{
+    Census, Stop, Tracked, alone, finished, lost, overdue, policy, reclaim_until, running, said, wait_until,
+};
 
 type Jobs = Registry<u64, &'static str>;
 

@@ -1,7 +1,5 @@
 //! Sequences of operations against a `HashMap`: owners, generations, counters, and every value dropped once.
 
-mod support;
-
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -9,7 +7,8 @@ use std::sync::Arc;
 use livemark::{Cause, DeferReason, Generation, MarkGuard, Reaper, Registry, RegistryStats, Verdict};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use support::{AllEqual, Census, OneRootSlot, Tracked, finished, overdue, policy};
+
+use crate::support::{AllEqual, Census, OneRootSlot, Tracked, finished, overdue, policy};
 
 /// Jobs are few, so that they meet often; more than a bucket holds.
 const JOBS: u64 = 12;

@@ -1,7 +1,5 @@
 //! `judge` over all inputs, against a model written from the contract.
 
-mod support;
-
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
@@ -11,7 +9,8 @@ use livemark::{
     Pulse, Reaper, ReaperStats, Registry, RunningJob, StageRules, Sweep, Verdict,
 };
 use proptest::prelude::*;
-use support::{Said, UNDECLARED, said, seconds};
+
+use crate::support::{Said, UNDECLARED, said, seconds};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 const NANOSECOND: Duration = Duration::from_nanos(1);

@@ -52,7 +52,7 @@ fn in_the_source() -> BTreeSet<Listed> {
 
 /// Those of the page's table.
 fn on_the_page() -> BTreeSet<Listed> {
-    let page = include_str!("../src/docs/orderings.md");
+    let page = include_str!("../../src/docs/orderings.md");
     let (_, table) = page.split_once("| file | operation | edges |\n|---|---|---|\n").expect("the page has the table");
     let rows = table.lines().take_while(|line| line.starts_with('|'));
     rows.map(|row| {
@@ -93,7 +93,7 @@ fn the_page_lists_every_atomic_operation() {
 
 #[test]
 fn the_page_explains_every_edge() {
-    let page = include_str!("../src/docs/orderings.md");
+    let page = include_str!("../../src/docs/orderings.md");
     for (.., edges) in on_the_page() {
         for edge in edges.split(' ') {
             assert!(page.contains(&format!("**{edge}, ")), "{edge} is not explained");

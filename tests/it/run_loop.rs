@@ -1,7 +1,5 @@
 //! The ready-made loop: when it sweeps and when it stops, what one job's trouble costs the others, and what it tells.
 
-mod support;
-
 use std::convert::Infallible;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -14,7 +12,8 @@ use livemark::{
     Cause, Claim, DeferReason, Explanation, Finalizer, JobStore, Mode, Outcome, Proposed, Reaper, ReaperStats,
     Registry, RunError, RunningJob, StopToken, SweepReport, Verdict,
 };
-use support::{
+
+use crate::support::{
     Census, HARD_DEADLINE, MARKING, Said, StartingLine, Tracked, alone, finished, lost, overdue, policy, reclaim_until,
     running, said, seconds, wait_until,
 };

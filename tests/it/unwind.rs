@@ -1,8 +1,6 @@
 //! Panics in the user's own code: each `Hash`, `Eq` and `Clone` that a call makes is made to panic in turn, and the
 //! map must be as it was.
 
-mod support;
-
 use std::borrow::Borrow;
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
@@ -11,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use livemark::{Cause, MarkGuard, Reaper, Registry, RegistryHandle, RegistryStats, RunningJob, Verdict};
-use support::{AllEqual, Census, OneRootSlot, Tracked, finished, overdue, policy, reclaim_until};
+
+use crate::support::{AllEqual, Census, OneRootSlot, Tracked, finished, overdue, policy, reclaim_until};
 
 /// The user's code that can be made to panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! Many threads at once. Each stress records what happened and checks it: nothing here is content with "no crash".
 
-mod support;
-
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use livemark::{Generation, MarkGuard, OwnedMarkGuard, Registry};
-use support::{
-    AllEqual, Census, OneRootSlot, SlowToClone, StartingLine, Stop, alone, dawdle, reclaim_for_a_moment, reclaim_until,
-    wait_until,
+
+use crate::support::{
+    AllEqual, Census, OneRootSlot, SlowToClone, StartingLine, Stop, Tracked, alone, dawdle, reclaim_for_a_moment,
+    reclaim_until, wait_until,
 };
 
 /// A small generator of repeatable choices.
@@ -510,7 +509,7 @@ fn a_guard_can_be_dropped_on_another_thread() {
 fn an_owned_guard_outlives_all_other_handles() {
     let _alone = alone();
     let census = Census::default();
-    let guards: Vec<OwnedMarkGuard<u64, support::Tracked>> = {
+    let guards: Vec<OwnedMarkGuard<u64, Tracked>> = {
         let registry = Arc::new(Registry::new());
         (0..10).map(|job| registry.mark_owned(job, census.tracked(job))).collect()
     };

@@ -1,7 +1,5 @@
 //! What a reaper promises: the tiers and their order, claims, counters, modes, and what it leaves alone.
 
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -11,7 +9,8 @@ use livemark::{
     Cause, Claim, DeferReason, Deferral, Finalizer, MarkGuard, Mode, Policy, PolicyError, Proposed, Pulse, Reaper,
     ReaperHandle, ReaperStats, Registry, RegistryHandle, RunningJob, StageRules, Verdict,
 };
-use support::{
+
+use crate::support::{
     FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, StartingLine, UNDECLARED, alone, dawdle, finished, lost,
     overdue, policy, running, said, seconds,
 };

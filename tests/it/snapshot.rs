@@ -1,14 +1,13 @@
 //! What a snapshot promises: every owned job once, in order, copied, and of one instant when it says so.
 
-mod support;
-
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use livemark::{Registry, Snapshot};
-use support::{AllEqual, Census, OneRootSlot, Stop, alone};
+
+use crate::support::{AllEqual, Census, OneRootSlot, Stop, alone};
 
 fn jobs<V>(snapshot: &Snapshot<u64, V>) -> Vec<u64> {
     snapshot.iter().map(|(job, _)| *job).collect()

@@ -1,7 +1,5 @@
 //! Verdicts in words: the exact texts of an explanation and of `Display`, what is ahead, and what is news.
 
-mod support;
-
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +8,8 @@ use livemark::{
     Cause, Finalizer, Generation, Mode, Policy, Proposed, Pulse, Reaper, Registry, RunningJob, StageRules, Sweep,
     Verdict,
 };
-use support::{HARD_DEADLINE, MARKING, UNDECLARED, finished, lost, overdue, policy, running, seconds};
+
+use crate::support::{HARD_DEADLINE, MARKING, UNDECLARED, finished, lost, overdue, policy, running, seconds};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 

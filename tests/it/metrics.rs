@@ -1,7 +1,5 @@
 //! What is counted and shown through `metrics`: names, labels, and what touches no metric at all.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::panic;
 use std::sync::Arc;
@@ -14,7 +12,8 @@ use livemark::{
 };
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use support::{MARKING, UNDECLARED, finished, lost, overdue, policy, running};
+
+use crate::support::{MARKING, UNDECLARED, finished, lost, overdue, policy, running};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 

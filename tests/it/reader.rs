@@ -1,12 +1,11 @@
 //! What a reader promises: the newest state at each call, and that what it lends is not freed.
 
-mod support;
-
 use std::hash::RandomState;
 use std::thread;
 
 use livemark::Registry;
-use support::{AllEqual, Census, OneRootSlot, reclaim_for_a_moment, reclaim_until};
+
+use crate::support::{AllEqual, Census, OneRootSlot, reclaim_for_a_moment, reclaim_until};
 
 #[test]
 fn each_call_sees_the_newest_state() {

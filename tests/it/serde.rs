@@ -1,7 +1,5 @@
 //! What is written through `serde` for dashboards: snapshots, counts, verdicts. For policies see `policy_settings.rs`.
 
-mod support;
-
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -10,7 +8,8 @@ use livemark::{
     SweepReport, Verdict,
 };
 use serde_json::{Value, json};
-use support::{finished, lost, overdue, policy};
+
+use crate::support::{finished, lost, overdue, policy};
 
 /// The text with `0` for every age in it, which is a number.
 fn without_ages(text: &str) -> String {

@@ -1,7 +1,5 @@
 //! What a reaper promises beyond its tiers: the modes `DeferAll` and `DryRun`, `boot_grace`, and `stale_after`.
 
-mod support;
-
 use std::cell::Cell;
 use std::sync::Mutex;
 use std::thread;
@@ -11,7 +9,8 @@ use livemark::{
     Cause, DeferReason, Deferral, Finalizer, MarkGuard, Mode, Policy, PolicyBuilder, Proposed, Pulse, Reaper,
     ReaperStats, Registry, RunningJob, StageRules, Verdict,
 };
-use support::{
+
+use crate::support::{
     FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, UNDECLARED, finished, lost, policy, running, said,
     wait_until,
 };

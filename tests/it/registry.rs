@@ -1,7 +1,5 @@
 //! What each method of `Registry` promises, on one thread.
 
-mod support;
-
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::hash::RandomState;
@@ -12,7 +10,8 @@ use std::time::{Duration, Instant};
 use livemark::{
     DefaultHashBuilder, Finalizer, MarkGuard, OwnedMarkGuard, Pulse, Registry, RegistryHandle, RegistryStats,
 };
-use support::{AllEqual, OneRootSlot};
+
+use crate::support::{AllEqual, OneRootSlot};
 
 fn stats(marks: u64, displaced: u64, stale_clears: u64) -> RegistryStats {
     let mut stats = RegistryStats::default();

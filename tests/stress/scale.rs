@@ -1,14 +1,13 @@
 //! To 100,000 jobs and back, with ids of several kinds and with hashes that are all equal: nothing is lost, nothing
 //! leaks.
 
-mod support;
-
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use livemark::Registry;
-use support::{AllEqual, OneRootSlot, reclaim_until};
+
+use crate::support::{AllEqual, OneRootSlot, reclaim_until};
 
 const MANY: u64 = 100_000;
 

@@ -1,13 +1,12 @@
 //! What a guard promises: its own mark only, hand-over by `replace`, and release at most once.
 
-mod support;
-
 use std::mem;
 use std::sync::Arc;
 use std::thread;
 
 use livemark::{MarkGuard, OwnedMarkGuard, Registry};
-use support::{AllEqual, OneRootSlot, reclaim_until};
+
+use crate::support::{AllEqual, OneRootSlot, reclaim_until};
 
 #[test]
 fn a_guard_knows_its_job_and_its_generation() {

@@ -1,0 +1,8 @@
+//! Many threads at once, and many jobs. Each stress records what happened and checks it: nothing here is content with "no
+//! crash".
+
+mod races;
+mod scale;
+
+#[path = "../support/mod.rs"]
+mod support;
