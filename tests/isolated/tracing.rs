@@ -1,17 +1,13 @@
 //! What is reported through `tracing`: which events, at which level, with which fields.
 //!
-//! The tests run one at a time: which call sites are of interest to a subscriber is known per process, not per thread,
-//! so that a thread without one may hide an event from the others.
-#![cfg(feature = "tracing")]
-
-mod support;
+//! Which call sites are of interest to a subscriber is known per process, not per thread: a thread without one may hide an
+//! event from the others.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
 use std::hash::Hash;
 use std::panic::{self, AssertUnwindSafe};
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,10 +16,12 @@ use livemark::{
     Cause, Claim, DeferReason, Finalizer, JobStore, Mode, Outcome, OwnedMarkGuard, Policy, Pulse, Reaper, Registry,
     RunError, RunningJob, StopToken, Verdict,
 };
-use support::{HARD_DEADLINE, MARKING, UNDECLARED, alone, finished, lost, overdue, policy, running, seconds};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::process::isolated;
+use crate::support::{HARD_DEADLINE, MARKING, UNDECLARED, finished, lost, overdue, policy, running, seconds};
 
 /// An event, as a subscriber sees it.
 #[derive(Debug)]
@@ -105,7 +103,7 @@ fn event(call: impl FnOnce()) -> Seen {
 
 #[test]
 fn marks_and_clears_are_traced_with_job_and_generation() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry<u64, &str> = Registry::new();
     let mut guard = None;
     let mark = event(|| guard = Some(registry.mark(7, "run 1")));
@@ -119,7 +117,7 @@ fn marks_and_clears_are_traced_with_job_and_generation() {
 
 #[test]
 fn a_displacing_mark_says_so_and_a_late_release_is_a_stale_clear() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry<u64, &str> = Registry::new();
     let first = registry.mark(7, "run 1");
     let mut second = None;
@@ -134,7 +132,7 @@ fn a_displacing_mark_says_so_and_a_late_release_is_a_stale_clear() {
 
 #[test]
 fn each_way_to_mark_and_to_clear_is_traced() {
-    let _alone = alone();
+    isolated!();
     let registry: Arc<Registry<u64, &str>> = Arc::new(Registry::new());
     let names = |events: Vec<Seen>| events.into_iter().map(|seen| seen.message).collect::<Vec<_>>();
     let mut late = None;
@@ -166,7 +164,7 @@ fn each_way_to_mark_and_to_clear_is_traced() {
 
 #[test]
 fn a_mark_that_is_left_standing_says_so() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry<u64, &str> = Registry::new();
     let guard = registry.mark(7, "run 1");
     let generation = guard.generation();
@@ -178,7 +176,7 @@ fn a_mark_that_is_left_standing_says_so() {
 
 #[test]
 fn a_deferral_is_reported_with_its_owner() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
@@ -195,7 +193,7 @@ fn a_deferral_is_reported_with_its_owner() {
 
 #[test]
 fn a_deferral_to_an_owner_without_a_run_says_none() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let _guard = registry.mark(7, Finalizer::new(None, "gates"));
@@ -205,7 +203,7 @@ fn a_deferral_to_an_owner_without_a_run_says_none() {
 
 #[test]
 fn a_deferral_to_an_owner_of_another_kind_is_reported_as_well() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry<u64, &str> = Registry::new();
     let reaper = Reaper::with_claim(&registry, policy(), |_| "reaper");
     let _guard = registry.mark(7, "monitor");
@@ -215,7 +213,7 @@ fn a_deferral_to_an_owner_of_another_kind_is_reported_as_well() {
 
 #[test]
 fn a_claim_conflict_is_reported_as_a_deferral() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry<u64, Finalizer> = Registry::new();
     let reaper = Reaper::with_claim(&registry, policy(), |job| {
         let _ = registry.mark(*job.id, Finalizer::new(Some(42), "gates")).detach();
@@ -229,7 +227,7 @@ fn a_claim_conflict_is_reported_as_a_deferral() {
 
 #[test]
 fn deferrals_for_nobodys_sake_say_their_reason() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let boot = policy().to_builder().boot_grace(HARD_DEADLINE / 2).build().unwrap();
     let cases = [
@@ -247,7 +245,7 @@ fn deferrals_for_nobodys_sake_say_their_reason() {
 
 #[test]
 fn a_deferral_in_defer_all_names_the_owner_that_there_is() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DeferAll));
     let guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
@@ -259,7 +257,7 @@ fn a_deferral_in_defer_all_names_the_owner_that_there_is() {
 
 #[test]
 fn a_dry_run_reports_what_it_would_do_and_why() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
     let _guard = registry.mark(1, Finalizer::new(Some(42), "gates"));
@@ -282,7 +280,7 @@ fn a_dry_run_reports_what_it_would_do_and_why() {
 /// When it begins and when its reason changes it is an `info` event, and `debug` as long as it goes on.
 #[test]
 fn a_deferral_is_told_once_at_a_level_that_people_read() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let _guards = [7, 8].map(|job| registry.mark(job, Finalizer::new(Some(42), "gates")));
@@ -309,7 +307,7 @@ fn a_deferral_is_told_once_at_a_level_that_people_read() {
 
 #[test]
 fn a_dry_run_tells_each_of_its_findings_once_as_well() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let _other = registry.mark(8, Finalizer::new(Some(42), "gates"));
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
@@ -332,7 +330,7 @@ fn a_dry_run_tells_each_of_its_findings_once_as_well() {
 /// Seen to fail before there were such warnings.
 #[test]
 fn what_a_dry_run_could_hide_is_warned_of() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     let warned = |reaper: &Reaper<'_>, job: RunningJob<'_>| {
         let seen = events(|| drop(reaper.sweep().judge(&job)));
@@ -359,7 +357,7 @@ fn what_a_dry_run_could_hide_is_warned_of() {
 /// Seen to fail before there was such a warning.
 #[test]
 fn a_job_that_each_sweep_redrives_is_warned_of() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let redriven = |job: RunningJob<'_>| {
@@ -423,7 +421,7 @@ fn troubled<E>(error: E) -> (Troubled<E>, StopToken) {
 
 #[test]
 fn the_loops_failures_are_errors() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let (mut jobs, stop) = troubled("the store is down");
@@ -450,7 +448,7 @@ fn the_loops_failures_are_errors() {
 
 #[test]
 fn an_owner_without_progress_is_told_of_when_it_is_displaced_and_not_before() {
-    let _alone = alone();
+    isolated!();
     let policy = || Policy::builder().stale_after(seconds(600)).no_backstop().marking_stage(MARKING).build().unwrap();
     let hanging = || Finalizer::new(Some(1), "gates").with_pulse(Pulse::aged(seconds(601)));
     let names = |events: Vec<Seen>| events.into_iter().map(|seen| seen.message).collect::<Vec<_>>();
@@ -476,7 +474,7 @@ fn an_owner_without_progress_is_told_of_when_it_is_displaced_and_not_before() {
 
 #[test]
 fn a_loop_that_was_told_to_stop_before_it_began_does_nothing() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let (mut jobs, stop) = troubled("the store is down");
@@ -487,6 +485,7 @@ fn a_loop_that_was_told_to_stop_before_it_began_does_nothing() {
 
 #[test]
 fn an_error_that_cannot_be_shown_is_counted_and_costs_no_more() {
+    isolated!();
     #[derive(Clone)]
     struct Unspeakable;
     impl Display for Unspeakable {
@@ -494,7 +493,6 @@ fn an_error_that_cannot_be_shown_is_counted_and_costs_no_more() {
             panic::resume_unwind(Box::new("a broken Display"))
         }
     }
-    let _alone = alone();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let (mut jobs, stop) = troubled(Unspeakable);
@@ -506,7 +504,7 @@ fn an_error_that_cannot_be_shown_is_counted_and_costs_no_more() {
 
 #[test]
 fn redrives_and_reaps_are_warnings() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     drop(registry.mark(1, Finalizer::new(None, "gates"))); // or there would be one more
     let reaper = Reaper::new(&registry, policy());
@@ -529,7 +527,7 @@ fn redrives_and_reaps_are_warnings() {
 
 #[test]
 fn a_reaper_whose_registry_nobody_marks_in_is_warned_of_once() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     for job in [finished(&7), overdue(&8)] {
@@ -553,7 +551,7 @@ fn a_reaper_whose_registry_nobody_marks_in_is_warned_of_once() {
 
 #[test]
 fn without_a_claim_a_redrive_says_none() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let mut external = finished(&7);
@@ -564,7 +562,7 @@ fn without_a_claim_a_redrive_says_none() {
 
 #[test]
 fn a_healthy_job_is_not_worth_a_line() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     assert!(events(|| drop(reaper.sweep().judge(&running(&7)))).is_empty());
@@ -676,7 +674,7 @@ fn all_that_is_reported() {
 
 #[test]
 fn a_subscriber_that_panics_at_every_event_changes_nothing() {
-    let _alone = alone();
+    isolated!();
     for asked in [false, true] {
         let subscriber = tracing_subscriber::registry().with(Broken { asked });
         tracing::subscriber::with_default(subscriber, all_that_is_reported);
@@ -687,16 +685,7 @@ fn a_subscriber_that_panics_at_every_event_changes_nothing() {
 /// As above for the subscriber of a whole process, on any of its threads, up to the destructors of thread-locals.
 #[test]
 fn a_broken_subscriber_of_the_whole_process_aborts_nothing() {
-    const NAME: &str = "a_broken_subscriber_of_the_whole_process_aborts_nothing";
-    if std::env::var_os("LIVEMARK_BROKEN_SUBSCRIBER").is_none() {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
-            .env("LIVEMARK_BROKEN_SUBSCRIBER", "1")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
-        return assert!(child.status.success() && said.contains("1 passed"), "{}: {said}", child.status);
-    }
+    isolated!();
 
     /// A subscriber that keeps something on each thread, with a destructor.
     struct KeepsBooks(Broken);
@@ -740,7 +729,7 @@ fn a_broken_subscriber_of_the_whole_process_aborts_nothing() {
 
 #[test]
 fn a_function_that_shows_ids_and_panics_costs_an_event() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry<u64> = Registry::new().showing(|_, _| panic::resume_unwind(Box::new("a broken show")));
     let reaper = Reaper::new(&registry, policy());
     let (mut jobs, stop) = troubled("the store is down");
@@ -758,6 +747,7 @@ fn a_function_that_shows_ids_and_panics_costs_an_event() {
 
 #[test]
 fn ids_of_the_usual_kinds_are_shown_and_others_by_the_name_of_their_type() {
+    isolated!();
     #[derive(Clone, PartialEq, Eq, Hash)]
     struct Nameless;
     fn shown<K: Clone + Eq + Hash + Send + Sync + 'static>(job: K) -> String {
@@ -765,7 +755,6 @@ fn ids_of_the_usual_kinds_are_shown_and_others_by_the_name_of_their_type() {
         let guard = registry.mark(job, ());
         event(|| drop(guard)).field("job").to_owned()
     }
-    let _alone = alone();
     assert_eq!(shown(7_u64), "7");
     assert_eq!(shown(-7_i64), "-7");
     assert_eq!(shown("job-7"), "job-7");
@@ -777,7 +766,7 @@ fn ids_of_the_usual_kinds_are_shown_and_others_by_the_name_of_their_type() {
 /// An event goes into one line of a log, whatever is in an id.
 #[test]
 fn text_in_an_id_cannot_forge_a_line() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry<String> = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let id = "7\nERROR livemark: reap job=8\r\u{1b}[2K\u{2028}".to_owned();
@@ -804,7 +793,7 @@ fn text_in_an_id_cannot_forge_a_line() {
 
 #[test]
 fn an_error_of_the_job_store_stays_in_its_line() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let (mut jobs, stop) = troubled("down\nINFO livemark: all is well");
@@ -819,6 +808,7 @@ fn an_error_of_the_job_store_stays_in_its_line() {
 
 #[test]
 fn ids_are_shown_as_the_registry_is_told_to() {
+    isolated!();
     #[derive(Clone, PartialEq, Eq, Hash)]
     struct JobId {
         queue: &'static str,
@@ -856,7 +846,6 @@ fn ids_are_shown_as_the_registry_is_told_to() {
             assert!(shown.1.contains(&format!("/{}: ", shown.0)));
         }
     }
-    let _alone = alone();
     static SHOWING: Registry<JobId> = Registry::new().showing(|id, f| write!(f, "{}/{}", id.queue, id.number));
     let reaper = Reaper::new(&SHOWING, policy());
     let seen = events(|| {

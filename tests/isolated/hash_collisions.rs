@@ -1,11 +1,11 @@
 //! Jobs of equal hashes by the thousand: correct, in bounded memory, at the price that the documentation names.
 
-mod support;
-
 use std::time::Instant;
 
 use livemark::{Registry, reclaim_stats};
-use support::AllEqual;
+
+use crate::process::isolated;
+use crate::support::AllEqual;
 
 /// Marks so many, looks each up, clears each; n steps for each of n jobs, as in any map whose keys need not be ordered.
 fn flood(jobs: u64) {
@@ -36,11 +36,13 @@ fn flood(jobs: u64) {
 
 #[test]
 fn a_thousand_equal_hashes() {
+    isolated!();
     flood(1_000);
 }
 
 #[test]
-#[ignore = "minutes, where not optimized: `cargo test --release --test flood -- --ignored`"]
+#[ignore = "minutes, where not optimized: `cargo test --release --test isolated -- --ignored`"]
 fn a_hundred_thousand_equal_hashes() {
+    isolated!();
     flood(100_000);
 }

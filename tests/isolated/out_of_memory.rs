@@ -1,66 +1,37 @@
 //! The allocator fails: the process aborts, as Rust's does by default, and until that instant every mark stands.
 //!
 //! Run in a process of its own for each allocation of a mark, which this starts: an abort cannot be caught.
-#![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::env;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use livemark::Registry;
+
+use crate::heap;
+use crate::process::{assert_passed, child, said};
+use crate::support::AllEqual;
 
 /// Which allocation fails, in the process that is started.
 const FAILS: &str = "LIVEMARK_TEST_FAILING_ALLOCATION";
 /// Equal hashes: one slot, which grows a bucket.
 const JOBS: u64 = 20;
 
-thread_local! {
-    /// How many allocations of this thread go well from now on; without a number all of them.
-    static GO_WELL: Cell<Option<u64>> = const { Cell::new(None) };
-}
-
 /// An allocation has failed, and waits for the registry to be looked at.
 static FAILED: AtomicBool = AtomicBool::new(false);
 static LOOKED: AtomicBool = AtomicBool::new(false);
 
-struct Failing;
-
-// SAFETY: hands everything on to the system's allocator, or gives null.
-unsafe impl GlobalAlloc for Failing {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match GO_WELL.get() {
-            Some(0) => {
-                // What follows on this thread (the report of the failure) must not fail as well.
-                GO_WELL.set(None);
-                FAILED.store(true, Ordering::SeqCst);
-                while !LOOKED.load(Ordering::SeqCst) {
-                    thread::yield_now();
-                }
-                std::ptr::null_mut()
-            }
-            left => {
-                GO_WELL.set(left.map(|left| left - 1));
-                // SAFETY: the caller's promises are the system allocator's.
-                unsafe { System.alloc(layout) }
-            }
-        }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
+/// Called in the middle of the allocation that fails.
+fn wait_for_the_look() {
+    FAILED.store(true, Ordering::SeqCst);
+    while !LOOKED.load(Ordering::SeqCst) {
+        thread::yield_now();
     }
 }
 
-#[global_allocator]
-static ALLOCATOR: Failing = Failing;
-
 /// In the process that is started: marks until the allocator fails.
 fn mark_until_it_fails(allocation: u64) {
-    static REGISTRY: Registry<u64, u64> = Registry::new();
+    static REGISTRY: Registry<u64, u64, AllEqual> = Registry::with_hasher(AllEqual::new());
     // The process's collector is made once, and whoever needs it meanwhile waits: so it is made before.
     drop(Registry::<u64, ()>::new().mark(0, ()));
     let watcher = thread::spawn(|| {
@@ -79,9 +50,9 @@ fn mark_until_it_fails(allocation: u64) {
         eprintln!("looked: {} jobs, {}", jobs.len(), if whole && goes_on { "whole" } else { "CORRUPT" });
         LOOKED.store(true, Ordering::SeqCst);
     });
-    GO_WELL.set(Some(allocation));
+    heap::fail_after(allocation, wait_for_the_look);
     let guards: Vec<_> = (0..JOBS).map(|job| REGISTRY.mark(job, job * 3)).collect();
-    GO_WELL.set(None);
+    heap::fail_no_more();
     assert_eq!(REGISTRY.len(), guards.len());
     eprintln!("no allocation failed");
     FAILED.store(true, Ordering::SeqCst);
@@ -95,14 +66,12 @@ fn an_allocation_that_fails_aborts_and_leaves_every_mark_as_it_was() {
     }
     let mut failures = 0;
     for allocation in 0.. {
-        let me = env::current_exe().expect("the test knows where it is");
-        let ran =
-            Command::new(me).env(FAILS, allocation.to_string()).args(["--nocapture", "--test-threads=1"]).output();
-        let ran = ran.expect("it can be started");
-        let said = String::from_utf8_lossy(&ran.stderr);
+        let mut child = child().expect("no child without an allocation that fails");
+        let ran = child.env(FAILS, allocation.to_string()).output().expect("the child starts");
+        let said = said(&ran);
         assert!(said.contains("whole") && !said.contains("CORRUPT"), "allocation {allocation}: {said}");
         if said.contains("no allocation failed") {
-            assert!(ran.status.success(), "{said}");
+            assert_passed(&ran);
             break;
         }
         assert!(!ran.status.success() && said.contains("memory allocation of"), "allocation {allocation}: {said}");

@@ -1,11 +1,10 @@
 //! What a release, a mark and the reaper let out when the subscriber, or its thread-locals, are gone: nothing.
 //!
-//! Each scenario runs in a process of its own, since what is tested for is an abort.
-#![cfg(feature = "tracing")]
+//! What is tested for is an abort.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -16,40 +15,9 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt;
 
-/// Names the scenario that a child process is to run.
-const SCENARIO: &str = "LIVEMARK_TEST_SCENARIO";
+use crate::process::{assert_passed, child, said};
 
 static FINALIZING: Registry = Registry::new();
-
-/// Runs this test again in a child process, whose stdout somebody reads or nobody does. Returns what the child has
-/// written, or nothing in the child.
-fn in_a_process(test: &str, reads_stdout: bool) -> Option<Output> {
-    if std::env::var(SCENARIO).is_ok_and(|scenario| scenario == test) {
-        return None;
-    }
-    let mut child = Command::new(std::env::current_exe().expect("the test's own binary"))
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(SCENARIO, test)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the child starts");
-    if !reads_stdout {
-        // Only now: the test harness of the child gives up if it cannot say that it starts.
-        let mut ready = [0];
-        child.stderr.as_mut().expect("piped").read_exact(&mut ready).expect("the child says that it has started");
-        drop(child.stdout.take());
-    }
-    drop(child.stdin.take());
-    Some(child.wait_with_output().expect("the child ends"))
-}
-
-#[track_caller]
-fn assert_ended_well(output: &Output) {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {errors}", output.status);
-}
 
 fn finalizer() -> Finalizer {
     Finalizer::new(Some(1), "merge")
@@ -72,11 +40,10 @@ fn keep(guard: MarkGuard<'static>) {
 // Seen to fail on the commit before contract 2: "thread local panicked on drop, aborting".
 #[test]
 fn a_guard_in_a_thread_local_is_released_when_its_thread_ends() {
-    let test = "a_guard_in_a_thread_local_is_released_when_its_thread_ends";
-    if let Some(output) = in_a_process(test, true) {
-        assert_ended_well(&output);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(!errors.contains("panicked"), "it says nothing rather than panic in silence: {errors}");
+    if let Some(mut child) = child() {
+        let child = child.output().expect("the child starts");
+        assert_passed(&child);
+        assert!(!said(&child).contains("panicked"), "it says nothing rather than panic in silence: {}", said(&child));
         return;
     }
     fmt().with_max_level(LevelFilter::TRACE).with_writer(io::sink).init();
@@ -119,11 +86,19 @@ impl Write for Printing {
 // Seen to fail on the commit before contract 2: the process aborts in the release while it unwinds.
 #[test]
 fn a_closed_stdout_ends_nobody() {
-    let test = "a_closed_stdout_ends_nobody";
-    if let Some(output) = in_a_process(test, false) {
-        // The test harness of the child cannot say that it passed: its stdout is closed.
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(errors.contains("the scenario has ended"), "{}: {errors}", output.status);
+    if let Some(mut child) = child() {
+        let mut child = child
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the child starts");
+        // Not before it has started: the test harness of the child gives up if it cannot say that it starts.
+        child.stderr.as_mut().expect("piped").read_exact(&mut [0]).expect("the child says that it has started");
+        drop((child.stdout.take(), child.stdin.take()));
+        let child = child.wait_with_output().expect("the child ends");
+        // The harness cannot say that the test passed either.
+        assert!(said(&child).contains("the scenario has ended"), "{}: {}", child.status, said(&child));
         return;
     }
     eprintln!(".");

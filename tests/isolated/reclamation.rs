@@ -1,39 +1,15 @@
 //! How much of what was cleared waits to be freed, who holds it back, and how that is seen.
-#![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
 
-mod support;
-
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
 use livemark::{Reaper, Registry, reclaim_stats};
-use support::{AllEqual, Stop, alone, policy, reclaim_until, wait_until};
 
-/// Counts the bytes that are allocated.
-struct Counting;
-
-static BYTES: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: hands everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use crate::heap;
+use crate::process::isolated;
+use crate::support::{AllEqual, Stop, policy, reclaim_until, wait_until};
 
 /// What waits at most for a thread that marks and clears while nobody else is pinned: the 63 that it has not handed
 /// over, the batches of the epochs that must pass, and those that are due. An epoch may be late, as one in a test's
@@ -53,8 +29,8 @@ fn churn(registry: &Registry<u64, u64>, times: u64) -> u64 {
     (0..times).map(mark_and_clear).max().unwrap_or(0)
 }
 
-/// Waits until all that was cleared is freed, by sweeps: no write adds to it. A thread's locals are dropped after it was
-/// joined, so that tests before this one may still leave something behind.
+/// Waits until all that was cleared is freed, by sweeps: no write adds to it. That may take more than one: a thread's locals
+/// are dropped after it is joined.
 fn nothing_left() {
     static REGISTRY: Registry = Registry::new();
     let reaper = Reaper::new(&REGISTRY, policy());
@@ -66,8 +42,7 @@ fn nothing_left() {
 
 #[test]
 fn what_waits_is_counted_and_bounded() {
-    let _alone = alone();
-    nothing_left();
+    isolated!();
     let registry = Registry::new();
     let before = reclaim_stats();
     let most = churn(&registry, 100_000);
@@ -82,8 +57,7 @@ fn what_waits_is_counted_and_bounded() {
 /// down again is.
 #[test]
 fn what_several_threads_retire_is_freed_while_they_go_on() {
-    let _alone = alone();
-    nothing_left();
+    isolated!();
     let registry = Registry::new();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -110,8 +84,7 @@ fn what_several_threads_retire_is_freed_while_they_go_on() {
 // Seen to fail with a reader that never repins, and with a repin that lets no epoch pass.
 #[test]
 fn a_reader_that_looks_up_holds_nothing_back() {
-    let _alone = alone();
-    nothing_left();
+    isolated!();
     let registry = Registry::new();
     let (step, stepped) = mpsc::channel::<()>();
     let (answer, answered) = mpsc::channel();
@@ -134,19 +107,19 @@ fn a_reader_that_looks_up_holds_nothing_back() {
 /// One entry for each clear, and its bytes: this is what grows, and this is how it is seen.
 #[test]
 fn a_reader_that_never_moves_holds_everything_back_and_the_count_says_so() {
+    isolated!();
     const CLEARS: u64 = 100_000;
-    let _alone = alone();
     nothing_left();
     let registry = Registry::new();
     churn(&registry, 1_000);
-    let (held, bytes) = (unreclaimed(), BYTES.load(Ordering::Relaxed));
+    let (held, bytes) = (unreclaimed(), heap::bytes());
     let mut reader = registry.reader();
     thread::scope(|scope| {
         scope.spawn(|| churn(&registry, CLEARS));
     });
     let grown = unreclaimed() - held;
     assert!((CLEARS - OF_A_THREAD..=CLEARS + 64).contains(&grown), "{grown} more wait after {CLEARS} clears");
-    let bytes = BYTES.load(Ordering::Relaxed) - bytes;
+    let bytes = heap::bytes() - bytes;
     let each = bytes / usize::try_from(CLEARS).expect("it fits");
     assert!((64..160).contains(&each), "{each} bytes for each clear");
 
@@ -162,8 +135,7 @@ fn a_reader_that_never_moves_holds_everything_back_and_the_count_says_so() {
 // Seen to fail with crossbeam's default collector in the place of the crate's own.
 #[test]
 fn a_foreign_pin_holds_nothing_back_and_foreign_garbage_is_not_run() {
-    let _alone = alone();
-    nothing_left();
+    isolated!();
     let registry = Registry::new();
     let ran = Arc::new(AtomicBool::new(false));
     let (pinned, is_pinned) = mpsc::channel();
@@ -201,15 +173,15 @@ fn a_foreign_pin_holds_nothing_back_and_foreign_garbage_is_not_run() {
 // Seen to fail with batches of 64 things, however large.
 #[test]
 fn large_values_are_handed_over_sooner() {
+    isolated!();
     const LARGE: usize = 32 << 10;
-    let _alone = alone();
     nothing_left();
     let registry: Registry<u64, [u8; LARGE]> = Registry::new();
-    let bytes = BYTES.load(Ordering::Relaxed);
+    let bytes = heap::bytes();
     for job in 0..100 {
         drop(registry.mark(job, [7; LARGE]));
     }
-    let kept = BYTES.load(Ordering::Relaxed).saturating_sub(bytes) / LARGE;
+    let kept = heap::bytes().saturating_sub(bytes) / LARGE;
     // Those of the epochs that must pass, and no batches of 64.
     assert!(kept < 16, "{kept} of 100 cleared values of 32 KiB are kept");
 }
@@ -217,16 +189,15 @@ fn large_values_are_handed_over_sooner() {
 /// The bucket of n jobs of equal hash is copied for each mark: its garbage is large things as well.
 #[test]
 fn flooded_buckets_are_handed_over_sooner() {
-    let _alone = alone();
-    nothing_left();
+    isolated!();
     let registry: Registry<u64, (), AllEqual> = Registry::default();
     let mut guards: Vec<_> = (0..8_000).map(|job| registry.mark(job, ())).collect();
-    let bytes = BYTES.load(Ordering::Relaxed);
+    let bytes = heap::bytes();
     for job in 0..100 {
         guards.push(registry.mark(8_000 + job, ()));
     }
     let bucket = 8_000 * 24;
-    let kept = BYTES.load(Ordering::Relaxed).saturating_sub(bytes) / bucket;
+    let kept = heap::bytes().saturating_sub(bytes) / bucket;
     assert!(kept < 16, "{kept} of 100 copies of a bucket of 8,000 are kept");
 }
 
@@ -235,6 +206,7 @@ fn flooded_buckets_are_handed_over_sooner() {
 // Seen to overflow the thread's stack with destructors that free in turn.
 #[test]
 fn a_chain_of_values_is_freed_without_recursion() {
+    isolated!();
     static REGISTRY: Registry<u64, u64> = Registry::new();
     static DEPTH: AtomicUsize = AtomicUsize::new(0);
     static DEEPEST: AtomicUsize = AtomicUsize::new(0);
@@ -248,7 +220,6 @@ fn a_chain_of_values_is_freed_without_recursion() {
             DEPTH.fetch_sub(1, Ordering::SeqCst);
         }
     }
-    let _alone = alone();
     nothing_left();
     let registry = Registry::new();
     let reader = registry.reader();
@@ -267,7 +238,7 @@ fn a_chain_of_values_is_freed_without_recursion() {
 // Seen to fail with a thread that takes a spare block whatever its size.
 #[test]
 fn registries_of_two_types_share_no_blocks() {
-    let _alone = alone();
+    isolated!();
     let (small, large) = (Registry::new(), Registry::<u64, [u64; 64]>::new());
     for round in 0..100_u64 {
         let smalls: Vec<_> = (0..100).map(|job| small.mark(job, round)).collect();
@@ -283,7 +254,7 @@ fn registries_of_two_types_share_no_blocks() {
 // Seen to fail with blocks that are not freed with their thread.
 #[test]
 fn a_thread_that_ends_gives_its_blocks_back() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry<u64, [u64; 512]> = Registry::new();
     drop(registry.mark(0, [0; 512]));
     let marks = || {
@@ -292,7 +263,7 @@ fn a_thread_that_ends_gives_its_blocks_back() {
         }
     };
     nothing_left();
-    let bytes = BYTES.load(Ordering::Relaxed);
+    let bytes = heap::bytes();
     for _ in 0..50 {
         thread::scope(|scope| drop(scope.spawn(marks)));
     }
@@ -300,7 +271,7 @@ fn a_thread_that_ends_gives_its_blocks_back() {
     // 50 ended. Their locals are dropped after the scope has ended, one by one.
     wait_until("threads that ended keep nothing", || {
         nothing_left();
-        BYTES.load(Ordering::Relaxed).saturating_sub(bytes) < 2 * (64 << 10)
+        heap::bytes().saturating_sub(bytes) < 2 * (64 << 10)
     });
 }
 
@@ -308,10 +279,11 @@ fn a_thread_that_ends_gives_its_blocks_back() {
 // Seen to fail with up to 128 blocks of whatever size: 128 of 256 KiB were kept.
 #[test]
 fn the_blocks_that_a_thread_keeps_are_few_if_they_are_large() {
+    isolated!();
     fn check<const SIZE: usize>() {
         let registry: Registry<u64, [u8; SIZE]> = Registry::new();
         nothing_left();
-        let bytes = BYTES.load(Ordering::Relaxed);
+        let bytes = heap::bytes();
         // On a thread of its own, whose first mark says what blocks it keeps.
         thread::scope(|scope| {
             // The contexts are moved over its stack.
@@ -320,14 +292,13 @@ fn the_blocks_that_a_thread_keeps_are_few_if_they_are_large() {
                 let guards: Vec<_> = (0..300).map(|job| registry.mark(job, [7; SIZE])).collect();
                 drop(guards);
                 nothing_left();
-                let kept = BYTES.load(Ordering::Relaxed).saturating_sub(bytes);
+                let kept = heap::bytes().saturating_sub(bytes);
                 // The blocks, the slots, and what the thread and the collector have.
                 assert!(kept < 320 << 10, "{kept} bytes are kept after 300 contexts of {SIZE} bytes");
             });
             assert!(spawned.is_ok(), "a thread can be spawned");
         });
     }
-    let _alone = alone();
     check::<0>();
     check::<1>();
     check::<{ 1 << 10 }>();
@@ -341,8 +312,7 @@ fn the_blocks_that_a_thread_keeps_are_few_if_they_are_large() {
 // Seen to fail with threads that count when they hand over: 0 waited.
 #[test]
 fn what_waits_is_counted_from_the_first_one_on() {
-    let _alone = alone();
-    nothing_left();
+    isolated!();
     let registry = Registry::new();
     for cleared in 1..64 {
         drop(registry.mark(7_u64, vec![0_u8; 1 << 20]));
@@ -361,20 +331,20 @@ fn what_waits_is_counted_from_the_first_one_on() {
 // Seen to fail with a bag of crossbeam's for each batch: 58 MiB were kept, in bags that were themselves to be freed.
 #[test]
 fn a_stall_leaves_nothing_behind_that_is_not_counted() {
-    let _alone = alone();
+    isolated!();
     let registry = Registry::new();
     churn(&registry, 1_000);
     nothing_left();
-    let bytes = BYTES.load(Ordering::Relaxed);
+    let bytes = heap::bytes();
     let reader = registry.reader();
     thread::scope(|scope| scope.spawn(|| churn(&registry, 200_000)).join()).expect("it marks and clears");
-    let held = BYTES.load(Ordering::Relaxed).saturating_sub(bytes);
+    let held = heap::bytes().saturating_sub(bytes);
     assert!(held > 10 << 20, "{held} bytes");
     drop(reader);
     nothing_left();
     wait_until("the thread's locals are dropped", || {
         nothing_left();
-        BYTES.load(Ordering::Relaxed).saturating_sub(bytes) < 512 << 10
+        heap::bytes().saturating_sub(bytes) < 512 << 10
     });
 }
 
@@ -382,6 +352,7 @@ fn a_stall_leaves_nothing_behind_that_is_not_counted() {
 // Seen to fail with a thread that looks at the size of a block only.
 #[test]
 fn blocks_of_another_alignment_are_not_taken() {
+    isolated!();
     #[derive(Clone, Copy)]
     #[repr(align(256))]
     struct Aligned([u8; 256]);
@@ -401,7 +372,6 @@ fn blocks_of_another_alignment_are_not_taken() {
         }
         drop((reader, guards));
     }
-    let _alone = alone();
     // Entries of all sizes that an entry with an aligned context may have.
     for check in [check::<{ 512 - 40 }>, check::<{ 768 - 40 }>, check::<{ 1024 - 40 }>] {
         thread::scope(|scope| scope.spawn(check).join()).expect("they are aligned");
@@ -412,8 +382,7 @@ fn blocks_of_another_alignment_are_not_taken() {
 // Seen to fail with memory that is freed only by threads with a full batch: nothing was, ever.
 #[test]
 fn threads_that_clear_once_and_end_leave_nothing_behind() {
-    let _alone = alone();
-    nothing_left();
+    isolated!();
     let registry = Registry::new();
     let most = |jobs: std::ops::Range<u64>| {
         let mark_on_a_thread = |job| {

@@ -1,10 +1,9 @@
 //! Pauses of the whole process: SIGSTOP in the middle of a sweep, between two sweeps, and beside pulses that cannot beat.
 //!
-//! Each test runs its scenario in a process of its own, which it stops and continues.
-#![cfg(unix)]
+//! Each test stops and continues the process in which it runs its scenario.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,40 +11,35 @@ use livemark::{
     Cause, DeferReason, Finalizer, Policy, PolicyBuilder, Pulse, Reaper, Registry, RunningJob, Sweep, Verdict,
 };
 
-/// Names the scenario that a child process is to run.
-const SCENARIO: &str = "LIVEMARK_TEST_SCENARIO";
+use crate::process;
+
 const STOPPED_FOR: Duration = Duration::from_secs(1);
 const BOOT_GRACE: Duration = Duration::from_millis(300);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Runs this test again in a child process, and stops the child for a while wherever it says `stop me`.
-///
-/// Returns `true` in the child, which is to run the scenario.
-fn in_a_process_that_is_stopped(test: &str) -> bool {
-    if std::env::var(SCENARIO).is_ok_and(|scenario| scenario == test) {
-        return true;
-    }
-    let mut child = Command::new(std::env::current_exe().expect("the test's own binary"))
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(SCENARIO, test)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the child starts");
+/// Runs the calling test in a child process, which is stopped for a while wherever it says `stop me`, and returns `true`.
+/// Returns `false` in that child.
+fn ran_in_a_child_that_is_stopped() -> bool {
+    let Some(mut child) = process::child() else { return false };
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the child starts");
     let (mut stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-    let mut stops = 0;
+    let (mut stops, mut said) = (0, String::new());
     for line in BufReader::new(stdout).lines() {
-        if line.expect("the child writes text").ends_with("stop me") {
+        let line = line.expect("the child writes text");
+        if line.ends_with("stop me") {
             signal(&child, "STOP");
             thread::sleep(STOPPED_FOR);
             signal(&child, "CONT");
             writeln!(stdin, "you were stopped").expect("the child reads");
             stops += 1;
         }
+        said += &line;
+        said += "\n";
     }
-    assert!(child.wait().expect("the child ends").success(), "the scenario failed: see above");
-    assert!(stops > 0, "the scenario was never stopped");
-    false
+    let (status, stdout) = (child.wait().expect("the child ends"), said.into_bytes());
+    process::assert_passed(&Output { status, stdout, stderr: vec![] });
+    assert!(stops > 0, "the child was never stopped");
+    true
 }
 
 fn signal(child: &Child, signal: &str) {
@@ -88,7 +82,7 @@ fn assert_is_deferred_for_the_boot_grace(sweep: &mut Sweep<'_, '_>, job: &Runnin
 // Seen to fail with the gap looked at between sweeps only: `Reap`.
 #[test]
 fn a_pause_in_the_middle_of_a_sweep_is_looked_at_when_a_job_is_due() {
-    if !in_a_process_that_is_stopped("a_pause_in_the_middle_of_a_sweep_is_looked_at_when_a_job_is_due") {
+    if ran_in_a_child_that_is_stopped() {
         return;
     }
     let registry = Registry::new();
@@ -108,7 +102,7 @@ fn a_pause_in_the_middle_of_a_sweep_is_looked_at_when_a_job_is_due() {
 // Seen to fail with gaps looked at where a job is due only.
 #[test]
 fn a_pause_in_a_sweep_without_due_jobs_is_looked_at_by_the_next() {
-    if !in_a_process_that_is_stopped("a_pause_in_a_sweep_without_due_jobs_is_looked_at_by_the_next") {
+    if ran_in_a_child_that_is_stopped() {
         return;
     }
     let registry = Registry::new();
@@ -125,7 +119,7 @@ fn a_pause_in_a_sweep_without_due_jobs_is_looked_at_by_the_next() {
 // Seen to fail on the commit before contract 2: `Reap(Backstop)` for every job.
 #[test]
 fn a_deadline_that_passed_during_a_pause_waits_for_one_boot_grace() {
-    if !in_a_process_that_is_stopped("a_deadline_that_passed_during_a_pause_waits_for_one_boot_grace") {
+    if ran_in_a_child_that_is_stopped() {
         return;
     }
     let registry = Registry::new();
@@ -155,7 +149,7 @@ fn a_deadline_that_passed_during_a_pause_waits_for_one_boot_grace() {
 // Seen to fail on the commit before contract 2: the owner was displaced.
 #[test]
 fn a_pulse_that_could_not_beat_is_not_stale() {
-    if !in_a_process_that_is_stopped("a_pulse_that_could_not_beat_is_not_stale") {
+    if ran_in_a_child_that_is_stopped() {
         return;
     }
     // A pause that is none to the boot grace, but to the pulse.

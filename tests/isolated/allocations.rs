@@ -1,72 +1,23 @@
 //! What allocates and what does not: reads never, a refused claim and a healthy job never, a mark once.
-#![allow(unsafe_code, reason = "a global allocator is unsafe to implement")]
-
-mod support;
-
-// The tests run one at a time: the garbage of one is collected by whichever thread pins, and the collector's queue takes
-// memory for itself when there is much of it.
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 use livemark::{Claim, Finalizer, Reaper, Registry, RegistryHandle, Sweep, Verdict};
-use support::{AllEqual, OneRootSlot, alone, finished, overdue, policy, running, wait_until};
 
-/// Counts the allocations of each thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: hands everything on to the system's allocator; the counter is a constant-initialized cell without a
-// destructor, whose access allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// How often `call` allocates on this thread.
-fn allocations<R>(call: impl FnOnce() -> R) -> usize {
-    let before = ALLOCATIONS.get();
-    let result = call();
-    let after = ALLOCATIONS.get();
-    drop(result);
-    after - before
-}
-
-/// A value whose entries have a layout of their own: a thread frees what other threads cleared, and keeps the memory of
-/// entries of its own layout, so that a mark may take the memory of another test's.
-#[derive(Clone, Copy)]
-struct OfThisTest<const N: usize>([[u64; 16]; N]);
-
-impl<const N: usize> OfThisTest<N> {
-    const NEW: Self = Self([[0; 16]; N]);
-}
+use crate::heap::allocations;
+use crate::process::isolated;
+use crate::support::{AllEqual, OneRootSlot, finished, overdue, policy, running, wait_until};
 
 /// Enough calls for whatever happens on every 64th or 128th.
 const CALLS: u64 = 1_000;
 
 #[test]
 fn the_count_counts() {
-    let _alone = alone();
+    isolated!();
     assert_eq!(allocations(|| Box::new(7)), 1);
 }
 
 #[test]
 fn is_active_and_owner_never_allocate() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let _guards: Vec<_> = (0..100).map(|job| registry.mark(job, Finalizer::new(None, "merge"))).collect();
     assert_eq!(allocations(|| (0..CALLS).filter(|job| registry.is_active(job)).count()), 0);
@@ -79,7 +30,7 @@ fn is_active_and_owner_never_allocate() {
 
 #[test]
 fn a_reader_never_allocates() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let _guards: Vec<_> = (0..100).map(|job| registry.mark(job, Finalizer::new(None, "merge"))).collect();
     let sum = || {
@@ -91,7 +42,7 @@ fn a_reader_never_allocates() {
 
 #[test]
 fn a_refused_claim_never_allocates() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let _guard = registry.mark(7, Finalizer::new(None, "merge"));
     let claim = Finalizer::new(None, "reaper");
@@ -101,7 +52,7 @@ fn a_refused_claim_never_allocates() {
 
 #[test]
 fn healthy_jobs_cost_a_sweep_no_allocation_and_deferred_ones_its_memory_of_them() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let _guards: Vec<_> = (0..CALLS).map(|job| registry.mark(job, Finalizer::new(None, "merge"))).collect();
@@ -134,12 +85,12 @@ fn healthy_jobs_cost_a_sweep_no_allocation_and_deferred_ones_its_memory_of_them(
 
 #[test]
 fn a_mark_allocates_once_and_its_release_not_at_all() {
-    let _alone = alone();
-    let registry: Registry<u64, OfThisTest<1>> = Registry::new();
+    isolated!();
+    let registry: Registry<u64, ()> = Registry::new();
     // The slots, and what the thread and the collector keep.
-    drop(registry.mark(7, OfThisTest::NEW));
+    drop(registry.mark(7, ()));
     let mut guard = None;
-    assert_eq!(allocations(|| guard = Some(registry.mark(7, OfThisTest::NEW))), 1);
+    assert_eq!(allocations(|| guard = Some(registry.mark(7, ()))), 1);
     assert_eq!(allocations(|| drop(guard)), 0);
     assert_eq!(allocations(|| registry.is_current_after_replace()), 2);
 }
@@ -147,10 +98,10 @@ fn a_mark_allocates_once_and_its_release_not_at_all() {
 // Seen to fail with the blocks of freed entries given back to the allocator.
 #[test]
 fn marks_take_the_memory_of_marks_that_were_cleared() {
-    let _alone = alone();
+    isolated!();
     let registry: Registry<u64, ()> = Registry::new();
     let mark_and_clear = || (0..1_000).for_each(|job| drop(registry.mark(job, ())));
-    // Now and then one for the garbage's own batches. Not at once, where another test's thread is pinned just now.
+    // Now and then one for the garbage's own batches. Not at once: nothing is freed yet.
     wait_until("marks take what was freed", || allocations(mark_and_clear) < 250);
 }
 
@@ -161,6 +112,7 @@ fn marks_take_the_memory_of_marks_that_were_cleared() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn an_entry_that_was_left_alone_256_times_stays_in_a_bucket_of_one() {
+    isolated!();
     let registry: Registry<u64, (), AllEqual> = Registry::with_hasher(AllEqual::default());
     let owned = registry.mark(7, ());
     let clears = || {
@@ -183,27 +135,27 @@ trait Replaces {
     fn is_current_after_replace(&self) -> bool;
 }
 
-impl Replaces for Registry<u64, OfThisTest<1>> {
+impl Replaces for Registry<u64, ()> {
     fn is_current_after_replace(&self) -> bool {
-        let guard = self.mark(8, OfThisTest::NEW);
-        guard.replace(OfThisTest::NEW) && guard.is_current()
+        let guard = self.mark(8, ());
+        guard.replace(()) && guard.is_current()
     }
 }
 
 #[test]
 fn a_new_registry_allocates_nothing() {
-    let _alone = alone();
+    isolated!();
     assert_eq!(allocations(Registry::<u64, ()>::new), 0);
 }
 
 #[test]
 fn a_guard_that_keeps_its_registry_costs_no_more_and_neither_does_letting_go_of_it() {
-    let _alone = alone();
-    let registry: std::sync::Arc<Registry<u64, OfThisTest<2>>> = std::sync::Arc::default();
-    drop(registry.mark(7, OfThisTest::NEW));
+    isolated!();
+    let registry: std::sync::Arc<Registry<u64, ()>> = std::sync::Arc::default();
+    drop(registry.mark(7, ()));
     let handle = RegistryHandle::from(&registry);
     let mut guard = None;
-    assert_eq!(allocations(|| guard = Some(handle.mark(7, OfThisTest::NEW))), 1);
+    assert_eq!(allocations(|| guard = Some(handle.mark(7, ()))), 1);
     let mut claim = None;
     assert_eq!(allocations(|| claim = guard.take().map(Claim::from)), 0);
     let mut generation = None;
