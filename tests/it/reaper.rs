@@ -1,6 +1,5 @@
 //! What a reaper promises: the tiers and their order, claims, counters, modes, and what it leaves alone.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -11,8 +10,8 @@ use livemark::{
 };
 
 use crate::support::{
-    FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, StartingLine, UNDECLARED, alone, dawdle, finished, lost,
-    overdue, policy, running, said, seconds,
+    FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, UNDECLARED, finished, lost, overdue, policy, running,
+    said, seconds,
 };
 
 /// What the reaper says of `job`, in a sweep of its own; the claim is given back.
@@ -379,83 +378,6 @@ fn the_claim_of_the_backstop_knows_no_conflict() {
     assert_eq!((stats.claim_conflicts, stats.reaps_backstop, stats.finalizer_defers_total), (0, 1, 0));
 }
 
-// Seen to fail with a `judge` that claimed by `mark` instead of `try_mark`, with one that did not claim, and with
-// a `try_mark` that was a look and a mark.
-#[test]
-fn of_a_monitor_and_a_reaper_exactly_one_gets_the_job() {
-    const ROUNDS: u64 = 10_000;
-    let _alone = alone();
-    let registry: Registry = Registry::new();
-    let reaper = Reaper::new(&registry, policy());
-    let line = StartingLine::new(2);
-    thread::scope(|scope| {
-        let monitor = scope.spawn(|| {
-            let mut won = Vec::new();
-            for round in 0..ROUNDS {
-                line.wait();
-                dawdle(round);
-                let mark = registry.try_mark(round, monitor());
-                line.wait(); // Both have acted; nobody has let go.
-                won.push(mark.as_ref().ok().map(MarkGuard::is_current));
-                line.wait();
-            }
-            won
-        });
-        let mut sweep = reaper.sweep();
-        let mut redriven = Vec::new();
-        for round in 0..ROUNDS {
-            line.wait();
-            dawdle(round / 37);
-            let verdict = sweep.judge(&finished(&round));
-            line.wait();
-            redriven.push(match &verdict {
-                Verdict::Redrive(claim) if claim.guard().is_some() => Some(claim.is_current()),
-                Verdict::Defer(Deferral { owner: Some(owner), .. }) if owner.value.run_id == Some(1) => Some(false),
-                _ => None,
-            });
-            line.wait();
-        }
-        let won = monitor.join().unwrap();
-        for (round, (won, redriven)) in won.iter().zip(&redriven).enumerate() {
-            let redriven = redriven.expect("a redrive that owns its job, or a deferral to the monitor");
-            assert_ne!(*won, Some(false), "round {round}: the reaper displaced the monitor");
-            assert_ne!(won.is_some(), redriven, "round {round}: who owns the job? monitor {won:?}, reaper {redriven}");
-        }
-        let stats = reaper.stats();
-        let wins = redriven.iter().filter(|redriven| **redriven == Some(true)).count() as u64;
-        assert_eq!((stats.redrives, stats.finalizer_defers_total), (wins, ROUNDS - wins));
-    });
-    assert!(registry.is_empty());
-}
-
-// Seen to fail with a `judge` that did not claim.
-#[test]
-fn of_several_reapers_exactly_one_redrives() {
-    const ROUNDS: u64 = 10_000;
-    let _alone = alone();
-    let registry: Registry = Registry::new();
-    let reaper = Reaper::new(&registry, policy());
-    let line = StartingLine::new(2);
-    let sweep_all = || {
-        let mut sweep = reaper.sweep();
-        let mut redriven = Vec::new();
-        for round in 0..ROUNDS {
-            line.wait();
-            let verdict = sweep.judge(&finished(&round));
-            redriven.push(said(&verdict) == Said::Redrive(true));
-            line.wait();
-        }
-        redriven
-    };
-    let (one, other) = thread::scope(|scope| {
-        let one = scope.spawn(sweep_all);
-        let other = sweep_all();
-        (one.join().unwrap(), other)
-    });
-    assert!(one.iter().zip(&other).all(|(one, other)| one != other), "a job was redriven twice, or not at all");
-    assert_eq!(reaper.stats().sweeps, 2);
-}
-
 #[test]
 fn claims_outlive_their_sweep_and_their_reaper_and_move_to_another_thread() {
     let registry = Registry::new();
@@ -525,28 +447,6 @@ fn a_new_policy_is_in_force_from_the_next_sweep() {
     reaper.set_policy(policy());
     assert_eq!(judge(&reaper, &finished(&7)), Said::Defer(DeferReason::Owned), "and back");
     assert_eq!(*reaper.policy(), policy());
-}
-
-#[test]
-fn a_policy_can_be_swapped_by_another_thread_while_a_sweep_runs() {
-    let _alone = alone();
-    let registry: Registry = Registry::new();
-    let reaper = Reaper::new(&registry, policy());
-    let _monitor = registry.mark(7, monitor());
-    thread::scope(|scope| {
-        let swaps = scope.spawn(|| {
-            for round in 0..500 {
-                let mode = if round % 2 == 0 { Mode::Ignore } else { Mode::Honor };
-                reaper.set_policy(policy().with_mode(mode));
-            }
-        });
-        while !swaps.is_finished() {
-            let mut sweep = reaper.sweep();
-            let first = said(&sweep.judge(&finished(&7)));
-            assert!(matches!(first, Said::Defer(DeferReason::Owned) | Said::Redrive(false)), "{first:?}");
-            assert_eq!(said(&sweep.judge(&finished(&7))), first, "one policy for the whole pass");
-        }
-    });
 }
 
 #[test]
@@ -777,45 +677,6 @@ fn a_change_that_fails_leaves_the_policy() {
     let longer = |policy: &Policy| policy.to_builder().hard_deadline(seconds(7200)).build();
     assert_eq!(reaper.handle().try_update_policy(longer), Ok(()));
     assert_eq!(reaper.policy().hard_deadline(), Some(seconds(7200)));
-}
-
-// Seen to fail with an update that loaded, changed and stored.
-#[test]
-fn of_updates_by_several_threads_none_is_lost() {
-    const ROUNDS: u32 = 500;
-    let _alone = alone();
-    let registry: Registry = Registry::new();
-    let first = policy().to_builder().max_redrives(0).finalize_grace(seconds(1)).build().unwrap();
-    let reaper = Reaper::new(&registry, first);
-    let handle = reaper.handle();
-    let line = StartingLine::new(2);
-    let calls = AtomicUsize::new(0);
-    let counted = |policy: &Policy| {
-        calls.fetch_add(1, Ordering::Relaxed);
-        policy.to_builder().max_redrives(policy.max_redrives() + 1).build()
-    };
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for round in 0..ROUNDS {
-                line.wait();
-                dawdle(round.into());
-                handle.try_update_policy(counted).unwrap();
-                handle.set_mode(if round % 2 == 0 { Mode::DeferAll } else { Mode::DryRun });
-            }
-        });
-        for round in 0..ROUNDS {
-            line.wait();
-            dawdle(u64::from(round / 37));
-            reaper.update_policy(|policy| counted(policy).unwrap());
-            let later =
-                |policy: &Policy| policy.to_builder().finalize_grace(policy.finalize_grace() + seconds(1)).build();
-            reaper.try_update_policy(later).unwrap();
-        }
-    });
-    let policy = reaper.policy();
-    assert_eq!((policy.max_redrives(), policy.finalize_grace()), (2 * ROUNDS, seconds(u64::from(ROUNDS) + 1)));
-    assert_eq!(policy.mode(), Mode::DryRun, "a mode is set as any other");
-    assert!(calls.into_inner() >= 2 * ROUNDS as usize);
 }
 
 #[test]

@@ -14,8 +14,7 @@ use livemark::{
 };
 
 use crate::support::{
-    Census, HARD_DEADLINE, MARKING, Said, StartingLine, Tracked, alone, finished, lost, overdue, policy, reclaim_until,
-    running, said, seconds, wait_until,
+    Census, MARKING, Said, Tracked, finished, lost, overdue, policy, reclaim_until, running, said, seconds, wait_until,
 };
 
 /// Longer than any test lasts.
@@ -1295,7 +1294,6 @@ const UNCLAIMABLE: u64 = 4;
 // a panic.
 #[test]
 fn while_the_job_store_is_at_work_the_sweep_holds_back_no_memory() {
-    let _alone = alone();
     let census = Census::default();
     let registry = Registry::new();
     let reaper = Reaper::with_claim(&registry, policy(), |job| match *job.id {
@@ -1307,68 +1305,6 @@ fn while_the_job_store_is_at_work_the_sweep_holds_back_no_memory() {
     reaper.run_once(&mut jobs);
     let expected = ["on_verdict", "redrive", "reap", "redrive", "on_error", "on_error", "on_error"];
     assert_eq!(jobs.reclaimed_in, expected);
-}
-
-// Several loops
-
-/// Keeps what it is given to redrive.
-struct Keeps<'r, 't> {
-    jobs: u64,
-    /// The loops judge each job at the same instant.
-    line: &'t StartingLine,
-    redriven: &'t [AtomicUsize],
-    claims: Vec<Claim<'r>>,
-}
-
-impl<'r> JobStore<'r> for Keeps<'r, '_> {
-    type Row = u64;
-    type Error = Infallible;
-    type Rows = std::iter::Map<std::ops::Range<u64>, fn(u64) -> Result<u64, Infallible>>;
-
-    fn list(&mut self) -> Result<Self::Rows, Infallible> {
-        Ok((0..self.jobs).map(Ok))
-    }
-
-    fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> {
-        self.line.wait();
-        finished(id)
-    }
-
-    fn redrive(&mut self, job: u64, claim: Claim<'r>) -> Result<Outcome, Infallible> {
-        self.redriven[usize::try_from(job).unwrap()].fetch_add(1, Ordering::SeqCst);
-        self.claims.push(claim);
-        Ok(Outcome::Done)
-    }
-
-    fn reap(&mut self, _: u64, _: Cause, _: Claim<'r>) -> Result<Outcome, Infallible> {
-        unreachable!("nothing is lost, nor past {HARD_DEADLINE:?}")
-    }
-}
-
-// Seen to fail with a `judge` that claimed by `mark` instead of `try_mark`.
-#[test]
-fn several_loops_on_one_reaper_redrive_a_job_once() {
-    const JOBS: u64 = 10_000;
-    let _alone = alone();
-    let registry = Registry::new();
-    let reaper = Reaper::new(&registry, policy());
-    let redriven: Vec<_> = (0..JOBS).map(|_| AtomicUsize::new(0)).collect();
-    let line = StartingLine::new(2);
-    let claims: Vec<_> = thread::scope(|scope| {
-        let loops = [(); 2].map(|()| {
-            scope.spawn(|| {
-                let mut jobs = Keeps { jobs: JOBS, line: &line, redriven: &redriven, claims: vec![] };
-                // The second finds all jobs owned by the first.
-                let reports = [(); 2].map(|()| reaper.run_once(&mut jobs));
-                assert_eq!((reports[1].redriven, reports[1].deferred), (0, JOBS));
-                jobs.claims
-            })
-        });
-        loops.map(|sweeping| sweeping.join().unwrap()).into_iter().flatten().collect()
-    });
-    assert!(redriven.iter().all(|times| times.load(Ordering::SeqCst) == 1), "{redriven:?}");
-    assert!(claims.len() == redriven.len() && claims.iter().all(holds));
-    assert_eq!(reaper.stats().redrives, JOBS);
 }
 
 /// Panics when it is dropped, once it is armed.

@@ -6,10 +6,9 @@ use std::convert::Infallible;
 use std::future::{Future, pending, ready};
 use std::panic;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::Duration;
 
 use livemark::{
@@ -19,9 +18,7 @@ use livemark::{
 use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, Notify, oneshot};
 
-use crate::support::{
-    Census, Stop, Tracked, alone, finished, lost, overdue, policy, reclaim_until, running, said, wait_until,
-};
+use crate::support::{Census, Tracked, finished, lost, overdue, policy, reclaim_until, running, said, wait_until};
 
 type Jobs = Registry<u64, &'static str>;
 
@@ -294,42 +291,6 @@ fn an_owned_guard_keeps_its_registry_alive() {
     assert_eq!(Arc::strong_count(&registry), 2);
     drop(registry);
     assert!(claim.is_current() && claim.replace(Finalizer::new(Some(2), "merge")));
-}
-
-#[test]
-fn nobody_sees_an_unowned_job_while_its_guard_becomes_a_claim() {
-    let _alone = alone();
-    let registry: Arc<Jobs> = Arc::default();
-    let ended = AtomicBool::new(false);
-    let (looks, unowned) = thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let (mut looks, mut unowned) = (0_u64, 0_u64);
-            while !ended.load(Ordering::Relaxed) {
-                looks += 1;
-                unowned += u64::from(looks > 1 && !registry.is_active(&7));
-                if looks == 1 {
-                    wait_until("the first mark", || registry.is_active(&7));
-                }
-            }
-            (looks, unowned)
-        });
-        {
-            let _stop = Stop(&ended);
-            let mut guard = registry.mark_owned(7, "monitor");
-            for _ in 0..50_000 {
-                // Takes over, so that the job is owned in between as well.
-                let claim: Claim<'static, _, _> = registry.mark_owned(7, "monitor").into();
-                drop(std::mem::replace(&mut guard, claim.into_guard().unwrap()));
-            }
-            ended.store(true, Ordering::Relaxed);
-            // Not released before the watcher has looked for the last time.
-            wait_until("the watcher", || watcher.is_finished());
-            drop(guard);
-        }
-        watcher.join().unwrap()
-    });
-    assert!(looks > 1_000, "{looks} looks see nothing");
-    assert_eq!(unowned, 0, "of {looks} looks");
 }
 
 // Single turns in tasks

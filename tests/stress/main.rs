@@ -2,7 +2,9 @@
 //! crash".
 
 mod races;
+mod reapers;
 mod scale;
+mod snapshots;
 
 #[path = "../support/mod.rs"]
 mod support;
