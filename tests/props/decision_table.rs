@@ -85,7 +85,7 @@ type Row = [String; 7];
 
 /// The rows of the table below this header.
 fn table<const CELLS: usize>(header: &str) -> Vec<[String; CELLS]> {
-    let source = include_str!("../src/reaper/sweep.rs");
+    let source = include_str!("../../src/reaper/sweep.rs");
     let lines = source.lines().map(|line| line.trim().trim_start_matches("///").trim());
     let rows = lines.skip_while(|line| *line != header).skip(2).take_while(|line| line.starts_with('|'));
     let cells = |row: &str| -> Vec<String> {
