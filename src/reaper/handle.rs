@@ -54,7 +54,7 @@ macro_rules! control_methods {
 
         /// Puts another policy in force, from the next sweep on. A sweep under way keeps its policy. Lock-free.
         ///
-        /// To change one setting, use `update_policy`, which loses no other change.
+        /// Use `update_policy` to change one setting. It loses no other change.
         ///
         /// ```
         /// # use std::time::Duration;

@@ -155,7 +155,7 @@ where
     /// let mut sweep = reaper.sweep();
     /// let verdict = sweep.judge(&job);
     /// let why = sweep.explain(&job, &verdict);
-    /// assert!(why.to_string().starts_with("job 7: tier 2: defer, owned by run 42 at `merge`, generation "));
+    /// assert!(why.to_string().starts_with("job 7: finished: defer, owned by run 42 at `merge`, generation "));
     /// assert_eq!(why.upcoming(), Some((Proposed::Reap(Cause::Backstop), Duration::from_secs(3200))));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
