@@ -176,7 +176,10 @@ fn modes_and_graces_are_told_in_words() {
     let ends = ", not to be done in mode dry_run; running for 3601s, past hard_deadline of 3600s";
     assert!(why.ends_with(ends), "{why}");
     let dry = with(policy().with_mode(Mode::DryRun), finished(&2));
-    assert_eq!(dry, [&*format!("job 2: finished: redrive, not to be done in mode dry_run; {ages}"), "dry run: redrive"]);
+    assert_eq!(
+        dry,
+        [&*format!("job 2: finished: redrive, not to be done in mode dry_run; {ages}"), "dry run: redrive"]
+    );
     let deferred = with(policy().with_mode(Mode::DeferAll), finished(&1));
     let why = "finished: defer, defer all, owned by run 42 at `gates`, generation {g}, for {age}";
     assert_eq!(deferred, [&*format!("job 1: {why}; {ages}; {next}"), "defer, defer all, owned by generation {g}"]);

@@ -14,6 +14,14 @@ use std::time::Duration;
 /// // Started 400 s ago. Its process exited 310 s ago, and its final state is not committed.
 /// let job = RunningJob::new(&7_u64, "merge", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
 /// assert_eq!(job.finished_for, Some(Duration::from_secs(310)));
+///
+/// // Its worker was last seen 90 s ago, but a child process is there. It was redriven twice.
+/// # let child_is_alive = true;
+/// let job = RunningJob::new(&8_u64, "build", Duration::from_secs(400))
+///     .lost_for(Duration::from_secs(90))
+///     .held(child_is_alive)
+///     .redrives(2);
+/// assert!(job.held && job.finished_for.is_none());
 /// ```
 ///
 /// Set the field where an age is optional, like a nullable column:
@@ -59,14 +67,7 @@ impl<'a, K> RunningJob<'a, K> {
         self
     }
 
-    /// Sets how long ago the job's worker was last seen.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::RunningJob;
-    /// let job = RunningJob::new(&7_u64, "build", Duration::from_secs(400)).lost_for(Duration::from_secs(90));
-    /// assert!(job.finished_for.is_none());
-    /// ```
+    /// Sets how long ago the job's worker was last seen. [`RunningJob`] has an example.
     #[must_use]
     pub const fn lost_for(mut self, age: Duration) -> Self {
         self.lost_for = Some(age);
@@ -78,13 +79,7 @@ impl<'a, K> RunningJob<'a, K> {
     ///
     /// Other means are a mark of the job's worker, a child process, or a fresh lease of another host.
     ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::RunningJob;
-    /// # let child_is_alive = true;
-    /// let job = RunningJob::new(&7_u64, "build", Duration::from_secs(400)).held(child_is_alive);
-    /// assert!(job.held);
-    /// ```
+    /// [`RunningJob`] has an example.
     #[must_use]
     pub const fn held(mut self, held: bool) -> Self {
         self.held = held;
@@ -94,12 +89,7 @@ impl<'a, K> RunningJob<'a, K> {
     /// Sets how often the job was redriven already. A job that was redriven
     /// [`max_redrives`](crate::PolicyBuilder::max_redrives) times is reaped instead.
     ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::RunningJob;
-    /// let job = RunningJob::new(&7_u64, "merge", Duration::from_secs(400)).redrives(2);
-    /// assert_eq!(job.redrives, 2);
-    /// ```
+    /// [`RunningJob`] has an example.
     #[must_use]
     pub const fn redrives(mut self, redrives: u32) -> Self {
         self.redrives = redrives;

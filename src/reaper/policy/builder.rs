@@ -35,6 +35,10 @@ use crate::reaper::mode::Mode;
 ///     .marking_stages(["gates", "merge"])
 ///     .stage("deploy", StageRules::marking().hard_deadline(Duration::from_secs(4 * 3600)))
 ///     .build()?;
+/// assert_eq!((policy.finalize_grace(), policy.lost_grace()), (Duration::from_secs(300), Duration::from_secs(60)));
+/// assert_eq!((policy.hard_deadline(), policy.max_redrives()), (Some(Duration::from_secs(3600)), 3));
+/// assert_eq!(policy.boot_grace(), Some(Duration::from_secs(60)));
+/// assert_eq!(policy.stale_after(), Some(Duration::from_secs(600)));
 /// assert!(policy.marking_stages().eq(["deploy", "gates", "merge"]));
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
@@ -141,42 +145,21 @@ impl PolicyBuilder {
     /// Sets how long a job may be finished and not committed. The reaper redrives a job past this, unless a live owner
     /// holds its mark. An age that equals a limit is not past it.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().finalize_grace(Duration::from_secs(30)).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.finalize_grace(), Duration::from_secs(30));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn finalize_grace(self, grace: Duration) -> Self {
         self.with_defaults(|rules| rules.finalize_grace(grace))
     }
 
     /// Sets how long a job's worker may be lost. The reaper ends a job past this, unless a live owner holds its mark.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().lost_grace(Duration::from_secs(10)).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.lost_grace(), Duration::from_secs(10));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn lost_grace(self, grace: Duration) -> Self {
         self.with_defaults(|rules| rules.lost_grace(grace))
     }
 
     /// Sets how long a job may run in all. The reaper ends a job past this, owned or not. This is the backstop.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// assert_eq!(policy.hard_deadline(), Some(Duration::from_secs(3600)));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn hard_deadline(self, deadline: Duration) -> Self {
         self.with_defaults(|rules| rules.hard_deadline(deadline))
     }
@@ -199,13 +182,7 @@ impl PolicyBuilder {
     ///
     /// The job store counts the redrives. Where it reports none, the deadline alone bounds their number.
     ///
-    /// ```
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().max_redrives(1).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.max_redrives(), 1);
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn max_redrives(self, redrives: u32) -> Self {
         self.with_defaults(|rules| rules.max_redrives(redrives))
     }
@@ -233,14 +210,7 @@ impl PolicyBuilder {
     ///
     /// Set the boot grace longer than the time from one sweep to the next.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().boot_grace(Duration::from_secs(60)).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.boot_grace(), Some(Duration::from_secs(60)));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn boot_grace(self, grace: Duration) -> Self {
         self.with_defaults(|rules| rules.boot_grace(grace))
     }
@@ -248,14 +218,7 @@ impl PolicyBuilder {
     /// Sets how long an owner with a [`Pulse`](crate::Pulse) may make no progress. The reaper treats a job whose owner is
     /// past this as unowned, and displaces the owner. An owner without a pulse never goes stale.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().stale_after(Duration::from_secs(600)).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.stale_after(), Some(Duration::from_secs(600)));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn stale_after(self, limit: Duration) -> Self {
         self.with_defaults(|rules| rules.stale_after(limit))
     }
@@ -277,13 +240,7 @@ impl PolicyBuilder {
 
     /// Adds several stages whose monitors mark, each as by [`marking_stage`](Self::marking_stage).
     ///
-    /// ```
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().no_backstop().marking_stages(["merge", "gates"]).build()?;
-    /// assert!(policy.marking_stages().eq(["gates", "merge"]));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn marking_stages(self, stages: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         stages.into_iter().fold(self, Self::marking_stage)
     }

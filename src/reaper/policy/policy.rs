@@ -115,37 +115,43 @@ impl Policy {
     }
 
     /// Returns the policy's [`finalize_grace`](crate::PolicyBuilder::finalize_grace), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn finalize_grace(&self) -> Duration {
         self.defaults.finalize_grace
     }
 
     /// Returns the policy's [`lost_grace`](crate::PolicyBuilder::lost_grace), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn lost_grace(&self) -> Duration {
         self.defaults.lost_grace
     }
 
     /// Returns the policy's [`hard_deadline`](crate::PolicyBuilder::hard_deadline), which a stage may replace. Returns `None`
-    /// for a policy with [`no_backstop`](crate::PolicyBuilder::no_backstop).
+    /// for a policy with [`no_backstop`](crate::PolicyBuilder::no_backstop). [`PolicyBuilder`](crate::PolicyBuilder) has
+    /// an example.
     #[must_use]
     pub fn hard_deadline(&self) -> Option<Duration> {
         self.defaults.hard_deadline
     }
 
     /// Returns the policy's [`max_redrives`](crate::PolicyBuilder::max_redrives), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn max_redrives(&self) -> u32 {
         self.defaults.max_redrives
     }
 
     /// Returns the policy's [`boot_grace`](crate::PolicyBuilder::boot_grace), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn boot_grace(&self) -> Option<Duration> {
         self.defaults.boot_grace
     }
 
     /// Returns the policy's [`stale_after`](crate::PolicyBuilder::stale_after), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn stale_after(&self) -> Option<Duration> {
         self.defaults.stale_after

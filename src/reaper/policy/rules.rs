@@ -18,14 +18,17 @@ const DEFAULT_MAX_REDRIVES: u32 = 3;
 /// use std::time::Duration;
 /// use livemark::{Policy, StageRules};
 ///
+/// let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
 /// let policy = Policy::builder()
-///     .hard_deadline(Duration::from_secs(3600))
+///     .hard_deadline(hour)
 ///     // These monitors are not ours and never mark: dead means past the grace.
 ///     .stage("external", StageRules::new().finalize_grace(Duration::from_secs(30)).max_redrives(0))
 ///     .stage("migrate", StageRules::marking().no_backstop().stale_after(Duration::from_secs(600)))
+///     .stage("deploy", StageRules::marking().hard_deadline(day).lost_grace(hour).boot_grace(hour))
 ///     .build()?;
 /// assert_eq!(policy.stage("external").finalize_grace, Duration::from_secs(30));
 /// assert_eq!(policy.stage("migrate").hard_deadline, None);
+/// assert_eq!(policy.stage("deploy").hard_deadline, Some(day));
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -69,38 +72,39 @@ impl StageRules {
         Self { marking: true, ..Self::default() }
     }
 
-    /// Sets the stage's own [`finalize_grace`](crate::PolicyBuilder::finalize_grace).
+    /// Sets the stage's own [`finalize_grace`](crate::PolicyBuilder::finalize_grace). [`StageRules`] has an example.
     pub fn finalize_grace(self, grace: Duration) -> Self {
         Self { finalize_grace: Some(grace), ..self }
     }
 
-    /// Sets the stage's own [`lost_grace`](crate::PolicyBuilder::lost_grace).
+    /// Sets the stage's own [`lost_grace`](crate::PolicyBuilder::lost_grace). [`StageRules`] has an example.
     pub fn lost_grace(self, grace: Duration) -> Self {
         Self { lost_grace: Some(grace), ..self }
     }
 
-    /// Sets the stage's own [`hard_deadline`](crate::PolicyBuilder::hard_deadline). It also replaces the policy's
-    /// `no_backstop`.
+    /// Sets the stage's own [`hard_deadline`](crate::PolicyBuilder::hard_deadline), which also replaces the policy's
+    /// `no_backstop`. [`StageRules`] has an example.
     pub fn hard_deadline(self, deadline: Duration) -> Self {
         Self { hard_deadline: Some(deadline), ..self }
     }
 
     /// Declares that the stage has [`no_backstop`](crate::PolicyBuilder::no_backstop), whatever the policy's deadline.
+    /// [`StageRules`] has an example.
     pub fn no_backstop(self) -> Self {
         Self { no_backstop: true, ..self }
     }
 
-    /// Sets the stage's own [`max_redrives`](crate::PolicyBuilder::max_redrives).
+    /// Sets the stage's own [`max_redrives`](crate::PolicyBuilder::max_redrives). [`StageRules`] has an example.
     pub fn max_redrives(self, redrives: u32) -> Self {
         Self { max_redrives: Some(redrives), ..self }
     }
 
-    /// Sets the stage's own [`boot_grace`](crate::PolicyBuilder::boot_grace).
+    /// Sets the stage's own [`boot_grace`](crate::PolicyBuilder::boot_grace). [`StageRules`] has an example.
     pub fn boot_grace(self, grace: Duration) -> Self {
         Self { boot_grace: Some(grace), ..self }
     }
 
-    /// Sets the stage's own [`stale_after`](crate::PolicyBuilder::stale_after).
+    /// Sets the stage's own [`stale_after`](crate::PolicyBuilder::stale_after). [`StageRules`] has an example.
     pub fn stale_after(self, limit: Duration) -> Self {
         Self { stale_after: Some(limit), ..self }
     }
