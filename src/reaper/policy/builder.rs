@@ -205,8 +205,8 @@ impl PolicyBuilder {
     /// ```
     ///
     /// The reaper measures gaps by the monotonic and by the wall clock. A long gap that follows a long one is no pause,
-    /// but the pace of a slow reaper. [`guide::limitations`](crate::guide::limitations#what-defers-the-reaper-and-what-does-not)
-    /// says exactly what a pause is.
+    /// but the pace of a slow reaper. [`guide::consistency`](crate::guide::consistency#pauses) says exactly what
+    /// a pause is.
     ///
     /// Set the boot grace longer than the time from one sweep to the next.
     ///
