@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::pulse::Pulse;
 
-/// Who finalizes a job: the run, the stage it is in, and optionally its pulse.
+/// The default context of a mark: the run that finalizes, its stage, and optionally its pulse.
 ///
-/// The default context value of a [`Registry`](crate::Registry). Cloning it allocates nothing.
+/// A [`Registry`](crate::Registry) with its default types takes it. Cloning it allocates nothing.
 ///
 /// ```
 /// use livemark::Finalizer;
@@ -18,17 +18,17 @@ use super::pulse::Pulse;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Finalizer {
-    /// The run that finalizes, where runs have numbers.
+    /// The run that finalizes, if runs have numbers.
     pub run_id: Option<u64>,
-    /// The stage of the finalization. It is only shown: policies go by [`RunningJob::stage`](crate::RunningJob::stage).
-    /// Keep one `Arc<str>` per stage to build finalizers without allocating.
+    /// The stage of the finalization. It is only shown. Policies go by [`RunningJob::stage`](crate::RunningJob::stage).
+    /// Keep one `Arc<str>` per stage to create finalizers without allocating.
     pub stage: Arc<str>,
-    /// A sign of progress that the finalizing work gives, if it does.
+    /// The pulse of the finalizing work, if it gives one.
     pub pulse: Option<Pulse>,
 }
 
 impl Finalizer {
-    /// Makes a finalizer without a pulse.
+    /// Creates a finalizer without a pulse.
     ///
     /// ```
     /// # use livemark::Finalizer;
@@ -40,7 +40,7 @@ impl Finalizer {
         Self { run_id, stage: stage.into(), pulse: None }
     }
 
-    /// Adds a pulse, which the work keeps a clone of and beats.
+    /// Adds a pulse. The work keeps a clone of it and beats it.
     ///
     /// ```
     /// use livemark::{Finalizer, Pulse};

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A sign of progress, beaten by the work itself.
+/// A sign of progress, which the work itself beats.
 ///
-/// A mark says that a finalizer is *alive*; a pulse says that it gets on. Beat it from the work, after each
-/// step: a side thread that beats for it would outlive a worker that hangs (cockroachdb/cockroach#23980).
-/// Clones share one pulse.
+/// A mark shows that a finalizer is alive. A pulse shows that it is making progress. Beat it in the work, after each
+/// step: a side thread that beats for the work would outlive a worker that hangs (cockroachdb/cockroach#23980). Clones
+/// share one pulse.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,15 +25,15 @@ pub struct Pulse(Arc<Beats>);
 #[derive(Debug)]
 struct Beats {
     made_at: Instant,
-    /// How old the pulse was when it was made.
+    /// How old the pulse was when it was created.
     head_start: Duration,
-    /// Nanoseconds from `made_at` to the last beat, and one more; 0 before the first. Written by `beat` only, and only
-    /// ever grows.
+    /// Nanoseconds from `made_at` to the latest beat, plus one. 0 before the first beat. Only `beat` writes it, and it
+    /// only grows.
     last: AtomicU64,
 }
 
 impl Pulse {
-    /// Makes a pulse whose first beat is now.
+    /// Creates a pulse whose first beat is now.
     ///
     /// ```
     /// use livemark::{Finalizer, Pulse};
@@ -46,7 +46,7 @@ impl Pulse {
         Self::aged(Duration::ZERO)
     }
 
-    /// Makes a pulse whose last beat was `age` ago: what another process or a job store knows of the work's progress.
+    /// Creates a pulse whose latest beat was `age` ago, by what another process or a job store knows of the progress.
     ///
     /// ```
     /// use std::time::Duration;
@@ -62,7 +62,7 @@ impl Pulse {
         Self(Arc::new(Beats { made_at: Instant::now(), head_start: age, last: AtomicU64::new(0) }))
     }
 
-    /// Beats: the work made progress now. Lock-free.
+    /// Records that the work made progress now. Lock-free.
     ///
     /// ```
     /// # fn test(_file: &str) {}
@@ -77,7 +77,7 @@ impl Pulse {
         self.0.last.fetch_max(self.since_made().saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Returns how long ago the last beat was, or zero if the clock is found to have gone backwards.
+    /// Returns how long ago the latest beat was, or zero if the clock went backwards.
     ///
     /// ```
     /// let pulse = livemark::Pulse::new();

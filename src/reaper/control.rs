@@ -9,7 +9,7 @@ use super::policy::Policy;
 use super::stats::Counts;
 use crate::telemetry;
 
-/// What a reaper shares with its handles.
+/// The part of a reaper that has no types, and that its handles share.
 pub(super) struct Control {
     pub(super) policy: ArcSwap<Policy>,
     pub(super) counts: Counts,
@@ -18,7 +18,7 @@ pub(super) struct Control {
     pub(super) name: &'static str,
     registered: OnceLock<()>,
     has_swept: OnceLock<()>,
-    /// Set when it was told that a dry run found no mark at all.
+    /// Set once it was reported that a dry run found no mark at all.
     pub(super) no_mark: OnceLock<()>,
 }
 
@@ -35,27 +35,27 @@ impl Control {
         }
     }
 
-    /// Shows the reaper's metrics at zero: for its first handle.
+    /// Registers the reaper's metrics at zero, for its first handle.
     pub(super) fn register(&self) {
         self.registered.get_or_init(|| telemetry::register(self.name));
     }
 
-    /// Shows the reaper's metrics at zero: at its first sweep, also after a handle, when there may have been no
-    /// recorder.
+    /// Registers the reaper's metrics at zero, at its first sweep. A handle may have come before there was a recorder.
     pub(super) fn register_at_sweep(&self) {
         self.has_swept.get_or_init(|| telemetry::register(self.name));
     }
 
-    /// Returns `true` before anything was told under the reaper's name.
+    /// Returns `true` as long as nothing was reported under the reaper's name.
     pub(super) fn is_new(&self) -> bool {
         self.registered.get().is_none() && self.has_swept.get().is_none()
     }
 
+    /// Replaces the policy by what `change` makes of it. Calls `change` again if another update came first.
     pub(super) fn try_update_policy<E>(&self, mut change: impl FnMut(&Policy) -> Result<Policy, E>) -> Result<(), E> {
         let mut current = self.policy.load_full();
         loop {
             let changed = Arc::new(change(&current)?);
-            // Stored only where nobody has stored another one since it was read.
+            // Stored only if nobody has stored another policy since this one was read.
             let found = Arc::clone(&self.policy.compare_and_swap(&current, changed));
             if Arc::ptr_eq(&found, &current) {
                 return Ok(());

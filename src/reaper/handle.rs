@@ -1,4 +1,4 @@
-//! Whoever switches a reaper and watches it, without its types: [`ReaperHandle`].
+//! What operators switch a reaper with and watch it by: [`ReaperHandle`], and the methods that the reaper has as well.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use super::mode::Mode;
 use super::policy::Policy;
 use super::stats::ReaperStats;
 
-/// Switches a reaper and watches it from elsewhere: an admin route, a signal's thread, a dashboard.
+/// A handle that switches a reaper and watches it from elsewhere: an admin route, a signal's thread, a dashboard.
 ///
-/// It is `Clone + Send + Sync + 'static` and has no type parameters, whatever the reaper's are. It outlives the reaper,
-/// whose last policy and counts it then shows.
+/// A handle is `Clone + Send + Sync + 'static` and has no type parameters, whatever the reaper's are. It outlives the
+/// reaper, and then shows the last policy and counts.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -32,7 +32,7 @@ use super::stats::ReaperStats;
 #[derive(Clone)]
 pub struct ReaperHandle(pub(super) Arc<Control>);
 
-/// The six methods that a reaper and its handle share: documented once.
+/// The six methods that a reaper and its handle share, documented once.
 macro_rules! control_methods {
     () => {
         /// Returns the policy in force.
@@ -52,9 +52,9 @@ macro_rules! control_methods {
             self.control().policy.load_full()
         }
 
-        /// Puts another policy in force, from the next sweep on. Sweeps under way keep theirs. Lock-free.
+        /// Puts another policy in force, from the next sweep on. A sweep under way keeps its policy. Lock-free.
         ///
-        /// Use `update_policy` to change one setting of whatever is in force: it loses no other change.
+        /// Use `update_policy` to change one setting. It loses no other change.
         ///
         /// ```
         /// # use std::time::Duration;
@@ -71,8 +71,9 @@ macro_rules! control_methods {
             self.control().policy.store(std::sync::Arc::new(policy));
         }
 
-        /// Puts what `change` makes of the policy in force in its place, from the next sweep on. Of two updates at once
-        /// neither is lost: `change` is called again if another came first. Lock-free.
+        /// Replaces the policy in force by what `change` makes of it, from the next sweep on. Lock-free.
+        ///
+        /// If another update comes first, `change` is called again, so no update is lost.
         ///
         /// ```
         /// # use std::time::Duration;
@@ -88,7 +89,7 @@ macro_rules! control_methods {
             let Ok(()) = self.control().try_update_policy(|policy| Ok::<_, std::convert::Infallible>(change(policy)));
         }
 
-        /// Puts what `change` makes of the policy in force in its place, as `update_policy` does, if it makes one.
+        /// Replaces the policy in force as `update_policy` does, unless `change` returns an error.
         ///
         /// # Errors
         ///
@@ -109,8 +110,9 @@ macro_rules! control_methods {
             self.control().try_update_policy(change)
         }
 
-        /// Changes the mode, from the next sweep on: the kill switch, the brake, the dry run. Loses no other change.
-        /// Lock-free.
+        /// Changes the mode, from the next sweep on. Loses no other change. Lock-free.
+        ///
+        /// This is the kill switch, the brake and the dry run: see [`Mode`].
         ///
         /// ```
         /// # use std::time::Duration;

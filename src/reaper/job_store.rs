@@ -9,13 +9,12 @@ use super::run_error::RunError;
 use super::verdict::{Cause, Verdict};
 use crate::context::Finalizer;
 
-/// A job system's side of [`Reaper::run`](super::Reaper::run): lists the running jobs, and does what the reaper says.
+/// A job system's side of [`Reaper::run`](super::Reaper::run). It lists the running jobs, and does what the reaper says.
 ///
 /// A method that returns an error or panics costs its own job's turn in this sweep, and no more.
 ///
-/// Two things that rustc may say: `fn job(&self, row: &Row) -> RunningJob<'_>` is refused, and its help gives the `'a`
-/// that is missing. The job borrows its id and its stage from the row, so `list` converts ids, and a stage is a literal
-/// or in the row.
+/// The job borrows its id and its stage from the row. So `list` converts ids, and a stage is a literal or in the row.
+/// rustc refuses `fn job(&self, row: &Row) -> RunningJob<'_>`, and its help gives the `'a` that is missing.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,35 +63,37 @@ pub trait JobStore<'r, K: 'static = u64, V = Finalizer> {
     type Row;
     /// What can go wrong with the job store.
     type Error: fmt::Display;
-    /// The running jobs. Each row is read for itself, so that a bad one costs only itself.
+    /// The running jobs. Each row is read by itself, so that a bad row costs only itself.
     type Rows: IntoIterator<Item = Result<Self::Row, Self::Error>>;
 
     /// Lists all running jobs.
     ///
     /// # Errors
     ///
-    /// If they cannot be listed. There is no sweep this time.
+    /// Returns an error if the jobs cannot be listed. There is no sweep this time.
     fn list(&mut self) -> Result<Self::Rows, Self::Error>;
 
-    /// Returns the row as the reaper is to see it.
+    /// Returns the job that a row is, for the reaper to judge.
     fn job<'a>(&self, row: &'a Self::Row) -> RunningJob<'a, K>;
 
-    /// Has the job finalized again, under `claim`. First takes the job over in the job store, by compare-and-set, and
-    /// restarts its stamp: the row may be outdated. Hands long work to a thread, since the other jobs wait.
+    /// Has the job finalized again, under `claim`.
+    ///
+    /// First take the job over in the job store by compare-and-set, since the row may be outdated, and restart its stamp.
+    /// Give long work to a thread, since the other jobs wait.
     ///
     /// # Errors
     ///
-    /// Whatever went wrong. The claim is given back where it is dropped. A compare-and-set that says no is
+    /// Returns whatever went wrong. Dropping the claim gives the job back. A compare-and-set that says no is
     /// [`Outcome::Refused`], and no error.
     fn redrive(&mut self, row: Self::Row, claim: Claim<'r, K, V>) -> Result<Outcome, Self::Error>;
 
-    /// Ends the job, by compare-and-set, and keeps `claim` until that has succeeded.
+    /// Ends the job by compare-and-set. Keep `claim` until that has succeeded.
     ///
-    /// A job whose end is handed on is still running for the next sweep, whose claim then displaces this one.
+    /// If the end is left to another thread, the job is still running for the next sweep, whose claim displaces this one.
     ///
     /// # Errors
     ///
-    /// The same as of [`redrive`](Self::redrive).
+    /// Returns whatever went wrong, as [`redrive`](Self::redrive) does.
     fn reap(&mut self, row: Self::Row, cause: Cause, claim: Claim<'r, K, V>) -> Result<Outcome, Self::Error>;
 
     /// Called with every verdict, also [`Verdict::Healthy`], before it is acted on. In a dry run nothing else follows.
@@ -100,20 +101,20 @@ pub trait JobStore<'r, K: 'static = u64, V = Finalizer> {
         let _ = (row, verdict, explanation);
     }
 
-    /// Called when listing, reading a row, or acting on a verdict failed. The counters of
-    /// [`ReaperStats`](super::ReaperStats) and the `error` events say so as well.
+    /// Called when listing, reading a row, or acting on a verdict failed. The reaper also counts failures in
+    /// [`ReaperStats`](super::ReaperStats), and sends `error` events.
     fn on_error(&mut self, error: &RunError<K, Self::Error>) {
         let _ = error;
     }
 }
 
-/// A job store whose answers are awaited: the side of [`Reaper::run_once_async`](super::Reaper::run_once_async).
+/// A job system's side of [`Reaper::run_once_async`](super::Reaper::run_once_async), whose answers are awaited.
 ///
 /// It differs from [`JobStore`] in its futures, which are `Send`, and in its claims, which are `'static`. An `async fn`
-/// with these arguments implements each of the three. The trait has no lifetime parameter, since rustc could not prove
-/// such futures `Send` (rust-lang/rust#100013).
+/// implements each of the three methods that return a future. The trait has no lifetime parameter, since rustc could not
+/// prove such futures `Send` (rust-lang/rust#100013).
 ///
-/// Give each action a time limit of its own (`tokio::time::timeout`, say): a row whose action hangs keeps the others
+/// Give each action a time limit of its own, by `tokio::time::timeout` say. A row whose action hangs keeps the others
 /// waiting.
 ///
 /// ```
@@ -153,13 +154,13 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
     type Row: Send;
     /// What can go wrong with the job store.
     type Error: fmt::Display + Send;
-    /// The running jobs. Each row is read for itself, so that a bad one costs only itself.
+    /// The running jobs. Each row is read by itself, so that a bad row costs only itself.
     type Rows: IntoIterator<Item = Result<Self::Row, Self::Error>, IntoIter: Send>;
 
     /// Lists all running jobs: see [`JobStore::list`].
     fn list(&mut self) -> impl Future<Output = Result<Self::Rows, Self::Error>> + Send;
 
-    /// Returns the row as the reaper is to see it.
+    /// Returns the job that a row is, for the reaper to judge.
     fn job<'a>(&self, row: &'a Self::Row) -> RunningJob<'a, K>;
 
     /// Has the job finalized again, under `claim`: see [`JobStore::redrive`].
@@ -188,9 +189,9 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
     }
 }
 
-/// What a job store made of a verdict.
+/// A job store's answer to a verdict that it was to carry out.
 ///
-/// The enum is exhaustive: a compare-and-set says yes or no.
+/// The enum is exhaustive, since a compare-and-set says yes or no.
 ///
 /// ```
 /// use livemark::Outcome;
@@ -202,8 +203,9 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "the loop counts what the store took"]
 pub enum Outcome {
-    /// The store took it: the job is ended, or its finalization begun.
+    /// The store took the verdict. The job is ended, or its finalization is begun.
     Done,
-    /// Its compare-and-set said no: the job has moved on since the row was read. Counted by itself, and no error.
+    /// The store's compare-and-set said no: the job has moved on since the row was read. This is counted by itself, and
+    /// is no error.
     Refused,
 }

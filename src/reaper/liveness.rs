@@ -8,7 +8,7 @@ use super::sweep_state::SweepState;
 use crate::context::Pulse;
 use crate::owner::Owner;
 
-/// For how long an owner keeps its job from tiers 1 and 2.
+/// For how long an owner keeps a job that looks dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Liveness {
     /// It gives no pulse, or none that counts.

@@ -14,12 +14,12 @@ use crate::context::{Finalizer, Pulse};
 use crate::hasher::DefaultHashBuilder;
 use crate::registry::RegistryHandle;
 
-/// Decides what becomes of running jobs, by a [`Policy`] and a [`Registry`](crate::Registry).
+/// A reaper decides what becomes of running jobs, by a [`Policy`] and a [`Registry`](crate::Registry).
 ///
 /// [`run`](Self::run) is the loop, over a [`JobStore`](super::JobStore). [`run_once`](Self::run_once) and
-/// [`run_once_async`](Self::run_once_async) are one turn of it, for a scheduler that has a loop. Where a turn is the
-/// scheduler's own, it opens a [`sweep`](Self::sweep), has each running job judged, and acts on the verdicts. A reaper
-/// is `Sync`: several threads may sweep with it, and claims decide between them.
+/// [`run_once_async`](Self::run_once_async) are one turn of it, for a scheduler that has a loop. A scheduler whose turns
+/// are its own begins a [`sweep`](Self::sweep), has each running job judged, and acts on the verdicts. A reaper is
+/// `Sync`: several threads may sweep with it, and claims decide between them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,8 +43,7 @@ use crate::registry::RegistryHandle;
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
 ///
-/// Over an `Arc` a reaper is `'static`, and so are its claims: it moves into a task, or lives in an application's
-/// state.
+/// A reaper over an `Arc` is `'static`, and so are its claims. It moves into a task, or lives in an application's state.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -64,13 +63,13 @@ pub struct Reaper<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     pub(super) control: Arc<Control>,
 }
 
-/// Gives the context value for the reaper's own claims.
+/// Returns the context of the reaper's own claim of a job.
 pub(super) type MakeClaim<'r, K, V> = dyn Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r;
 
-/// Gives the pulse in a context value, if it has one.
+/// Returns the pulse in a context, if it has one.
 pub(super) type PulseOf<'r, V> = dyn for<'v> Fn(&'v V) -> Option<&'v Pulse> + Send + Sync + 'r;
 
-/// Writes a context value in explanations.
+/// Writes a context in an explanation.
 pub(super) type Summarize<'r, V> = dyn Fn(&V, &mut fmt::Formatter<'_>) -> fmt::Result + Send + Sync + 'r;
 
 impl<'r, K, S> Reaper<'r, K, Finalizer, S>
@@ -78,7 +77,7 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Creates a reaper over `registry`, whose own claims are marked with no run and the job's stage.
+    /// Creates a reaper over `registry`. Its own claims have a [`Finalizer`] with no run and the job's stage.
     ///
     /// The registry is a reference, an `Arc`, or a [`RegistryHandle`]. A `LazyLock` is dereferenced first:
     /// `&*REGISTRY`.
@@ -104,7 +103,7 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Creates a reaper over `registry`, whose own claims are marked with what `claim` gives for the job.
+    /// Creates a reaper over `registry`. Its own claims have the context that `claim` returns for the job.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -123,18 +122,20 @@ where
         Self {
             registry: registry.into(),
             claim: Box::new(claim),
-            // Where the contexts are finalizers, `stale_after` means something without more ado.
+            // Where contexts are finalizers, `stale_after` works without `with_pulse`.
             pulse: Box::new(|context| Finalizer::downcast(context)?.pulse.as_ref()),
             summary: None,
             control: Arc::new(Control::new(policy)),
         }
     }
 
-    /// Says where the pulse is in a context that is not a [`Finalizer`]: what `stale_after` goes by.
+    /// Sets where the pulse is in a context that is not a [`Finalizer`]. The policy's `stale_after` goes by it.
     ///
-    /// A claim needs no pulse. One that comes with it does not count before it is beaten, since nobody may know it.
-    /// Whoever works under the claim puts a context with a pulse of its own in its place first, by [`Claim::replace`](super::Claim::replace).
-    /// Write the closure in place: one that is bound to a variable is not general enough for rustc.
+    /// The reaper's own claim needs no pulse. A pulse in it does not count before its first beat, since nobody may know
+    /// it. Whoever works under the claim first puts in a context with a pulse of its own, by
+    /// [`Claim::replace`](super::Claim::replace).
+    ///
+    /// Write the closure in place. A closure that is bound to a variable is not general enough for rustc.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -160,8 +161,8 @@ where
         Self { pulse: Box::new(pulse), ..self }
     }
 
-    /// Says how a context looks in an [`Explanation`](super::Explanation). Without it, finalizers are shown by run and stage, numbers and
-    /// text as such, and other contexts not at all.
+    /// Sets how a context looks in an [`Explanation`](super::Explanation). Without it, finalizers are shown by run and
+    /// stage, numbers and text as such, and other contexts not at all.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -189,10 +190,10 @@ where
         Self { summary: Some(Box::new(summary)), ..self }
     }
 
-    /// Names the reaper: the label `reaper` of its metrics, which two reapers of one process would otherwise share.
-    /// Without a name it is `default`.
+    /// Names the reaper. Its metrics carry the name as the label `reaper`, which is `default` without one. Two reapers of
+    /// one process need two names.
     ///
-    /// Name it before its first sweep and its first [`handle`](Self::handle). Later names change nothing.
+    /// Name a reaper before its first sweep and its first [`handle`](Self::handle). Later names change nothing.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -212,8 +213,8 @@ where
 
     /// Returns a handle for whoever switches the reaper and watches it.
     ///
-    /// The first handle and the first sweep register the reaper's metrics: described, and at zero. Install the recorder
-    /// of `metrics` before the first sweep.
+    /// The first handle and the first sweep register the reaper's metrics, described and at zero. Install the recorder of
+    /// `metrics` before the first sweep.
     ///
     /// ```
     /// # use std::time::Duration;

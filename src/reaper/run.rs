@@ -14,15 +14,15 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Sweeps on this thread, at once and then every `every` from begin to begin, until `stop` is stopped.
+    /// Sweeps on this thread until `stop` is stopped: at once, and then every `every` from begin to begin.
     ///
-    /// Each job of [`JobStore::list`] is judged and its verdict carried out before the next one is judged. A sweep that
-    /// overruns `every` delays the next one, and missed sweeps are skipped. After a stop the loop finishes the job at
-    /// hand and leaves the rest of the sweep. In a dry run nothing is carried out.
+    /// The loop judges a job of [`JobStore::list`] and carries the verdict out before it judges the next job. In a dry
+    /// run it carries nothing out. A sweep that overruns `every` delays the next one, and missed sweeps are skipped.
+    /// After a stop the loop finishes the current job and leaves the rest of the sweep.
     ///
-    /// A listing that fails, a bad row, an action that fails or panics cost themselves alone. They are counted in
-    /// [`stats`](Self::stats), sent as `error` events, and told to [`JobStore::on_error`]. Nothing is
-    /// pinned while an action runs, so that a slow one holds back no memory.
+    /// A listing that fails, a bad row, and an action that fails or panics cost themselves alone. The loop counts them
+    /// in [`stats`](Self::stats), sends them as `error` events, and tells [`JobStore::on_error`]. Nothing is pinned while
+    /// an action runs, so a slow action holds back no memory.
     ///
     /// In async code use [`run_once_async`](Self::run_once_async), or run the loop on a thread.
     ///
@@ -84,7 +84,7 @@ where
         }
     }
 
-    /// Sweeps once on this thread: one turn of [`run`](Self::run), for a scheduler that has a loop of its own.
+    /// Sweeps once on this thread. This is one turn of [`run`](Self::run), for a scheduler that has a loop of its own.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -123,11 +123,11 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Sweeps once in a task: one turn of an async loop, whose timer and whose runtime are the user's.
+    /// Sweeps once in a task. This is one turn of an async loop, whose timer and runtime are the user's.
     ///
     /// It differs from [`run_once`](Self::run_once) in that the store's answers are awaited. The future is `Send`, and
-    /// holds no pin while it awaits. A panic inside of a poll of the store's futures is caught. A future that is
-    /// dropped before its end gives its claims back, as the store's future under way holds them.
+    /// holds no pin while it awaits. A panic inside a poll of the store's futures is caught. A future that is dropped
+    /// before its end gives its claims back, because the store's future under way holds them.
     ///
     /// ```
     /// use std::sync::Arc;

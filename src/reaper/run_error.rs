@@ -6,7 +6,7 @@ use std::fmt;
 use crate::show::Shown;
 use crate::unwind;
 
-/// What went wrong in a turn of the loop, which goes on.
+/// An error in a turn of the loop. The loop goes on.
 ///
 /// ```
 /// use livemark::RunError;
@@ -17,26 +17,26 @@ use crate::unwind;
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum RunError<K, E> {
-    /// The running jobs could not be listed: there was no sweep.
+    /// The running jobs could not be listed, so there was no sweep.
     List(E),
-    /// A row could not be read: its job was not judged.
+    /// A row could not be read, so its job was not judged.
     Row(E),
     /// A job was not redriven or reaped. A later sweep will find it again.
     #[non_exhaustive]
     Act {
         /// The job.
         job: K,
-        /// What the job store said.
+        /// The job store's error.
         error: E,
         /// The job's id as the registry shows it.
         #[doc(hidden)]
         shown: Box<str>,
     },
-    /// A method of the job store panicked, or other code of the user's that a sweep runs: `Hash`, `Eq` or `Clone` of a
-    /// job id, a claim's function.
+    /// A method of the job store panicked, or other code of the user's that a sweep runs. Such code is the `Hash`, `Eq`
+    /// or `Clone` of a job id, and the function that makes a claim's context.
     #[non_exhaustive]
     Panicked {
-        /// The job whose turn it was, if it was known.
+        /// The job whose turn it was, if that is known.
         job: Option<K>,
         /// The job's id as the registry shows it.
         #[doc(hidden)]
@@ -56,7 +56,7 @@ impl<K: 'static, E> RunError<K, E> {
     }
 }
 
-/// Shows a job's id, also where the user's own function for it panics.
+/// Returns a job's id as text, also where the user's own function for it panics.
 pub(super) fn show_safely<K: 'static>(shown: Shown<'_, K>) -> Box<str> {
     let text = unwind::caught(|| shown.to_string());
     text.unwrap_or_else(|_| std::any::type_name::<K>().to_owned()).into()

@@ -16,10 +16,10 @@ use crate::hasher::DefaultHashBuilder;
 use crate::reclaim;
 use crate::telemetry;
 
-/// One pass over the running jobs, begun by [`Reaper::sweep`]: one policy for all of it.
+/// One pass over the running jobs, under one policy. [`Reaper::sweep`] begins it.
 ///
-/// A sweep pins nothing between two jobs, so that whoever acts on its verdicts may take time. The claims in its
-/// verdicts outlive it.
+/// A sweep pins nothing between two jobs, so whoever acts on its verdicts may take time. The claims in its verdicts
+/// outlive it.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -141,7 +141,7 @@ where
         judge(self.reaper, &mut self.state, job)
     }
 
-    /// Says why a verdict of this sweep is what it is, and what comes next. Nothing is formatted or looked up until the
+    /// Explains a verdict of this sweep, and says what comes next. Formats nothing and looks nothing up until the
     /// explanation is asked.
     ///
     /// ```
@@ -155,7 +155,7 @@ where
     /// let mut sweep = reaper.sweep();
     /// let verdict = sweep.judge(&job);
     /// let why = sweep.explain(&job, &verdict);
-    /// assert!(why.to_string().starts_with("job 7: tier 2: defer, owned by run 42 at `merge`, generation "));
+    /// assert!(why.to_string().starts_with("job 7: finished: defer, owned by run 42 at `merge`, generation "));
     /// assert_eq!(why.upcoming(), Some((Proposed::Reap(Cause::Backstop), Duration::from_secs(3200))));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
@@ -172,7 +172,7 @@ where
 {
     /// Begins a pass over the running jobs, under the policy of this moment.
     ///
-    /// Starting a sweep frees retired memory, which runs destructors, and with the feature `metrics` it walks through
+    /// Beginning a sweep frees retired memory, which runs destructors. With the feature `metrics` it also walks through
     /// the registry for the gauges.
     ///
     /// ```
@@ -197,7 +197,7 @@ where
 
     /// Begins a sweep, without the types.
     pub(super) fn begin(&self) -> SweepState<'_> {
-        // Writers free what they clear, but it may be that nobody writes any more.
+        // Writers free what they clear, but perhaps nobody writes any more.
         reclaim::collect();
         let control = &*self.control;
         control.register_at_sweep();

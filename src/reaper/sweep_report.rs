@@ -1,6 +1,6 @@
 //! What came of one turn of the loop: [`SweepReport`].
 
-/// What came of one turn of the loop.
+/// The counts of one turn of the loop. [`Reaper::run_once`](super::Reaper::run_once) returns them.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -27,7 +27,7 @@
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// Rows that were listed and had their turn, bad ones included.
+    /// Rows that were listed and had their turn, bad rows included.
     pub listed: u64,
     /// Jobs left alone for now.
     pub deferred: u64,
@@ -35,14 +35,14 @@ pub struct SweepReport {
     pub redriven: u64,
     /// Jobs whose end the store took.
     pub reaped: u64,
-    /// What would have been done, in a dry run.
+    /// Acts that a dry run proposed.
     pub proposed: u64,
     /// Verdicts that the store's compare-and-set refused.
     pub refused: u64,
-    /// Errors of the store: a listing, bad rows, actions.
+    /// Errors of the store: in a listing, a row or an action.
     pub failed: u64,
     /// Panics that were caught.
     pub panicked: u64,
-    /// The turn ended before the listing did: it panicked midway.
+    /// The turn ended before the listing did, because the listing panicked midway.
     pub stopped: bool,
 }

@@ -53,8 +53,8 @@ impl Trigger {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Deadline => "deadline",
-            Self::Lost => "tier 1",
-            Self::Finished(_) => "tier 2",
+            Self::Lost => "lost",
+            Self::Finished(_) => "finished",
         }
     }
 }

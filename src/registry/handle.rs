@@ -14,10 +14,11 @@ use crate::context::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::owner::Owner;
 
-/// A `&'r Registry` or an `Arc<Registry>`: what a reaper, a middleware or an application's state holds.
+/// A handle of a registry: a `&'r Registry` or an `Arc<Registry>`. A reaper, a middleware or an application's state
+/// holds one.
 ///
-/// Guards made through a handle of an `Arc` keep the registry alive and are `'static`, and those of a borrowed registry
-/// live as long as the borrow. All else of the registry is reached by `Deref`.
+/// A handle of an `Arc` gives guards that keep the registry alive and are `'static`. A handle of a borrowed registry
+/// gives guards that live as long as the borrow. All else of the registry is reached by `Deref`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -67,7 +68,7 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Marks `job`, as [`Registry::mark`] does, with a guard that holds the registry as this handle does.
+    /// Marks `job`, as [`Registry::mark`] does. The guard holds the registry as this handle does.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -86,7 +87,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`OccupiedError`] if the job has an owner.
+    /// Returns an [`OccupiedError`] if the job has an owner.
     ///
     /// ```
     /// # use livemark::{Registry, RegistryHandle};
@@ -101,7 +102,7 @@ where
         MarkGuard::try_mark(self.held(), self.hash(&job), job, value)
     }
 
-    /// Claims `job` for the reaper, with the owner that this displaces. Returns the owner that keeps the job otherwise.
+    /// Claims `job` for the reaper. Returns the guard and the owner that it displaced, or the owner that keeps the job.
     pub(crate) fn claim(&self, job: &K, value: V, displaces: Displaces) -> Result<Claimed<'r, K, V>, Owner<V>> {
         MarkGuard::claim(&self.held(), self.hash(job), job, value, displaces)
     }
@@ -123,9 +124,10 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// [`mark`](Self::mark) with a guard that keeps the registry alive: `'static`, for tasks and across `.await`.
+    /// Marks `job`, as [`mark`](Self::mark) does, with a guard that keeps the registry alive.
     ///
-    /// Costs an `Arc` clone more. Where the registry is a `static`, [`mark`](Self::mark) gives such a guard already.
+    /// The guard is `'static`, for tasks and across `.await`. It costs an `Arc` clone more. Where the registry is a
+    /// `static`, [`mark`](Self::mark) gives such a guard already.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -143,11 +145,12 @@ where
         RegistryHandle::from(self).mark(job, value)
     }
 
-    /// [`try_mark`](Self::try_mark) with a guard that keeps the registry alive.
+    /// Marks `job` unless it is marked, as [`try_mark`](Self::try_mark) does, with a guard that keeps the registry
+    /// alive.
     ///
     /// # Errors
     ///
-    /// [`OccupiedError`] if the job has an owner.
+    /// Returns an [`OccupiedError`] if the job has an owner.
     ///
     /// ```
     /// # use std::sync::Arc;

@@ -11,12 +11,12 @@ pub(super) enum Held<'r, K, V> {
     Owned(Arc<dyn KeepsAlive<K, V>>),
 }
 
-/// A registry in an `Arc`, without the type of its hasher: a release needs none.
+/// Stands for a registry in an `Arc`, without the type of its hasher. A release needs no hasher.
 pub(super) trait KeepsAlive<K, V>: Send + Sync {
     fn shared(&self) -> &Shared<K, V>;
 }
 
-/// A panic leaves a registry as it was, so its guards can be used after one. The trait object would forget this.
+// A panic leaves a registry as it was, so its guards can be used after one. The trait object would forget this.
 impl<K, V> UnwindSafe for Held<'_, K, V> where Shared<K, V>: RefUnwindSafe {}
 impl<K, V> RefUnwindSafe for Held<'_, K, V> where Shared<K, V>: RefUnwindSafe {}
 

@@ -1,5 +1,4 @@
-//! A pinned reading session: [`Reader`]. Its look-ups see the newest state, wait for nobody, and neither allocate nor
-//! free.
+//! Look-ups in a loop, under one pin: [`Reader`].
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,14 +11,15 @@ use crate::map::Table;
 use crate::owner::Owner;
 use crate::reclaim::{self, EpochGuard};
 
-/// A reading session for a hot loop, made by [`Registry::reader`].
+/// A reading session for a hot loop. [`Registry::reader`] makes it.
 ///
-/// It is pinned for as long as it lives, and repins at its next look-up when a writer has handed garbage over: a
-/// look-up has no read-modify-write. Every call sees the newest state, no call allocates or frees anything, and none
-/// waits. A reader that lives but is not used holds back the freeing of all that is cleared meanwhile: keep it for a
-/// loop, not for ever. And one at a time: of two readers that one thread has, even in use, neither can repin.
+/// A reader stays pinned as long as it lives. It repins at its next look-up when a writer has retired memory, so a
+/// look-up has no read-modify-write. Every call sees the newest state, and none waits, allocates or frees.
 ///
-/// Not `Send`: it belongs to the thread that made it.
+/// Keep at most one reader or sweep per thread. While a thread holds two, neither can repin, and nothing that is cleared
+/// meanwhile is freed. A reader that is kept and not used holds this memory back as well.
+///
+/// A reader is not `Send`: it belongs to the thread that made it.
 ///
 /// ```
 /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -30,7 +30,7 @@ use crate::reclaim::{self, EpochGuard};
 /// assert!(!reader.is_active(&7));
 /// ```
 ///
-/// What it lends ends with the next look-up, and it stays on its thread:
+/// What a reader lends ends with its next look-up, and a reader stays on its thread:
 ///
 /// ```compile_fail,E0499
 /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -62,7 +62,7 @@ pub struct Reader<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     registry: &'r Registry<K, V, S>,
     table: Table<'r, K, V>,
     guard: EpochGuard,
-    /// How much had been retired when this was last pinned.
+    /// How much had been retired at the latest pin.
     retired: u64,
 }
 
@@ -72,10 +72,9 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// A reading session for a hot loop: pinned once, and so cheaper by the look-up.
+    /// Creates a reading session for a hot loop. It pins once, which makes each look-up cheaper.
     ///
-    /// While it lives and is little used, nothing that is cleared meanwhile is freed. Not `Send`: it belongs to its
-    /// thread.
+    /// While the reader lives and is little used, nothing that is cleared is freed. A reader is not `Send`.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -95,14 +94,14 @@ where
     S: BuildHasher,
 {
     fn new(registry: &'r Registry<K, V, S>) -> Self {
-        // Before the pin: what is handed over between them lets it repin once too often.
+        // Read before the pin: what is retired in between then makes the reader repin once too often, not too seldom.
         let retired = reclaim::retired();
         Self { registry, table: registry.shared.map.table_or_made(), guard: reclaim::pin(), retired }
     }
 
     /// Returns `true` if `job` is marked, as [`Registry::is_active`] does.
     ///
-    /// Linearizes at the load of the job's slot; wait-free but for the depth of the map; allocates nothing.
+    /// Linearizes at the load of the job's slot. Wait-free but for the depth of the map. Allocates nothing.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -120,8 +119,9 @@ where
         self.owner(job).is_some()
     }
 
-    /// Returns who owns `job`, borrowed until the next call: nothing is copied. As [`is_active`](Self::is_active)
-    /// otherwise.
+    /// Returns the job's owner, borrowed until the next call. Copies nothing.
+    ///
+    /// Linearizes and costs as [`is_active`](Self::is_active) does.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -136,7 +136,7 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.registry.hash(job);
-        // Before the load: what is loaded below stays while this pin stands, which `&mut self` keeps it.
+        // Repin before the load: what is loaded below lives as long as this pin, and `&mut self` keeps the pin.
         // A model always repins.
         if reclaim::retired() != self.retired || crate::sync::MODEL {
             self.repin();
@@ -144,7 +144,7 @@ where
         self.table.find(hash, job, &self.guard).map(|entry| &entry.owner)
     }
 
-    /// Lets the collector pass now.
+    /// Lets the collector go on, now that the reader holds nothing.
     #[cold]
     fn repin(&mut self) {
         self.retired = reclaim::retired();

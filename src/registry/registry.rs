@@ -18,34 +18,37 @@ use crate::reclaim;
 use crate::show::Shown;
 use crate::telemetry;
 
-/// Which jobs have a live finalizer, and who it is.
+/// A registry of which jobs are being finalized right now, and by whom.
 ///
-/// A monitor [`mark`](Self::mark)s a job while it finalizes it and a reaper asks [`is_active`](Self::is_active) before
-/// it redrives the job. Share one registry between the two, as a `static` or in an `Arc`: a reaper that looks into
-/// a registry of its own finds every job unowned.
+/// A monitor [`mark`](Self::mark)s a job while it finalizes it, and a reaper asks [`is_active`](Self::is_active) before
+/// it redrives the job. Share one registry between the two, as a `static` or in an `Arc`. A reaper with a registry of
+/// its own finds every job unowned.
 ///
-/// Job ids `K` are `Clone + Eq + Hash`, contexts `V` are `Clone`, and both are `Send + Sync + 'static`, as they
-/// are dropped later and on any thread that uses a registry.
+/// Job ids `K` are `Clone + Eq + Hash` and contexts `V` are `Clone`. Both are `Send + Sync + 'static`, because any
+/// thread that uses a registry may drop them later.
 ///
 /// # Consistency
 ///
-/// Every operation on a job takes effect at one instant, at one atomic step on one slot, in one order that all threads
-/// agree on (sequential consistency): also between two jobs. See [`guide::consistency`](crate::guide::consistency).
+/// Every operation on a job takes effect at one instant, at one atomic step on one slot. All threads agree on one order
+/// of these steps, also between two jobs (sequential consistency). See
+/// [`guide::consistency`](crate::guide::consistency).
 ///
 /// # Progress
 ///
-/// No operation waits for another thread's: a [`Reader`]'s look-ups are wait-free but for the depth of the map,
-/// everything else is lock-free. (Once in the life of a process its first use makes the collector and the hasher's
-/// seed, for which threads that come at the same instant wait some microseconds.) Look-ups free nothing: what was
-/// cleared is freed, and its destructors are run, by later marks, clears and replacements, and by a reaper's sweep when
-/// it begins. A thread's first use of any registry registers it with the collector (one allocation).
+/// No operation waits for another thread. A [`Reader`](crate::Reader)'s look-ups are wait-free but for the depth of the
+/// map, and everything else is lock-free. The first use in a process initializes the collector and the hash seed.
+/// Threads that arrive at that moment wait a few microseconds.
+///
+/// Look-ups free nothing. Later marks, clears and replacements free what was cleared, and so does a reaper's sweep when
+/// it begins. They run its destructors. A thread's first use of any registry registers the thread with the collector,
+/// with one allocation.
 ///
 /// # Panics
 ///
-/// None of the methods panics by itself. A panic in the `Hash`, `Eq` or `Ord` of a job id, or in the `Clone` of an id
-/// or a value, passes through and leaves the registry as it was; a panic in the `Drop` of what a registry holds is
-/// caught (two at once, of a job id and of its value, abort, as two panics in one drop do everywhere). When memory runs
-/// out, the process aborts.
+/// None of the methods panics by itself. A panic in the `Hash`, `Eq` or `Ord` of a job id passes through, and so does
+/// one in the `Clone` of an id or a value. It leaves the registry as it was. A panic in the `Drop` of what a registry
+/// holds is caught, but two at once, of a job id and of its value, abort the process. The process also aborts when
+/// memory runs out.
 ///
 /// # Example
 ///
@@ -62,8 +65,8 @@ use crate::telemetry;
 ///
 /// # What does not compile
 ///
-/// A registry's types are its own: it cannot be borrowed as a registry of shorter-lived or longer-lived ones, whose
-/// values would come out as what they are not.
+/// A registry cannot be borrowed as one of shorter-lived or longer-lived types. Its values would come out as what they
+/// are not.
 ///
 /// ```compile_fail,E0308
 /// # use livemark::Registry;
@@ -77,8 +80,8 @@ use crate::telemetry;
 /// let same: &Registry<u64, for<'a> fn(&'a str)> = &registry;
 /// ```
 ///
-/// A guard does not outlive the registry that it borrows ([`mark_owned`](Self::mark_owned) gives one that keeps it
-/// alive).
+/// A guard does not outlive the registry that it borrows. [`mark_owned`](Self::mark_owned) gives a guard that keeps its
+/// registry alive.
 ///
 /// ```compile_fail,E0505
 /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -100,7 +103,7 @@ pub struct Registry<K = u64, V = Finalizer, S = DefaultHashBuilder> {
 
 impl<K, V> Registry<K, V> {
     crate::sync::const_unless_loom! {
-        /// Creates an empty registry. Allocates nothing, and can be a `static`.
+        /// Creates an empty registry, also as a `static`. Allocates nothing.
         ///
         /// ```
         /// static FINALIZING: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -113,12 +116,13 @@ impl<K, V> Registry<K, V> {
     }
 
     crate::sync::const_unless_loom! {
-        /// An empty registry sized for so many owned jobs at once. It can hold any number: with more of them each
-        /// operation gets slower step by step. A capacity that is far too large wastes memory, and slows what looks at
-        /// all of it ([`snapshot`](Self::snapshot), [`len`](Self::len)).
+        /// Creates an empty registry sized for `owned` simultaneously owned jobs, also as a `static`.
         ///
-        /// Allocates nothing; can be a `static`. The first mark, or reader, allocates the slots: 16 to 256 bytes per
-        /// job of the capacity, 64 KiB at least, which is what [`new`](Self::new) has, enough for 512 jobs.
+        /// The registry can hold more jobs, at a growing cost per operation. A capacity that is far too large wastes
+        /// memory, and slows [`snapshot`](Self::snapshot) and [`len`](Self::len), which look at all of it.
+        ///
+        /// Creating it allocates nothing. The first mark or reader allocates the slots. They take 16 to 256 bytes per job
+        /// of the capacity, and at least 64 KiB. [`new`](Self::new) has these 64 KiB, enough for 512 jobs.
         ///
         /// ```
         /// static FINALIZING: livemark::Registry<u64, &str> = livemark::Registry::with_capacity(100_000);
@@ -133,8 +137,10 @@ impl<K, V> Registry<K, V> {
 
 impl<K, V, S> Registry<K, V, S> {
     crate::sync::const_unless_loom! {
-        /// Creates an empty registry that hashes job ids with `hasher`, whose low bits choose the slot: they must be
-        /// well mixed, and the high ones should be, which rule other jobs out without reading them.
+        /// Creates an empty registry that hashes job ids with `hasher`.
+        ///
+        /// The low bits of a hash choose the job's slot, so they must be well mixed. The high bits should be too: they
+        /// exclude other jobs without reading them.
         ///
         /// ```
         /// use std::hash::RandomState;
@@ -149,7 +155,8 @@ impl<K, V, S> Registry<K, V, S> {
     }
 
     crate::sync::const_unless_loom! {
-        /// [`with_capacity`](Registry::with_capacity) and [`with_hasher`](Self::with_hasher) together.
+        /// Creates an empty registry, as [`with_capacity`](Registry::with_capacity) and
+        /// [`with_hasher`](Self::with_hasher) do together.
         ///
         /// ```
         /// use std::hash::RandomState;
@@ -165,10 +172,11 @@ impl<K, V, S> Registry<K, V, S> {
     }
 
     crate::sync::const_unless_loom! {
-        /// Writes job ids by `show` wherever they are told: in events, explanations and errors, in one line.
+        /// Has events, explanations and errors show job ids as `show` writes them.
         ///
-        /// What `show` writes is escaped there, so that no id can forge a line of the log. Without it, integers are
-        /// written as such, text as such and escaped, `[u8; 16]` in hex, and ids of other types as their type's name.
+        /// What `show` writes is escaped into one line, so that no id can forge a line of the log. Without `show`,
+        /// integers are shown as such, text as such and escaped, and `[u8; 16]` in hex. Ids of other types are shown as
+        /// their type's name.
         ///
         /// ```
         /// use livemark::Registry;
@@ -189,9 +197,9 @@ impl<K, V, S> Registry<K, V, S> {
         }
     }
 
-    /// Returns how many jobs are marked, counted slot by slot: exact while nobody marks or clears, near it otherwise.
+    /// Returns how many jobs are marked. The number is exact while nobody marks or clears, and near it otherwise.
     ///
-    /// Walks the whole registry, some microseconds when it is small.
+    /// Counts slot by slot through the whole registry, which takes some microseconds when it is small.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -203,7 +211,7 @@ impl<K, V, S> Registry<K, V, S> {
         self.shared.map.len(&reclaim::pin())
     }
 
-    /// Returns `true` if no job is marked, by the same walk as [`len`](Self::len).
+    /// Returns `true` if no job is marked. Walks through the registry as [`len`](Self::len) does.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -227,12 +235,12 @@ impl<K, V, S> Registry<K, V, S> {
         RegistryStats { marks: self.marks(), displaced: displaced.get(), stale_clears: stale_clears.get() }
     }
 
-    /// How many jobs are marked, and when the oldest was: counted as [`len`](Self::len) is.
+    /// Returns how many jobs are marked, and when the oldest mark was made. Counts as [`len`](Self::len) does.
     pub(crate) fn census(&self) -> (usize, Option<std::time::Instant>) {
         self.shared.map.census(&reclaim::pin())
     }
 
-    /// How many marks were made: see [`RegistryStats::marks`].
+    /// Returns how many marks were made: see [`RegistryStats::marks`].
     pub(crate) fn marks(&self) -> u64 {
         self.shared.map.inserted()
     }
@@ -272,14 +280,14 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Marks `job` as owned by the caller until the guard is dropped. Takes over: an earlier owner is displaced, and
-    /// can see it by [`is_current`](MarkGuard::is_current).
+    /// Marks `job` as owned by the caller until the guard is dropped. Displaces an earlier owner, who can see it by
+    /// [`is_current`](MarkGuard::is_current).
     ///
-    /// Mark *before* the job becomes reapable (before its `finished_at` is visible), and let the guard live until
-    /// the final state is committed. A job without an id: `id.map(|id| registry.mark(id, ..))`, whose
-    /// `Option<MarkGuard>` clears the mark just so.
+    /// Mark the job *before* it becomes reapable, that is, before its `finished_at` is visible. Keep the guard until the
+    /// final state is committed. For a job that may have no id, `id.map(|id| registry.mark(id, ..))` gives an
+    /// `Option<MarkGuard>`, which clears the mark just so.
     ///
-    /// Linearizes at the compare-exchange that publishes the mark. Lock-free; allocates once, and now and then frees
+    /// Linearizes at the compare-exchange that publishes the mark. Lock-free. Allocates once, and now and then frees
     /// what was cleared before, which runs destructors of values.
     ///
     /// ```
@@ -295,14 +303,14 @@ where
         MarkGuard::mark(Held::Borrowed(&self.shared), self.hash(&job), job, value)
     }
 
-    /// Marks `job` unless it is marked: check and claim in one step.
+    /// Marks `job` unless it is marked. Check and claim are one step.
     ///
     /// Linearizes at the compare-exchange that publishes the mark, or for a refusal at the load of the owner.
-    /// Lock-free; allocates once if the job was free.
+    /// Lock-free. Allocates once if the job was free.
     ///
     /// # Errors
     ///
-    /// [`OccupiedError`] if the job has an owner: gives the value back, and says who the owner is.
+    /// Returns an [`OccupiedError`] if the job has an owner. The error has the owner, and gives the value back.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -315,9 +323,9 @@ where
         MarkGuard::try_mark(Held::Borrowed(&self.shared), self.hash(&job), job, value)
     }
 
-    /// Clears the mark of `job`, whoever holds it. Says whether anyone did; doing it twice is harmless.
+    /// Clears the mark of `job`, whoever holds it. Returns `true` if anyone did, so doing it twice is harmless.
     ///
-    /// For operators and tests: a monitor's guard clears its own mark.
+    /// This is for operators and tests: a monitor's guard clears its own mark.
     ///
     /// Linearizes at the compare-exchange, or at the load of the slot where the job is not marked. Lock-free.
     ///
@@ -336,10 +344,10 @@ where
         self.remove(job, |_| true)
     }
 
-    /// Clears the mark of `job` if it is the one of this generation. Says whether it was.
+    /// Clears the mark of `job` if the mark has this generation. Returns `true` if it had.
     ///
-    /// For an owner that hands its generation on, in a message say, and forgets its guard (whose drop would clear the
-    /// mark).
+    /// An owner that hands its mark on, in a message say, sends the generation and
+    /// [`detach`](MarkGuard::detach)es its guard. The receiver ends the mark by this.
     ///
     /// Linearizes as [`clear`](Self::clear) does. Lock-free.
     ///
@@ -365,10 +373,10 @@ where
     /// Returns `true` if `job` is marked, that is, if it has a mark that was neither cleared nor displaced. The mark of
     /// a leaked guard counts.
     ///
-    /// Linearizes at the load of the job's slot. For nearly every job that is not marked one load of the slot is
-    /// enough: wait-free. Otherwise it pins the thread: lock-free, and nothing is allocated but what the collector
-    /// needs for itself, at a thread's first pin and rarely later (see
-    /// [`guide::consistency`](crate::guide::consistency)). In a loop over many jobs [`reader`](Self::reader) is faster.
+    /// Linearizes at the load of the job's slot. For nearly every job that is not marked, this load is enough, and the
+    /// look-up is wait-free. Otherwise the look-up pins the thread, and is lock-free. It allocates only what the
+    /// collector needs for itself, at a thread's first pin and rarely later (see
+    /// [`guide::consistency`](crate::guide::consistency)). In a loop over many jobs a [`reader`](Self::reader) is faster.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -388,7 +396,7 @@ where
         !table.rules_out(hash) && Self::finds(table, hash, job)
     }
 
-    /// Not inlined, so that the look-ups which the slot's word answers are, wherever they are.
+    /// Looks into the slot's entries. Not inlined, so that a look-up that the slot's word answers can be.
     #[inline(never)]
     fn finds<Q>(table: Table<'_, K, V>, hash: u64, job: &Q) -> bool
     where
@@ -398,7 +406,7 @@ where
         table.find(hash, job, &reclaim::pin()).is_some()
     }
 
-    /// Returns who owns `job`: a copy of the owner's generation, time and context.
+    /// Returns a copy of the job's owner: its generation, its time and its context.
     ///
     /// Linearizes at the load of the job's slot. Lock-free, but for the `Clone` of `V`.
     ///
@@ -418,10 +426,10 @@ where
         self.shared.map.table()?.find(hash, job, &pin).map(|entry| entry.owner.clone())
     }
 
-    /// Copies all marks, sorted by job, from one instant if possible: see [`Snapshot::is_atomic`].
+    /// Returns a copy of all marks, sorted by job, if possible of one instant: see [`Snapshot::is_atomic`].
     ///
-    /// Linearizes, when atomic, between two equal readings of all slots. Bounded: reads all slots at most 9 times.
-    /// Allocates; for operators and dashboards, not for a sweep.
+    /// An atomic snapshot linearizes between two equal readings of all slots. The method reads all slots at most nine
+    /// times. It allocates, so it is for operators and dashboards, and not for a sweep.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();

@@ -31,8 +31,8 @@ impl<K, V> Shared<K, V> {
         }
     }
 
-    /// Releases a guard's mark. Runs no `Hash`, `Eq` or `Clone` of the user's, so that a guard can be dropped while
-    /// unwinding.
+    /// Releases a guard's mark. Returns `true` if it still stood. Runs no `Hash`, `Eq` or `Clone` of the user's, so that
+    /// a guard can be dropped while a panic unwinds.
     pub(super) fn release(&self, hash: u64, generation: Generation) -> bool {
         let pin = reclaim::pin_for_write();
         let cleared = self.map.remove(hash, &pin, |entry| entry.owner.generation == generation).is_some();
@@ -42,6 +42,7 @@ impl<K, V> Shared<K, V> {
         cleared
     }
 
+    /// Returns `true` if the mark of this generation stands.
     pub(super) fn is_current(&self, hash: u64, generation: Generation) -> bool {
         self.map.find_generation(hash, generation, &reclaim::pin()).is_some()
     }

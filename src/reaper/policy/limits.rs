@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Holds the limits in force in one stage. They are settled: nothing in them is left to the policy or to a default.
+/// The limits in force in one stage, whether they are its own, the policy's or defaults.
 ///
-/// [`Policy::stage`](crate::Policy::stage) gives them.
+/// [`Policy::stage`](crate::Policy::stage) returns them.
 ///
 /// ```
 /// use std::time::Duration;

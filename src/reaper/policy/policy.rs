@@ -7,7 +7,7 @@ use super::limits::StageLimits;
 use super::rules::StageRules;
 use crate::reaper::mode::Mode;
 
-/// Holds a reaper's mode and its limits in each stage. A policy never changes:
+/// A reaper's mode and its limits in each stage. A policy never changes.
 /// [`Reaper::set_policy`](crate::Reaper::set_policy) puts another one in its place.
 ///
 /// ```
@@ -23,8 +23,8 @@ use crate::reaper::mode::Mode;
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
 ///
-/// Two policies are equal if their modes, the names of their stages and all settled limits are. Which limits a stage
-/// was given and which it inherited makes no difference.
+/// Two policies are equal if their modes, the names of their stages and all limits in force are equal. It makes no
+/// difference which limits a stage was given and which it inherited.
 ///
 /// # Settings files
 ///
@@ -53,26 +53,26 @@ use crate::reaper::mode::Mode;
 /// # }
 /// ```
 ///
-/// - `no_backstop` and `no_marking_stages` are `true` or `false`, and `false` is as if they were left out. A limit of
-///   `null` is left out as well.
+/// - `no_backstop` and `no_marking_stages` are `true` or `false`. `false` means the same as no key, and so does a limit
+///   of `null`.
 /// - `marking_stage` takes one name. `stage` is another word for `stages`, and `marks` for `marking`.
 /// - A duration may also be `{ secs, nanos }`, as serde has it.
-/// - Unknown and duplicate keys are refused, and a list in the place of a map.
-/// - A policy is written with all its settled limits, in each stage. It is read back as an equal one. (TOML has no
-///   integer for a limit of 2<sup>63</sup> seconds or more, and refuses to write it.)
+/// - Unknown and duplicate keys are refused, and so is a list in the place of a map.
+/// - A policy is written with all limits in force, in each stage, and is read back as an equal one. TOML has no integer
+///   for a limit of 2<sup>63</sup> seconds or more, and refuses to write it.
 ///
-/// Give the policy a key of its own in a larger file. In a `#[serde(flatten)]` field serde hands a struct only the keys
+/// Give the policy a key of its own in a larger file. In a `#[serde(flatten)]` field serde gives a struct only the keys
 /// that it knows, and **a misspelt setting vanishes**. `#[serde(deny_unknown_fields)]` on the struct *around* the
-/// policy refuses it there, although serde does not promise this. An `Option<Policy>` must not be flattened at all,
-/// because serde makes `None` of a policy that is refused.
+/// policy refuses the setting there, although serde does not promise this. Never flatten an `Option<Policy>`, because
+/// serde makes `None` of a policy that is refused.
 #[derive(Clone)]
 pub struct Policy {
     pub(super) mode: Mode,
-    /// In every stage that has no rules of its own.
+    /// The limits in every stage that has no rules of its own.
     pub(super) defaults: StageLimits,
-    /// Sorted by name, each once. There are few, so a search in order is as good as any.
+    /// Sorted by name, each once. Stages are few, so a search in order is as good as any.
     pub(super) stages: Vec<Stage>,
-    /// What the defaults were made from.
+    /// The settings that the defaults were made from.
     pub(super) rules: StageRules,
 }
 
@@ -80,12 +80,12 @@ pub struct Policy {
 pub(super) struct Stage {
     pub(super) name: Box<str>,
     pub(super) limits: StageLimits,
-    /// What the limits were made from.
+    /// The settings that the limits were made from.
     pub(super) rules: StageRules,
 }
 
 impl Policy {
-    /// Returns the same limits in another mode. This is how a kill switch is thrown.
+    /// Returns the same limits in another mode. A kill switch does this.
     ///
     /// ```
     /// use livemark::{Mode, Policy};
@@ -115,37 +115,43 @@ impl Policy {
     }
 
     /// Returns the policy's [`finalize_grace`](crate::PolicyBuilder::finalize_grace), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn finalize_grace(&self) -> Duration {
         self.defaults.finalize_grace
     }
 
     /// Returns the policy's [`lost_grace`](crate::PolicyBuilder::lost_grace), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn lost_grace(&self) -> Duration {
         self.defaults.lost_grace
     }
 
     /// Returns the policy's [`hard_deadline`](crate::PolicyBuilder::hard_deadline), which a stage may replace. Returns `None`
-    /// for a policy with [`no_backstop`](crate::PolicyBuilder::no_backstop).
+    /// for a policy with [`no_backstop`](crate::PolicyBuilder::no_backstop). [`PolicyBuilder`](crate::PolicyBuilder) has
+    /// an example.
     #[must_use]
     pub fn hard_deadline(&self) -> Option<Duration> {
         self.defaults.hard_deadline
     }
 
     /// Returns the policy's [`max_redrives`](crate::PolicyBuilder::max_redrives), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn max_redrives(&self) -> u32 {
         self.defaults.max_redrives
     }
 
     /// Returns the policy's [`boot_grace`](crate::PolicyBuilder::boot_grace), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn boot_grace(&self) -> Option<Duration> {
         self.defaults.boot_grace
     }
 
     /// Returns the policy's [`stale_after`](crate::PolicyBuilder::stale_after), which a stage may replace.
+    /// [`PolicyBuilder`](crate::PolicyBuilder) has an example.
     #[must_use]
     pub fn stale_after(&self) -> Option<Duration> {
         self.defaults.stale_after
@@ -179,8 +185,8 @@ impl Policy {
         self.stages.iter().map(|stage| (&*stage.name, &stage.limits))
     }
 
-    /// Returns the limits in force in a stage. In a stage that was not given they are those of the whole policy, and
-    /// its monitors do not mark.
+    /// Returns the limits in force in a stage. A stage that was not given has those of the whole policy, and its monitors
+    /// do not mark.
     ///
     /// ```
     /// use livemark::{Policy, StageRules};
@@ -200,7 +206,7 @@ impl Policy {
         self.stages.iter().find(|stage| *stage.name == *name).map_or(&self.defaults, |stage| &stage.limits)
     }
 
-    /// Returns the least of each limit that calls for an act. A job within these is within those of its stage.
+    /// Returns the least of each limit that calls for an act. A job within these is within the limits of its stage.
     pub(in crate::reaper) fn strictest(&self) -> StageLimits {
         self.stages.iter().fold(self.defaults, |strictest, stage| StageLimits {
             finalize_grace: strictest.finalize_grace.min(stage.limits.finalize_grace),
@@ -210,7 +216,7 @@ impl Policy {
         })
     }
 
-    /// Returns each limit that a pause of the reaper matters to, once: boot graces, and how old pulses may get.
+    /// Returns each limit that a pause of the reaper matters to, once: each `boot_grace`, and each `stale_after`.
     pub(in crate::reaper) fn graces(&self) -> Vec<Duration> {
         let limits = self.stages.iter().map(|stage| &stage.limits).chain([&self.defaults]);
         let mut graces: Vec<_> = limits.flat_map(|limits| [limits.boot_grace, limits.stale_after]).flatten().collect();
@@ -220,7 +226,7 @@ impl Policy {
     }
 }
 
-/// Compares what holds, not what it was made from.
+/// Compares the limits in force, not the settings that they were made from.
 impl PartialEq for Policy {
     fn eq(&self, other: &Self) -> bool {
         self.mode == other.mode && self.defaults == other.defaults && self.stages().eq(other.stages())
@@ -229,7 +235,7 @@ impl PartialEq for Policy {
 
 impl Eq for Policy {}
 
-/// Shows what holds, not what it was made from.
+/// Shows the limits in force, not the settings that they were made from.
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         struct Stages<'a>(&'a Policy);
