@@ -139,7 +139,8 @@ pub mod guide {
     use super::*;
 
     /// Makes a module of each page. A page ends with relative links for viewers of its folder. The definitions of
-    /// `links.md` come first, so that rustdoc takes those.
+    /// `links.md` come first, so that rustdoc takes those. (It reports a failing program as one of `links.md`, with the
+    /// page's name.)
     macro_rules! pages {
         ($($page:ident)*) => {$(
             #[doc = include_str!("docs/links.md")]
