@@ -89,10 +89,8 @@
 )]
 #![allow(clippy::unnecessary_box_returns, reason = "entries are made in the box that they are published in")]
 
-mod finalizer;
+mod context;
 mod hasher;
-#[cfg(feature = "serde")]
-mod json;
 #[expect(unsafe_code, reason = "the map handles pointers: every block says why it may")]
 mod map;
 mod owner;
@@ -100,12 +98,14 @@ mod reaper;
 #[expect(unsafe_code, reason = "hands the map's promises to crossbeam-epoch")]
 mod reclaim;
 mod registry;
+#[cfg(feature = "serde")]
+mod serde_impls;
 mod show;
 mod sync;
 mod telemetry;
 mod unwind;
 
-pub use crate::finalizer::{Finalizer, Pulse};
+pub use crate::context::{Finalizer, Pulse};
 pub use crate::hasher::{DefaultHashBuilder, DefaultHasher};
 pub use crate::owner::{Generation, Owner};
 pub use crate::reaper::{
@@ -176,6 +176,7 @@ mod readme {}
 #[doc(hidden)]
 pub mod model {
     pub use crate::reclaim::participant::Participant;
+    pub use crate::reclaim::record::{Record, Records};
     pub use crate::reclaim::ring::Ring;
     pub use crate::reclaim::stack::{Node, Stack};
     pub use crate::sync::turnstile::AtomicUsize;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 
 /// The fencing token of a mark.
 ///

@@ -25,7 +25,7 @@ impl<K> Copy for Shown<'_, K> {}
 impl<K: 'static> fmt::Display for Shown<'_, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.show {
-            Some(show) => write!(OneLine { to: f, but_backslashes: false }, "{}", ByFunction(self.job, show)),
+            Some(show) => write!(OneLine { to: f, keeps_backslashes: false }, "{}", ByFunction(self.job, show)),
             None if write_plain(self.job, f)? => Ok(()),
             None => f.write_str(std::any::type_name::<K>()),
         }
@@ -45,7 +45,7 @@ pub(crate) fn write_plain(value: &dyn Any, f: &mut fmt::Formatter<'_>) -> Result
     macro_rules! show {
         ($($known:ty),*) => {
             $(if let Some(value) = value.downcast_ref::<$known>() {
-                write!(OneLine { to: f, but_backslashes: false }, "{value}")?;
+                write!(OneLine { to: f, keeps_backslashes: false }, "{value}")?;
                 return Ok(true);
             })*
         };
@@ -65,7 +65,7 @@ pub(crate) struct Escaped<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(OneLine { to: f, but_backslashes: false }, "{}", self.0)
+        write!(OneLine { to: f, keeps_backslashes: false }, "{}", self.0)
     }
 }
 
@@ -74,14 +74,14 @@ pub(crate) struct Flattened<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Flattened<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(OneLine { to: f, but_backslashes: true }, "{}", self.0)
+        write!(OneLine { to: f, keeps_backslashes: true }, "{}", self.0)
     }
 }
 
 /// Escapes what is written through it.
 struct OneLine<'a, 'f> {
     to: &'a mut fmt::Formatter<'f>,
-    but_backslashes: bool,
+    keeps_backslashes: bool,
 }
 
 impl fmt::Write for OneLine<'_, '_> {
@@ -102,7 +102,7 @@ impl OneLine<'_, '_> {
     /// Source" ones). A backslash is escaped as well: an escaped text cannot be taken for another one.
     fn escapes(&self, char: char) -> bool {
         char.is_control()
-            || (char == '\\' && !self.but_backslashes)
+            || (char == '\\' && !self.keeps_backslashes)
             || matches!(char, '\u{2028}' | '\u{2029}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
     }

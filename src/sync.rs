@@ -160,6 +160,11 @@ pub(crate) mod turnstile {
         }
 
         /// The same as of `std`'s atomic.
+        pub fn store(&self, value: usize, order: Ordering) {
+            self.0.store(value, order);
+        }
+
+        /// The same as of `std`'s atomic.
         #[allow(clippy::missing_errors_doc)]
         pub fn compare_exchange(
             &self,

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::fmt;
 use std::time::Instant;
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::{Generation, Owner};
 use crate::show::{Flattened, Shown};
 

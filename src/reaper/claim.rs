@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::Hash;
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::{Generation, Owner};
 use crate::registry::MarkGuard;
 

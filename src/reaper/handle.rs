@@ -1,70 +1,12 @@
 //! Whoever switches a reaper and watches it, without its types: [`ReaperHandle`].
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
-use super::boot_grace::SweepHistory;
-use super::stats::Counts;
-use super::{Mode, Policy, ReaperStats};
-use crate::telemetry;
-
-/// What a reaper shares with its handles.
-pub(super) struct Control {
-    pub(super) policy: ArcSwap<Policy>,
-    pub(super) counts: Counts,
-    pub(super) history: SweepHistory,
-    /// The `reaper` label of its metrics.
-    pub(super) name: &'static str,
-    registered: OnceLock<()>,
-    has_swept: OnceLock<()>,
-    /// Set when it was told that a dry run found no mark at all.
-    pub(super) no_mark: OnceLock<()>,
-}
-
-impl Control {
-    pub(super) fn new(policy: Policy) -> Self {
-        Self {
-            policy: ArcSwap::from_pointee(policy),
-            counts: Counts::default(),
-            history: SweepHistory::new(),
-            name: "default",
-            registered: OnceLock::new(),
-            has_swept: OnceLock::new(),
-            no_mark: OnceLock::new(),
-        }
-    }
-
-    /// Shows the reaper's metrics at zero: for its first handle.
-    pub(super) fn register(&self) {
-        self.registered.get_or_init(|| telemetry::register(self.name));
-    }
-
-    /// Shows the reaper's metrics at zero: at its first sweep, also after a handle, when there may have been no
-    /// recorder.
-    pub(super) fn register_at_sweep(&self) {
-        self.has_swept.get_or_init(|| telemetry::register(self.name));
-    }
-
-    /// Returns `true` before anything was told under the reaper's name.
-    pub(super) fn is_new(&self) -> bool {
-        self.registered.get().is_none() && self.has_swept.get().is_none()
-    }
-
-    pub(super) fn try_update_policy<E>(&self, mut change: impl FnMut(&Policy) -> Result<Policy, E>) -> Result<(), E> {
-        let mut current = self.policy.load_full();
-        loop {
-            let changed = Arc::new(change(&current)?);
-            // Stored only where nobody has stored another one since it was read.
-            let found = Arc::clone(&self.policy.compare_and_swap(&current, changed));
-            if Arc::ptr_eq(&found, &current) {
-                return Ok(());
-            }
-            current = found;
-        }
-    }
-}
+use super::control::Control;
+use super::mode::Mode;
+use super::policy::Policy;
+use super::stats::ReaperStats;
 
 /// Switches a reaper and watches it from elsewhere: an admin route, a signal's thread, a dashboard.
 ///

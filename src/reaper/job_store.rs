@@ -1,11 +1,13 @@
-//! The job store's side of the loop: [`JobStore`] and [`AsyncJobStore`], and what comes of a turn.
+//! The job store's side of the loop: [`JobStore`] and [`AsyncJobStore`], and what they answer, [`Outcome`].
 
-use std::error::Error;
 use std::fmt;
 
-use super::{Cause, Claim, Explanation, RunningJob, Verdict};
-use crate::finalizer::Finalizer;
-use crate::show::Shown;
+use super::claim::Claim;
+use super::explain::Explanation;
+use super::job::RunningJob;
+use super::run_error::RunError;
+use super::verdict::{Cause, Verdict};
+use crate::context::Finalizer;
 
 /// A job system's side of [`Reaper::run`](super::Reaper::run): lists the running jobs, and does what the reaper says.
 ///
@@ -204,139 +206,4 @@ pub enum Outcome {
     Done,
     /// Its compare-and-set said no: the job has moved on since the row was read. Counted by itself, and no error.
     Refused,
-}
-
-/// What went wrong in a turn of the loop, which goes on.
-///
-/// ```
-/// use livemark::RunError;
-///
-/// let error: RunError<u64, &str> = RunError::Row("no such stage");
-/// assert_eq!(error.to_string(), "a bad row, left out: no such stage");
-/// ```
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum RunError<K, E> {
-    /// The running jobs could not be listed: there was no sweep.
-    List(E),
-    /// A row could not be read: its job was not judged.
-    Row(E),
-    /// A job was not redriven or reaped. A later sweep will find it again.
-    #[non_exhaustive]
-    Act {
-        /// The job.
-        job: K,
-        /// What the job store said.
-        error: E,
-        /// The job's id as the registry shows it.
-        #[doc(hidden)]
-        shown: Box<str>,
-    },
-    /// A method of the job store panicked, or other code of the user's that a sweep runs: `Hash`, `Eq` or `Clone` of a
-    /// job id, a claim's function.
-    #[non_exhaustive]
-    Panicked {
-        /// The job whose turn it was, if it was known.
-        job: Option<K>,
-        /// The job's id as the registry shows it.
-        #[doc(hidden)]
-        shown: Box<str>,
-    },
-}
-
-impl<K: 'static, E> RunError<K, E> {
-    pub(super) fn act(job: K, error: E, show: impl Fn(&K) -> Box<str>) -> Self {
-        let shown = show(&job);
-        Self::Act { job, error, shown }
-    }
-
-    pub(super) fn panicked(job: Option<K>, show: impl Fn(&K) -> Box<str>) -> Self {
-        let shown = job.as_ref().map(show).unwrap_or_default();
-        Self::Panicked { job, shown }
-    }
-}
-
-/// Shows a job's id, also where the user's own function for it panics.
-pub(super) fn show_safely<K: 'static>(shown: Shown<'_, K>) -> Box<str> {
-    let text = crate::unwind::caught(|| shown.to_string());
-    text.unwrap_or_else(|_| std::any::type_name::<K>().to_owned()).into()
-}
-
-impl<K, E: fmt::Display> fmt::Display for RunError<K, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::List(error) => write!(f, "the running jobs cannot be listed: {error}"),
-            Self::Row(error) => write!(f, "a bad row, left out: {error}"),
-            Self::Act { error, shown, .. } => write!(f, "job {shown}: a verdict could not be carried out: {error}"),
-            Self::Panicked { job: Some(_), shown } => write!(f, "job {shown}: panicked"),
-            Self::Panicked { job: None, .. } => f.write_str("panicked"),
-        }
-    }
-}
-
-impl<K, E: fmt::Debug> fmt::Debug for RunError<K, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::List(error) => f.debug_tuple("List").field(error).finish(),
-            Self::Row(error) => f.debug_tuple("Row").field(error).finish(),
-            Self::Act { error, shown, .. } => f.debug_struct("Act").field("job", shown).field("error", error).finish(),
-            Self::Panicked { shown, .. } => f.debug_struct("Panicked").field("job", shown).finish(),
-        }
-    }
-}
-
-impl<K, E: Error + 'static> Error for RunError<K, E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::List(error) | Self::Row(error) | Self::Act { error, .. } => Some(error),
-            Self::Panicked { .. } => None,
-        }
-    }
-}
-
-/// What came of one turn of the loop.
-///
-/// ```
-/// # use std::time::Duration;
-/// # use livemark::{Policy, Reaper, Registry};
-/// # let registry: Registry = Registry::new();
-/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-/// # let reaper = Reaper::new(&registry, policy);
-/// # use livemark::{Cause, Claim, JobStore, Outcome, RunningJob};
-/// # struct Jobs;
-/// # impl<'r> JobStore<'r> for Jobs {
-/// #     type Row = u64;
-/// #     type Error = String;
-/// #     type Rows = Vec<Result<u64, String>>;
-/// #     fn list(&mut self) -> Result<Self::Rows, String> { Ok(vec![Ok(7), Err("bad".to_owned())]) }
-/// #     fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> { RunningJob::new(id, "merge", Duration::from_secs(5)) }
-/// #     fn redrive(&mut self, _: u64, _: Claim<'r>) -> Result<Outcome, String> { Ok(Outcome::Done) }
-/// #     fn reap(&mut self, _: u64, _: Cause, _: Claim<'r>) -> Result<Outcome, String> { Ok(Outcome::Done) }
-/// # }
-/// let report = reaper.run_once(&mut Jobs); // one healthy job and one bad row
-/// assert_eq!((report.listed, report.failed, report.redriven), (2, 1, 0));
-/// # Ok::<(), livemark::PolicyError>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct SweepReport {
-    /// Rows that were listed and had their turn, bad ones included.
-    pub listed: u64,
-    /// Jobs left alone for now.
-    pub deferred: u64,
-    /// Jobs whose redrive the store took.
-    pub redriven: u64,
-    /// Jobs whose end the store took.
-    pub reaped: u64,
-    /// What would have been done, in a dry run.
-    pub proposed: u64,
-    /// Verdicts that the store's compare-and-set refused.
-    pub refused: u64,
-    /// Errors of the store: a listing, bad rows, actions.
-    pub failed: u64,
-    /// Panics that were caught.
-    pub panicked: u64,
-    /// The turn ended before the listing did: it panicked midway.
-    pub stopped: bool,
 }

@@ -1,5 +1,6 @@
 //! What a reaper counts: [`ReaperStats`]. Each counter is spelled once.
 
+use super::verdict::{Cause, DeferReason};
 use crate::sync::Counter;
 
 macro_rules! counters {
@@ -72,4 +73,25 @@ counters! {
     failed_actions,
     /// Panics that the loop caught.
     panics,
+}
+
+impl Counts {
+    /// Returns the counter of jobs that are left alone for this reason.
+    pub(super) fn defers(&self, reason: DeferReason) -> &Counter {
+        match reason {
+            DeferReason::Owned | DeferReason::ClaimConflict => &self.finalizer_defers_total,
+            DeferReason::Held => &self.defers_held,
+            DeferReason::BootGrace => &self.defers_boot_grace,
+            DeferReason::DeferAll => &self.defers_defer_all,
+        }
+    }
+
+    /// Returns the counter of jobs that are ended for this cause.
+    pub(super) fn reaps(&self, cause: Cause) -> &Counter {
+        match cause {
+            Cause::WorkerLost => &self.reaps_worker_lost,
+            Cause::Backstop => &self.reaps_backstop,
+            Cause::RedrivesExhausted => &self.reaps_redrives_exhausted,
+        }
+    }
 }

@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use super::Claim;
-use crate::finalizer::Finalizer;
-use crate::owner::Owner;
+use super::claim::Claim;
+use crate::context::Finalizer;
+use crate::owner::{Generation, Owner};
 
 /// What to do with a job: the answer of [`Sweep::judge`](super::Sweep::judge).
 ///
@@ -201,6 +201,32 @@ impl fmt::Display for Proposed {
             Self::Redrive => f.pad("redrive"),
             Self::Reap(cause) => write!(f, "reap, {cause}"),
         }
+    }
+}
+
+/// What was decided, without ages and limits: for those see [`Sweep::explain`](super::Sweep::explain).
+impl<K: 'static, V> fmt::Display for Verdict<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Healthy => f.write_str("healthy"),
+            Self::Defer(deferral) => {
+                write!(f, "defer, {}", deferral.reason)?;
+                match &deferral.owner {
+                    Some(owner) => write!(f, ", owned by generation {}", owner.generation),
+                    None => Ok(()),
+                }
+            }
+            Self::Redrive(claim) => write_claimed(f, Proposed::Redrive, claim.generation()),
+            Self::Reap(cause, claim) => write_claimed(f, Proposed::Reap(*cause), claim.generation()),
+            Self::DryRun(proposed) => write!(f, "dry run: {proposed}"),
+        }
+    }
+}
+
+fn write_claimed(f: &mut fmt::Formatter<'_>, proposed: Proposed, claim: Option<Generation>) -> fmt::Result {
+    match claim {
+        Some(generation) => write!(f, "{proposed}, claimed as generation {generation}"),
+        None => write!(f, "{proposed}"),
     }
 }
 

@@ -16,7 +16,7 @@
 
 use std::cell::Cell;
 
-use super::record::{self, Record};
+use super::record::{Record, Records};
 use super::ring::ROOM;
 use super::stack::{Node, Stack};
 use super::{EpochGuard, HANDED_OVER, RECLAIMED, Retired, WriteGuard, is_pinned, pin};
@@ -57,6 +57,8 @@ impl Batch {
     }
 }
 
+/// The rings of all threads.
+static RECORDS: Records<Retired> = Records::new();
 /// The batches that were handed over, until a flight takes them.
 static WAITING: Stack<Batch> = Stack::new();
 /// Those whose epoch has passed.
@@ -86,7 +88,7 @@ crate::sync::thread_local! {
 
 struct Thread {
     /// Where it puts what it retires. None until it retires something.
-    record: Cell<Option<&'static Record>>,
+    record: Cell<Option<&'static Record<Retired>>>,
     /// How many bytes it has put there since it last handed over.
     bytes: Cell<usize>,
     /// How many batches it is to free.
@@ -99,7 +101,7 @@ struct Thread {
 
 /// Returns how many things were retired, ever, in all threads.
 pub(super) fn retired() -> u64 {
-    record::all().fold(ELSEWHERE.get(), |sum, record| sum.wrapping_add(record.ring.count()))
+    RECORDS.all().fold(ELSEWHERE.get(), |sum, record| sum.wrapping_add(record.ring.count()))
 }
 
 /// Puts `retired` with what the thread has retired, and hands that over if it is much.
@@ -136,7 +138,7 @@ pub(crate) fn collect() {
         return;
     }
     // Take what threads have in their rings, also those that do nothing any more.
-    for record in record::all().filter(|record| !record.ring.is_empty()) {
+    for record in RECORDS.all().filter(|record| !record.ring.is_empty()) {
         let guard = pin();
         if let Some(batch) = take_from(record, None) {
             WAITING.push(batch);
@@ -172,7 +174,7 @@ fn pace() -> usize {
 }
 
 /// Takes what is in a ring, in a batch, `spare` if there is one. None if there is nothing, or another thread is at it.
-fn take_from(record: &Record, spare: Option<Box<Node<Batch>>>) -> Option<Box<Node<Batch>>> {
+fn take_from(record: &Record<Retired>, spare: Option<Box<Node<Batch>>>) -> Option<Box<Node<Batch>>> {
     let mut batch = spare.unwrap_or_else(Batch::new);
     record.ring.take(&mut batch.value.0);
     (!batch.value.0.is_empty()).then_some(batch)
@@ -222,15 +224,15 @@ impl Thread {
     }
 
     #[cold]
-    fn begin(&self) -> &'static Record {
-        let record = record::claim();
+    fn begin(&self) -> &'static Record<Retired> {
+        let record = RECORDS.claim();
         self.record.set(Some(record));
         self.owe();
         record
     }
 
     #[cold]
-    fn hand_over(&self, record: &Record, guard: &EpochGuard) {
+    fn hand_over(&self, record: &Record<Retired>, guard: &EpochGuard) {
         self.bytes.set(0);
         if let Some(batch) = take_from(record, self.spare.take()) {
             WAITING.push(batch);

@@ -170,6 +170,11 @@ pub fn reclaim_stats() -> ReclaimStats {
     not(all(crossbeam_loom, feature = "loom")),
     expect(unreachable_pub, reason = "the models have it from `livemark::model`")
 )]
+pub(crate) mod record;
+#[cfg_attr(
+    not(all(crossbeam_loom, feature = "loom")),
+    expect(unreachable_pub, reason = "the models have it from `livemark::model`")
+)]
 pub(crate) mod ring;
 #[cfg_attr(
     not(all(crossbeam_loom, feature = "loom")),
@@ -179,8 +184,6 @@ pub(crate) mod stack;
 
 #[cfg(not(all(crossbeam_loom, feature = "loom")))]
 mod batch;
-#[cfg(not(all(crossbeam_loom, feature = "loom")))]
-mod record;
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 mod batch {
     /// A model retires one by one, so that it explores when each is freed.

@@ -89,9 +89,8 @@ impl<T> Ring<T> {
     }
 
     /// Returns how many were put in, ever.
-    #[cfg(not(all(crossbeam_loom, feature = "loom")))]
     #[inline]
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.put.load(Ordering::Relaxed) // E6
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::Owner;
 
 /// Why [`Registry::try_mark`](crate::Registry::try_mark) was refused: the job's owner, and the value given back.

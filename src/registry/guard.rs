@@ -3,12 +3,11 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::{OccupiedError, Shared};
-use crate::finalizer::Finalizer;
+use super::error::OccupiedError;
+use super::held::Held;
+use crate::context::Finalizer;
 use crate::map::{Entry, Inserted, Refused};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
@@ -81,31 +80,6 @@ pub struct MarkGuard<'r, K: 'static = u64, V = Finalizer> {
 /// # drop(run);
 /// ```
 pub type OwnedMarkGuard<K = u64, V = Finalizer> = MarkGuard<'static, K, V>;
-
-/// How a guard holds its registry.
-pub(crate) enum Held<'r, K, V> {
-    Borrowed(&'r Shared<K, V>),
-    Owned(Arc<dyn KeepsAlive<K, V>>),
-}
-
-/// A registry in an `Arc`, without the type of its hasher: a release needs none.
-pub(crate) trait KeepsAlive<K, V>: Send + Sync {
-    fn shared(&self) -> &Shared<K, V>;
-}
-
-/// A panic leaves a registry as it was, so its guards can be used after one. The trait object would forget this.
-impl<K, V> UnwindSafe for Held<'_, K, V> where Shared<K, V>: RefUnwindSafe {}
-impl<K, V> RefUnwindSafe for Held<'_, K, V> where Shared<K, V>: RefUnwindSafe {}
-
-impl<K, V> Held<'_, K, V> {
-    #[inline]
-    fn shared(&self) -> &Shared<K, V> {
-        match self {
-            Self::Borrowed(shared) => shared,
-            Self::Owned(registry) => registry.shared(),
-        }
-    }
-}
 
 impl<K: 'static, V> MarkGuard<'_, K, V> {
     /// Returns the job that is marked.
@@ -298,7 +272,7 @@ where
         let owner = displaced.and_then(clone_of_displaced);
         // Unpinned, since a subscriber may take its time.
         drop(pin);
-        Ok((Self::marked(clone_of(registry), job, hash, (generation, has_displaced)), owner))
+        Ok((Self::marked(registry.clone(), job, hash, (generation, has_displaced)), owner))
     }
 
     /// The guard first, then the report: nothing must leave a mark without a guard.
@@ -358,13 +332,6 @@ fn clone_of_displaced<V: Clone>(owner: &Owner<V>) -> Option<Owner<V>> {
         return Some(owner.clone());
     }
     unwind::caught(|| owner.clone()).ok()
-}
-
-fn clone_of<'r, K, V>(held: &Held<'r, K, V>) -> Held<'r, K, V> {
-    match held {
-        Held::Borrowed(shared) => Held::Borrowed(shared),
-        Held::Owned(registry) => Held::Owned(Arc::clone(registry)),
-    }
 }
 
 impl<K: 'static, V> Drop for MarkGuard<'_, K, V> {

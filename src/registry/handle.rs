@@ -5,9 +5,12 @@ use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::guard::{Claimed, Displaces, Held, KeepsAlive};
-use super::{MarkGuard, OccupiedError, Registry, Shared};
-use crate::finalizer::Finalizer;
+use super::error::OccupiedError;
+use super::guard::{Claimed, Displaces, MarkGuard, OwnedMarkGuard};
+use super::held::{Held, KeepsAlive};
+use super::registry::Registry;
+use super::shared::Shared;
+use crate::context::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::owner::Owner;
 
@@ -111,6 +114,54 @@ where
                 Held::Owned(registry)
             }
         }
+    }
+}
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// [`mark`](Self::mark) with a guard that keeps the registry alive: `'static`, for tasks and across `.await`.
+    ///
+    /// Costs an `Arc` clone more. Where the registry is a `static`, [`mark`](Self::mark) gives such a guard already.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use livemark::Registry;
+    ///
+    /// let registry: Arc<Registry<u64, &str>> = Arc::new(Registry::new());
+    /// let guard = registry.mark_owned(7, "run 1");
+    /// std::thread::spawn(move || drop(guard)).join().expect("the thread ends well");
+    /// assert!(!registry.is_active(&7));
+    /// ```
+    pub fn mark_owned(self: &Arc<Self>, job: K, value: V) -> OwnedMarkGuard<K, V>
+    where
+        S: Send + Sync + 'static,
+    {
+        RegistryHandle::from(self).mark(job, value)
+    }
+
+    /// [`try_mark`](Self::try_mark) with a guard that keeps the registry alive.
+    ///
+    /// # Errors
+    ///
+    /// [`OccupiedError`] if the job has an owner.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # let registry: Arc<livemark::Registry<u64, &str>> = Arc::new(livemark::Registry::new());
+    /// let guard = registry.try_mark_owned(7, "run 1")?;
+    /// assert!(registry.try_mark_owned(7, "run 2").is_err());
+    /// # drop(guard);
+    /// # Ok::<(), livemark::OccupiedError<&str>>(())
+    /// ```
+    pub fn try_mark_owned(self: &Arc<Self>, job: K, value: V) -> Result<OwnedMarkGuard<K, V>, OccupiedError<V>>
+    where
+        S: Send + Sync + 'static,
+    {
+        RegistryHandle::from(self).try_mark(job, value)
     }
 }
 

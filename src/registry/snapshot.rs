@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::Owner;
 
 /// All marks of a registry, copied and sorted by job: made by [`Registry::snapshot`](crate::Registry::snapshot).

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use livemark::{Cause, DeferReason, Policy, Proposed, Registry, RunningJob, Verdict};
+use livemark::{Cause, DeferReason, Policy, Proposed, Registry, RunningJob, Snapshot, Verdict};
 
 /// How long anything may take that is only a matter of time. Generous: it is met on failure only.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -199,6 +199,11 @@ impl Clone for SlowToClone {
         dawdle(36);
         Self(self.0)
     }
+}
+
+/// Returns the ids of the jobs in a snapshot, in its order.
+pub(crate) fn jobs_of<V>(snapshot: &Snapshot<u64, V>) -> Vec<u64> {
+    snapshot.iter().map(|(job, _)| *job).collect()
 }
 
 pub(crate) fn seconds(seconds: u64) -> Duration {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Policy, PolicyError, Stage, StageRules};
-use crate::reaper::Mode;
+use super::error::PolicyError;
+use super::policy::{Policy, Stage};
+use super::rules::StageRules;
+use crate::reaper::mode::Mode;
 
 /// Builds a [`Policy`]. The last value counts where a setting is given twice, but a stage is given once.
 ///
@@ -52,6 +54,50 @@ struct Settings {
     defaults: StageRules,
     stages: Vec<(Box<str>, StageRules)>,
     no_marking_stages: bool,
+}
+
+impl Policy {
+    /// Starts a policy. It must be given a `hard_deadline` or `no_backstop`, and marking stages or `no_marking_stages`.
+    ///
+    /// ```
+    /// use livemark::{Policy, PolicyError};
+    ///
+    /// assert_eq!(Policy::builder().build(), Err(PolicyError::NoDeadline));
+    /// assert_eq!(Policy::builder().no_backstop().build(), Err(PolicyError::NoMarkingStages));
+    /// assert!(Policy::builder().no_backstop().marking_stage("merge").build().is_ok());
+    /// ```
+    pub fn builder() -> PolicyBuilder {
+        PolicyBuilder::default()
+    }
+
+    /// Returns a builder that holds what this policy was given. What is given to it again replaces that:
+    ///
+    /// - A stage that is given again gets the new rules alone, and other stages stay.
+    /// - A `hard_deadline` replaces an inherited `no_backstop`, and the reverse.
+    /// - A marking stage replaces an inherited `no_marking_stages`. The reverse makes every inherited stage one that
+    ///   does not mark.
+    /// - A stage follows a limit of the whole policy that is given again, unless it was given its own.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use livemark::{Policy, StageRules};
+    ///
+    /// let secs = Duration::from_secs;
+    /// let policy = Policy::builder()
+    ///     .hard_deadline(secs(3600))
+    ///     .marking_stage("merge")
+    ///     .stage("deploy", StageRules::marking().finalize_grace(secs(900)))
+    ///     .build()?;
+    /// assert_eq!(policy.to_builder().build()?, policy);
+    ///
+    /// let patient = policy.to_builder().finalize_grace(secs(600)).build()?;
+    /// assert_eq!(patient.stage("merge").finalize_grace, secs(600));
+    /// assert_eq!(patient.stage("deploy").finalize_grace, secs(900), "its own");
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn to_builder(&self) -> PolicyBuilder {
+        PolicyBuilder::inheriting(self)
+    }
 }
 
 impl PolicyBuilder {

@@ -8,8 +8,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{Policy, PolicyBuilder, StageLimits, StageRules};
-use crate::reaper::Mode;
+use super::builder::PolicyBuilder;
+use super::limits::StageLimits;
+use super::policy::Policy;
+use super::rules::StageRules;
+use crate::reaper::mode::Mode;
 
 /// The keys of [`Settings`], those of its aliases included: in a flattened field these are all that serde hands over.
 const SETTINGS: &[&str] = &[

@@ -1,8 +1,8 @@
 //! The tests of livemark's settings, in a build in which the feature `arbitrary_precision` of `serde_json` is on.
 //!
 //! Any crate of a build can turn it on for all. `serde_json` then gives a number that is no integer as a map with a
-//! private key. The tests are those of `tests/policy_settings.rs` and
-//! `tests/policy_written.rs`.
+//! private key. The tests are those of `tests/it/policy_settings.rs` and
+//! `tests/props/policy_round_trip.rs`.
 
 #[cfg(test)]
 mod tests {

@@ -145,7 +145,7 @@ impl Books {
                 quiet.live_values, quiet.marked
             ));
         }
-        self.measure(heap::allocated_kib());
+        self.measure((heap::bytes() >> 10) as u64);
     }
 
     /// Notes what is allocated; the first is what later ones are compared with.
