@@ -40,7 +40,7 @@
 //!   stamp of a job that is redriven.
 //! - **Only stages that the policy declares as marking are protected** ([`PolicyBuilder::marking_stage`]). In any other
 //!   stage the reaper does not consult the registry, because there a missing mark proves nothing.
-//! - **A leaked guard holds its job** until the hard deadline, and without one for ever.
+//! - **A leaked guard holds its job** until the hard deadline, and without one forever.
 //! - **A registry takes 64 KiB or more** from its first mark or reader on. Make one for each process and not for each
 //!   job.
 //! - **Values are dropped later**, perhaps on another thread.
@@ -135,11 +135,12 @@ pub mod guide {
     //! - [`internals`]: how it is made, which is no part of the promise
 
     // The pages name items as code spans, which rustdoc resolves here and every other viewer shows as they are.
-    #[allow(unused_imports, reason = "for the links of the pages")]
+    #[allow(unused_imports, clippy::wildcard_imports, reason = "for the links of the pages")]
     use super::*;
 
     /// Makes a module of each page. A page ends with relative links for viewers of its folder. The definitions of
-    /// `links.md` come first, so that rustdoc takes those.
+    /// `links.md` come first, so that rustdoc takes those. (It reports a failing program as one of `links.md`, with the
+    /// page's name.)
     macro_rules! pages {
         ($($page:ident)*) => {$(
             #[doc = include_str!("docs/links.md")]
@@ -158,7 +159,7 @@ pub mod guide {
         //! - [`performance`]: what costs what, and what was tried
         //! - [`testing`]: what is checked, how, and what is not
 
-        #[allow(unused_imports, reason = "for the links of the pages")]
+        #[allow(unused_imports, clippy::wildcard_imports, reason = "for the links of the pages")]
         use super::*;
 
         pages! { orderings performance testing }
