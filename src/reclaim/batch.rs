@@ -53,7 +53,7 @@ impl Batch {
     fn free(&mut self) {
         let number = self.0.len() as u64;
         self.0.drain(..).for_each(Retired::free);
-        RECLAIMED.0.add(number);
+        RECLAIMED.add(number);
     }
 }
 
@@ -184,7 +184,7 @@ fn take_from(record: &Record<Retired>, spare: Option<Box<Node<Batch>>>) -> Optio
 #[cold]
 fn depart(guard: &EpochGuard) {
     // Readers repin when this changes, without which no epoch passes.
-    HANDED_OVER.0.increment();
+    HANDED_OVER.increment();
     if BEGUN.get().saturating_sub(ENDED.get()) < FLIGHTS {
         if let Some(batches) = WAITING.take().into_chain() {
             BEGUN.increment();

@@ -13,7 +13,7 @@ pub(crate) use crossbeam_epoch::Guard as EpochGuard;
 use participant::is_pinned;
 pub(crate) use participant::pin;
 
-use crate::sync::{Counter, Ordering, fence, turn};
+use crate::sync::{CachePadded, Counter, Ordering, fence, schedule_point};
 
 /// A pin of the current thread, to write: what it retires it may have to pay for.
 ///
@@ -67,7 +67,7 @@ impl Drop for Debt {
 #[inline]
 pub(crate) unsafe fn retire(guard: &WriteGuard, pointer: *mut (), size: usize, free: unsafe fn(*mut ())) {
     let retired = Retired { pointer, free };
-    if crate::sync::MODEL {
+    if crate::sync::LOOM {
         // SAFETY: the caller's promise, handed on.
         return unsafe { guard.defer_unchecked(move || retired.free()) };
     }
@@ -96,7 +96,7 @@ pub(crate) fn pin_for_write() -> WriteGuard {
 
 /// Lets the epoch pass, as if the thread unpinned and pinned again: what was loaded under `guard` may be freed.
 pub(crate) fn repin(guard: &mut EpochGuard) {
-    turn();
+    schedule_point();
     guard.repin();
     // As `pin` does and crossbeam's `repin` does not. A later load of a slot must not be satisfied before `repin` has
     // read the epoch: it could give an entry that was retired in the epoch before, which the new pin does not hold.
@@ -105,18 +105,14 @@ pub(crate) fn repin(guard: &mut EpochGuard) {
 
 /// How often something was handed over, or a sweep wants an epoch to pass: who stays pinned repins when it was more,
 /// and need not count its own look-ups.
-static HANDED_OVER: Alone<Counter> = Alone(Counter::new());
+static HANDED_OVER: CachePadded<Counter> = CachePadded::new(Counter::new());
 /// How many things were freed.
-static RECLAIMED: Alone<Counter> = Alone(Counter::new());
-
-/// On cache lines of its own: every look-up of a reader loads a counter, and it is written once in 64 writes.
-#[repr(align(128))]
-struct Alone<T>(T);
+static RECLAIMED: CachePadded<Counter> = CachePadded::new(Counter::new());
 
 /// A number that changes when there is more to free.
 #[inline]
 pub(crate) fn retired() -> u64 {
-    HANDED_OVER.0.get()
+    HANDED_OVER.get()
 }
 
 /// What was retired and what of it was freed, in all registries of the process: see [`reclaim_stats`].
@@ -162,7 +158,7 @@ impl ReclaimStats {
 #[must_use]
 pub fn reclaim_stats() -> ReclaimStats {
     // First what was freed, so that it is not more than what was retired.
-    let reclaimed = RECLAIMED.0.get();
+    let reclaimed = RECLAIMED.get();
     ReclaimStats { retired: batch::retired().max(reclaimed), reclaimed }
 }
 
@@ -236,7 +232,7 @@ pub(crate) mod participant {
     use crossbeam_epoch::{Collector, LocalHandle};
 
     use super::EpochGuard;
-    use crate::sync::turn;
+    use crate::sync::schedule_point;
 
     crate::sync::thread_local! {
         static CURRENT: Cell<Option<*const Participant>> = Cell::new(None);
@@ -278,14 +274,14 @@ pub(crate) mod participant {
         /// A guard of this participant: what the crate's own `pin()` gives inside [`enter`](Self::enter).
         pub fn pin(&self) -> EpochGuard {
             if self.turns {
-                turn();
+                schedule_point();
             }
             self.handle.pin()
         }
 
         /// Seals the thread's garbage and collects what is due: three rounds free all that nobody can see.
         pub fn flush(&self) {
-            turn();
+            schedule_point();
             self.handle.pin().flush();
         }
     }

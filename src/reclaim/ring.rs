@@ -3,10 +3,10 @@
 use std::fmt;
 use std::mem::MaybeUninit;
 
-use crate::sync::{AtomicU64, MODEL, Mutex, Ordering, UnsafeCell};
+use crate::sync::{AtomicU64, LOOM, Mutex, Ordering, UnsafeCell};
 
 /// How many a ring has room for.
-pub(crate) const ROOM: usize = if MODEL { 1 } else { 64 };
+pub(crate) const ROOM: usize = if LOOM { 1 } else { 64 };
 
 /// A ring that one thread fills, its owner, and that any thread empties. Neither waits for the other.
 ///

@@ -353,7 +353,7 @@ fn entry<K: Clone, V>(hash: u64, job: &K, value: V) -> Box<Entry<K, V>> {
 /// Clones the owner whom a claim has displaced already: a `Clone` that panics must not undo the claim, or a job past
 /// its deadline would never be reaped. Whom it displaced is not known then.
 fn clone_of_displaced<V: Clone>(owner: &Owner<V>) -> Option<Owner<V>> {
-    if crate::sync::MODEL {
+    if crate::sync::LOOM {
         // The model checker reports what it finds by panicking.
         return Some(owner.clone());
     }

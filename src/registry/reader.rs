@@ -115,7 +115,7 @@ where
         let hash = self.registry.hash(job);
         // Before the load: what is loaded below stays while this pin stands, which `&mut self` keeps it.
         // A model always repins.
-        if reclaim::retired() != self.retired || crate::sync::MODEL {
+        if reclaim::retired() != self.retired || crate::sync::LOOM {
             self.repin();
         }
         self.table.find(hash, job, &self.guard).map(|entry| &entry.owner)
