@@ -73,7 +73,7 @@ where
 {
     pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
         // Before the pin: what is handed over between them lets it repin once too often.
-        let retired = reclaim::retired();
+        let retired = reclaim::handed_over();
         Self { registry, table: registry.shared.map.table_or_made(), guard: reclaim::pin(), retired }
     }
 
@@ -115,7 +115,7 @@ where
         let hash = self.registry.hash(job);
         // Before the load: what is loaded below stays while this pin stands, which `&mut self` keeps it.
         // A model always repins.
-        if reclaim::retired() != self.retired || crate::sync::LOOM {
+        if reclaim::handed_over() != self.retired || crate::sync::LOOM {
             self.repin();
         }
         self.table.find(hash, job, &self.guard).map(|entry| &entry.owner)
@@ -124,7 +124,7 @@ where
     /// Lets the collector pass now.
     #[cold]
     fn repin(&mut self) {
-        self.retired = reclaim::retired();
+        self.retired = reclaim::handed_over();
         reclaim::repin(&mut self.guard);
     }
 }

@@ -5,6 +5,7 @@
 //! is retired by itself), a reader repins at every look-up, and panics are not caught. `--cfg crossbeam_loom` reaches
 //! every crate of a build, so the feature must be on as well.
 
+#[cfg(not(all(crossbeam_loom, feature = "loom")))]
 mod cache_padded;
 mod counter;
 #[cfg(all(crossbeam_loom, feature = "loom"))]
@@ -14,6 +15,7 @@ mod std;
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 pub(crate) mod turnstile;
 
+#[cfg(not(all(crossbeam_loom, feature = "loom")))]
 pub(crate) use self::cache_padded::CachePadded;
 pub(crate) use self::counter::Counter;
 #[cfg(all(crossbeam_loom, feature = "loom"))]
