@@ -2,27 +2,27 @@
 
 use std::sync::Arc;
 
-use livemark::model::{Node, Stack};
+use livemark::model::{Node, TreiberStack};
 use loom::thread;
 use loom_tests::{Probe, Search, explore};
 
-fn stack_of(names: &[char]) -> Arc<Stack<Probe>> {
-    let stack = Arc::new(Stack::new());
+fn stack_of(names: &[char]) -> Arc<TreiberStack<Probe>> {
+    let stack = Arc::new(TreiberStack::new());
     names.iter().for_each(|name| push(&stack, *name));
     stack
 }
 
-fn push(stack: &Stack<Probe>, name: char) {
+fn push(stack: &TreiberStack<Probe>, name: char) {
     stack.push(Node::new(Probe::new(name)));
 }
 
 /// The name of what was popped, which is read, dropped and freed.
-fn pop(stack: &Stack<Probe>) -> Option<char> {
+fn pop(stack: &TreiberStack<Probe>) -> Option<char> {
     stack.pop().map(|node| node.value.read())
 }
 
 /// All that are left, once every thread is done.
-fn rest(stack: &Stack<Probe>) -> String {
+fn rest(stack: &TreiberStack<Probe>) -> String {
     let mut rest: Vec<char> = std::iter::from_fn(|| pop(stack)).collect();
     rest.sort_unstable();
     rest.into_iter().collect()

@@ -6,7 +6,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
 use super::entry::Entry;
 use crate::reclaim::EpochGuard;
-use crate::sync::Watch;
+use crate::sync::LoomTracked;
 
 /// The head of a bucket; its items follow it in the same allocation.
 ///
@@ -14,7 +14,7 @@ use crate::sync::Watch;
 #[repr(C)]
 pub(super) struct Bucket<K, V> {
     len: usize,
-    watch: Watch,
+    tracked: LoomTracked,
     /// Aligns the end of the head for what follows.
     items: [Item<K, V>; 0],
 }
@@ -134,7 +134,7 @@ impl<K, V> Bucket<K, V> {
         }
         debug_assert_eq!(written, len, "a bucket was given too few items");
         // SAFETY: the head is the beginning of the allocation, which nobody else has yet.
-        unsafe { bucket.write(Self { len, watch: Watch::new(), items: [] }) };
+        unsafe { bucket.write(Self { len, tracked: LoomTracked::new(), items: [] }) };
         bucket
     }
 
@@ -146,7 +146,7 @@ impl<K, V> Bucket<K, V> {
     #[inline]
     pub(super) unsafe fn items<'g>(bucket: *const Self) -> &'g [Item<K, V>] {
         // SAFETY: live by the caller's promise.
-        unsafe { (*bucket).watch.read() };
+        unsafe { (*bucket).tracked.read() };
         // SAFETY: live by the caller's promise, with `len` items written behind the head by `filled`.
         unsafe { std::slice::from_raw_parts(Self::first(bucket), (*bucket).len) }
     }
@@ -159,7 +159,7 @@ impl<K, V> Bucket<K, V> {
     pub(super) unsafe fn free(bucket: *mut ()) {
         let bucket = bucket.cast::<Self>();
         // SAFETY: the caller's alone, and used no more.
-        unsafe { std::ptr::drop_in_place(&raw mut (*bucket).watch) };
+        unsafe { std::ptr::drop_in_place(&raw mut (*bucket).tracked) };
         // SAFETY: live by the caller's promise; made by `filled` with this layout.
         unsafe { dealloc(bucket.cast(), Self::layout((*bucket).len)) };
     }

@@ -3,7 +3,7 @@
 
 use super::spare;
 use crate::owner::Owner;
-use crate::sync::Watch;
+use crate::sync::LoomTracked;
 
 /// A marked job, in one allocation that never moves and is never written after it is published.
 ///
@@ -14,7 +14,7 @@ pub(crate) struct Entry<K, V> {
     hash: u64,
     pub(crate) job: K,
     pub(crate) owner: Owner<V>,
-    watch: Watch,
+    tracked: LoomTracked,
 }
 
 /// What entries are aligned to, at least: on 64-bit targets what allocators give without being asked.
@@ -23,19 +23,19 @@ pub(super) const ENTRY_ALIGN: usize = align_of::<Entry<(), ()>>();
 impl<K, V> Entry<K, V> {
     /// An entry to be published: `JobMap::insert` gives it its generation.
     pub(crate) fn new(hash: u64, job: K, owner: Owner<V>) -> Box<Self> {
-        spare::boxed(Self { hash, job, owner, watch: Watch::new() })
+        spare::boxed(Self { hash, job, owner, tracked: LoomTracked::new() })
     }
 
     /// A pointer to the entry, which is about to be published.
     pub(super) fn into_raw(mut self: Box<Self>) -> *mut Self {
-        self.watch = Watch::new(); // written to until now
+        self.tracked = LoomTracked::new(); // written to until now
         Box::into_raw(self)
     }
 
     /// The entry, where a thread that found it in a slot begins to read it.
     #[inline]
     pub(super) fn read(&self) -> &Self {
-        self.watch.read();
+        self.tracked.read();
         self
     }
 

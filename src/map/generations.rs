@@ -3,9 +3,9 @@
 use std::num::NonZeroU64;
 
 use crate::owner::Generation;
-use crate::sync::{AtomicU64, Counter, MODEL, Ordering};
+use crate::sync::{AtomicU64, Counter, LOOM, Ordering};
 
-const STRIPE_BITS: u32 = if MODEL { 0 } else { 3 };
+const STRIPE_BITS: u32 = if LOOM { 0 } else { 3 };
 const STRIPES: usize = 1 << STRIPE_BITS;
 
 /// Hands out generations, each once, in several stripes so that writers of different jobs seldom share a cache line.

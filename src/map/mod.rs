@@ -34,7 +34,7 @@ use self::slot::{Slot, Word};
 use self::table::{Leaf, Root};
 use crate::owner::{Generation, Owner};
 use crate::reclaim::{self, EpochGuard, WriteGuard};
-use crate::sync::MODEL;
+use crate::sync::LOOM;
 use crate::unwind::drop_quietly;
 
 pub(crate) use self::entry::Entry;
@@ -43,12 +43,12 @@ pub(crate) use self::table::Table;
 // The shape of the map. A model has the same code in a shape of few states.
 
 /// Powers of two. The least take 64 KiB; with fewer, jobs would share slots sooner.
-const ROOT_SLOTS_MIN: usize = if MODEL { 2 } else { 1 << 13 };
-const ROOT_SLOTS_MAX: usize = if MODEL { 2 } else { 1 << 24 };
-const BRANCH_BITS: u32 = if MODEL { 1 } else { 6 };
+const ROOT_SLOTS_MIN: usize = if LOOM { 2 } else { 1 << 13 };
+const ROOT_SLOTS_MAX: usize = if LOOM { 2 } else { 1 << 24 };
+const BRANCH_BITS: u32 = if LOOM { 1 } else { 6 };
 const BRANCH_SLOTS: usize = 1 << BRANCH_BITS;
 /// The most entries in a bucket before its slot grows into a branch.
-const BUCKET_MAX: usize = if MODEL { 2 } else { 8 };
+const BUCKET_MAX: usize = if LOOM { 2 } else { 8 };
 /// How often a cut reads all slots again before it settles for one that is not atomic.
 const CUT_ATTEMPTS: usize = 8;
 

@@ -9,7 +9,7 @@ use super::bucket::{Bucket, Item, Items, position};
 use super::entry::{ENTRY_ALIGN, Entry};
 use crate::owner::Generation;
 use crate::reclaim::{self, EpochGuard, WriteGuard};
-use crate::sync::{AtomicUsize, Ordering, Watch};
+use crate::sync::{AtomicUsize, LoomTracked, Ordering};
 
 /// What a slot holds, as loaded: a tagged pointer, or the reason why there is none.
 ///
@@ -144,7 +144,7 @@ pub(super) struct Slot<K, V> {
     word: AtomicUsize,
     /// A model's atomics are there for all threads from the start; this shows it slots that are looked at before they
     /// are seen whole.
-    watch: Watch,
+    tracked: LoomTracked,
     /// `Send` and `Sync` as the entries are.
     _entries: PhantomData<(K, V)>,
     /// Invariant in both: entries go in and come out through a shared reference, so a map of `for<'a> fn(&'a str)` that
@@ -152,7 +152,7 @@ pub(super) struct Slot<K, V> {
     _invariant: PhantomData<Invariant<(K, V)>>,
 }
 
-// SAFETY: the atomic and the entries are; the model's watch is made to be used by several threads, and to find those
+// SAFETY: the atomic and the entries are; `LoomTracked` is made to be used by several threads, and to find those
 // that should not.
 #[cfg(all(crossbeam_loom, feature = "loom"))]
 unsafe impl<K: Sync, V: Sync> Sync for Slot<K, V> {}
@@ -172,14 +172,14 @@ impl<K, V> Slot<K, V> {
 
     crate::sync::const_unless_loom! {
         pub(super) const fn holding(word: Word) -> Self {
-            Self { word: AtomicUsize::new(word.0), watch: Watch::new(), _entries: PhantomData, _invariant: PhantomData }
+            Self { word: AtomicUsize::new(word.0), tracked: LoomTracked::new(), _entries: PhantomData, _invariant: PhantomData }
         }
     }
 
     /// The newest word. It may be *compared* by anyone; looking into it needs a guard that was live at this load.
     #[inline]
     pub(super) fn load(&self) -> Word {
-        self.watch.read();
+        self.tracked.read();
         // Acquire half, E1: whoever sees a pointer sees what it points to; E2: a generation drawn after this load is
         // greater than those seen by it. SeqCst, E5: all slots in one order.
         Word(self.word.load(Ordering::SeqCst))

@@ -7,7 +7,7 @@
 use std::alloc::{Layout, dealloc};
 use std::cell::RefCell;
 
-use crate::sync::MODEL;
+use crate::sync::LOOM;
 use crate::unwind::drop_quietly;
 
 /// How many blocks a thread keeps at most: twice as many as a batch has.
@@ -60,7 +60,7 @@ fn take(layout: Layout) -> Option<*mut u8> {
         if spare.layout == Some(layout) {
             return spare.blocks.pop();
         }
-        if spare.layout.is_none() && !MODEL && layout.size() != 0 {
+        if spare.layout.is_none() && !LOOM && layout.size() != 0 {
             spare.layout = Some(layout);
             spare.blocks.reserve_exact(most(layout));
         }
