@@ -4,7 +4,6 @@
 //! and numbers. Events are sent after an operation, never between a load and its compare-exchange. Subscribers and
 //! recorders are the user's code: nothing that they do gets out of here.
 
-use std::any::Any;
 use std::fmt;
 use std::time::Instant;
 
@@ -152,7 +151,7 @@ pub(crate) fn deferred<K: 'static, V: 'static>(job: Shown<'_, K>, deferred: &Def
     if to_owner {
         count!("finalizer_defers_total", reaper);
     }
-    let finalizer = owner.and_then(|owner| (&owner.value as &dyn Any).downcast_ref::<Finalizer>());
+    let finalizer = owner.and_then(|owner| Finalizer::downcast(&owner.value));
     macro_rules! defer {
         ($level:ident) => {
             event!(

@@ -14,15 +14,16 @@
 //! ```
 //!
 //! A pause before the timer has run to its end makes one long pause with those before it. The timer begins anew at most
-//! while the reaper was awake for [`RESTART_LIMITS`] times the limit in between. Otherwise gaps that are long and short
+//! while the reaper was awake for three times the limit in between. Otherwise gaps that are long and short
 //! by turns would keep it from ever ending.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use super::findings::Findings;
+use super::grace_timer::{GraceTimer, Moment, Start};
 
 /// Keeps what a reaper remembers from one sweep to the next. Several threads may sweep with one reaper.
 pub(super) struct SweepHistory(ArcSwap<HistoryState>);
@@ -40,66 +41,6 @@ pub(super) struct HistoryState {
     pub(super) findings: Option<Arc<Findings>>,
 }
 
-/// Counts how long a reaper has looked regularly, as one limit sees it.
-#[derive(Clone, Copy)]
-struct GraceTimer {
-    /// A gap that is longer than this may be a pause.
-    limit: Duration,
-    start: Start,
-    /// How long the reaper was awake between the pauses, since the timer first began anew. `None` once the timer has
-    /// run to its end.
-    awake: Option<Duration>,
-    /// The latest gap between two sweeps was longer than the limit.
-    late_sweep: bool,
-    /// The latest gap between two jobs was longer than the limit.
-    late_job: bool,
-    /// Some gap between two jobs of this sweep was longer than the limit.
-    had_late_job: bool,
-    /// How many sweeps before this one had such a gap, one after the other.
-    late_streak: u8,
-}
-
-/// What a timer counts from.
-#[derive(Clone, Copy)]
-struct Start {
-    at: Instant,
-    /// How long the reaper was away before, in all. `None` at the reaper's own start.
-    pause: Option<Duration>,
-}
-
-/// A timer that has not run to its end begins anew while the reaper was awake for less than so many times its limit.
-const RESTART_LIMITS: u32 = 3;
-/// A long gap between two jobs that so many sweeps had before is the reaper's pace. A job store that is always slow at
-/// one job must not keep the others waiting for ever.
-const SWEEPS_TO_A_PACE: u8 = 2;
-
-/// The two looks that a gap is between. Each kind has a pace of its own.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Between {
-    Sweeps,
-    Jobs,
-}
-
-/// One instant by two clocks. The monotonic clock may stand still while the machine sleeps. The wall clock jumps then,
-/// and so do the ages that a job store computes by it.
-#[derive(Clone, Copy)]
-pub(super) struct Moment {
-    monotonic: Instant,
-    wall: SystemTime,
-}
-
-impl Moment {
-    fn now() -> Self {
-        Self { monotonic: Instant::now(), wall: SystemTime::now() }
-    }
-
-    /// Returns how long ago `earlier` was, by the clock that went further.
-    fn since(self, earlier: Self) -> Duration {
-        let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
-        self.monotonic.saturating_duration_since(earlier.monotonic).max(wall)
-    }
-}
-
 impl SweepHistory {
     /// Begins now.
     pub(super) fn new() -> Self {
@@ -112,7 +53,7 @@ impl SweepHistory {
         let mut before = self.0.load();
         loop {
             let state = Arc::new(before.next_sweep(now, limits));
-            // Stored only where nobody has stored another one since.
+            // Stored only if nobody has stored another state since.
             let found = self.0.compare_and_swap(&*before, Arc::clone(&state));
             if Arc::ptr_eq(&found, &before) {
                 return state;
@@ -141,6 +82,7 @@ impl HistoryState {
         Self { last_look: now, has_swept: false, latest_start, timers: Vec::new(), findings: None }
     }
 
+    /// Returns the state after a sweep that begins at `now`.
     fn next_sweep(&self, now: Moment, limits: &[Duration]) -> Self {
         let gap = now.since(self.last_look);
         let next = |limit: &Duration| self.timer(*limit).next_sweep(now.monotonic, gap, self.has_swept);
@@ -180,6 +122,7 @@ impl HistoryState {
         self.last_look
     }
 
+    /// Returns the timer of a limit. A limit that is new counts from the latest start of any timer.
     fn timer(&self, limit: Duration) -> GraceTimer {
         let known = self.timers.iter().find(|timer| timer.limit == limit);
         known.copied().unwrap_or_else(|| GraceTimer::new(limit, self.latest_start))
@@ -187,8 +130,7 @@ impl HistoryState {
 
     /// Returns how much of this boot grace is left at this look.
     pub(super) fn boot_grace_left(&self, now: Moment, grace: Duration) -> Option<Duration> {
-        let timer = self.timer(grace);
-        grace.checked_sub(timer.elapsed(now)).filter(|left| !left.is_zero())
+        self.timer(grace).left(now)
     }
 
     /// Returns how long the pause was from which this boot grace counts. Job ages jumped by so much.
@@ -200,66 +142,7 @@ impl HistoryState {
     pub(super) fn pulse_grace_left(&self, now: Moment, stale_after: Duration) -> Option<Duration> {
         let timer = self.timer(stale_after);
         timer.start.pause?;
-        stale_after.checked_sub(timer.elapsed(now)).filter(|left| !left.is_zero())
-    }
-}
-
-impl GraceTimer {
-    fn new(limit: Duration, start: Start) -> Self {
-        Self { limit, start, awake: None, late_sweep: false, late_job: false, had_late_job: false, late_streak: 0 }
-    }
-
-    fn elapsed(&self, now: Moment) -> Duration {
-        now.monotonic.saturating_duration_since(self.start.at)
-    }
-
-    /// Records a sweep that begins at `now`, `gap` after the latest look.
-    fn next_sweep(self, now: Instant, gap: Duration, has_swept: bool) -> Self {
-        // Did the sweep before have a long gap between its jobs, like those before it?
-        let late_streak = if self.had_late_job { self.late_streak.saturating_add(1) } else { 0 };
-        let next = Self { late_streak, late_job: false, had_late_job: false, ..self };
-        let next = next.after_gap(now, gap, Between::Sweeps, self.late_sweep);
-        // A reaper that has never swept was not away: this is its first look.
-        if has_swept { next } else { Self { start: Start { pause: None, ..next.start }, ..next } }
-    }
-
-    /// Records a look at a job at `now`, `gap` after the latest look.
-    fn next_job(self, now: Instant, gap: Duration) -> Self {
-        let is_pace = self.late_job || self.late_streak >= SWEEPS_TO_A_PACE;
-        self.after_gap(now, gap, Between::Jobs, is_pace)
-    }
-
-    fn after_gap(mut self, now: Instant, gap: Duration, between: Between, is_pace: bool) -> Self {
-        // Remember the gap: the next long one after a long one is the pace.
-        let late = gap > self.limit;
-        match between {
-            Between::Sweeps => self.late_sweep = late,
-            Between::Jobs => {
-                self.late_job = late;
-                self.had_late_job |= late;
-            }
-        }
-        if late && !is_pace {
-            // A pause. Before the timer has run to its end it makes one long pause with those before it.
-            let earlier = self.awake.and(self.start.pause).unwrap_or_default();
-            self.start.pause = Some(earlier.saturating_add(gap));
-            // Begin anew, but not for ever.
-            let awake = self.awake.unwrap_or_default();
-            if awake < self.limit.saturating_mul(RESTART_LIMITS) {
-                self.start.at = now;
-                self.awake = Some(awake);
-                return self;
-            }
-        }
-        // The reaper was awake during a short gap.
-        if !late {
-            self.awake = self.awake.map(|awake| awake.saturating_add(gap));
-        }
-        // At its end, the next pause is a new one.
-        if now.saturating_duration_since(self.start.at) >= self.limit {
-            self.awake = None;
-        }
-        self
+        timer.left(now)
     }
 }
 

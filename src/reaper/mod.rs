@@ -14,7 +14,7 @@
 //! | `reaper.rs` | [`Reaper`]: its registry, its policy, and what it is told about contexts |
 //! | `sweep_state.rs` | what a sweep keeps between two jobs |
 //! | `handle.rs`, `control.rs` | [`ReaperHandle`], and what it shares with its reaper |
-//! | `boot_grace.rs` | since when the reaper has looked regularly |
+//! | `boot_grace.rs`, `grace_timer.rs` | since when the reaper has looked regularly |
 //! | `findings.rs` | what the latest sweep found of each job, so that news can be told from repetition |
 //! | `trigger.rs` | what a job's ages call for |
 //! | `policy/` | [`Policy`]: the mode and the limits, its builder, its settings file |
@@ -27,6 +27,7 @@ mod control;
 mod erased;
 mod explain;
 mod findings;
+mod grace_timer;
 mod handle;
 mod job;
 mod job_store;
