@@ -473,7 +473,7 @@ where
     {
         let hash = self.hash(job);
         let Some(table) = self.shared.map.table() else { return false };
-        !table.rules_out(hash) && Self::finds(table, hash, job)
+        !table.excludes(hash) && Self::finds(table, hash, job)
     }
 
     /// Not inlined, so that the look-ups which the slot's word answers are, wherever they are.
@@ -540,9 +540,9 @@ where
         K: Ord,
     {
         let guard = reclaim::pin();
-        let cut = self.shared.map.cut(&guard);
-        let owners = cut.entries.iter().map(|entry| (entry.job.clone(), entry.owner.clone())).collect();
-        let atomic = cut.atomic;
+        let collected = self.shared.map.double_collect(&guard);
+        let owners = collected.entries.iter().map(|entry| (entry.job.clone(), entry.owner.clone())).collect();
+        let atomic = collected.atomic;
         // Unpinned: an `Ord` may take its time.
         drop(guard);
         Snapshot::new(owners, atomic)

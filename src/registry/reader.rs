@@ -74,7 +74,7 @@ where
     pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
         // Before the pin: what is handed over between them lets it repin once too often.
         let retired = reclaim::handed_over();
-        Self { registry, table: registry.shared.map.table_or_made(), guard: reclaim::pin(), retired }
+        Self { registry, table: registry.shared.map.table_or_init(), guard: reclaim::pin(), retired }
     }
 
     /// Returns `true` if `job` is marked, as [`Registry::is_active`] does.
