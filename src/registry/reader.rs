@@ -96,7 +96,7 @@ where
     fn new(registry: &'r Registry<K, V, S>) -> Self {
         // Read before the pin: what is retired in between then makes the reader repin once too often, not too seldom.
         let retired = reclaim::handed_over();
-        Self { registry, table: registry.shared.map.table_or_made(), guard: reclaim::pin(), retired }
+        Self { registry, table: registry.shared.map.table_or_init(), guard: reclaim::pin(), retired }
     }
 
     /// Returns `true` if `job` is marked, as [`Registry::is_active`] does.

@@ -1,4 +1,5 @@
-//! The stacks of what waits and of what is due: filled by anyone, taken whole, and emptied one by one by writers.
+//! The Treiber stacks of what waits and of what is ready: filled by anyone, taken whole, and emptied one by one by
+//! writers.
 
 use std::sync::Arc;
 
@@ -91,7 +92,7 @@ fn pop_against_pop() {
     });
 }
 
-/// E9. What waits is taken whole, as a list, and goes on to what is due: each node once, whoever pushes meanwhile.
+/// E9. What waits is taken whole, as a list, and goes on to what is ready: each node once, whoever pushes meanwhile.
 ///
 /// Seen to fail with a `take` that does not acquire.
 #[test]
@@ -102,9 +103,9 @@ fn push_against_take() {
             let waiting = Arc::clone(&waiting);
             move || push(&waiting, 'b')
         });
-        let due = stack_of(&[]);
-        due.push_chain(waiting.take().into_chain().expect("a is there"));
-        let taken: String = std::iter::from_fn(|| pop(&due)).collect();
+        let ready = stack_of(&[]);
+        ready.push_chain(waiting.take().into_chain().expect("a is there"));
+        let taken: String = std::iter::from_fn(|| pop(&ready)).collect();
         pusher.join().expect("it has pushed");
         let mut left = waiting.take();
         let left: String = std::iter::from_fn(|| left.pop().map(|node| node.value.read())).collect();
