@@ -178,6 +178,6 @@ pub mod model {
     pub use crate::reclaim::participant::Participant;
     pub use crate::reclaim::record::{Record, Records};
     pub use crate::reclaim::ring::Ring;
-    pub use crate::reclaim::stack::{Node, Stack};
+    pub use crate::reclaim::stack::{Node, TreiberStack};
     pub use crate::sync::turnstile::AtomicUsize;
 }

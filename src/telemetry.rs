@@ -63,33 +63,33 @@ fn tell(event: impl FnOnce()) {
     use std::cell::Cell;
 
     // Without a destructor: it can be read as long as the thread runs.
-    std::thread_local! { static LOCALS: Cell<Locals> = const { Cell::new(Locals::Unwatched) } }
+    std::thread_local! { static LOCALS: Cell<Locals> = const { Cell::new(Locals::Unguarded) } }
 
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Locals {
-        Unwatched,
-        Watched,
+        Unguarded,
+        Guarded,
         Gone,
     }
 
-    struct Watch;
+    struct Sentinel;
 
-    impl Drop for Watch {
+    impl Drop for Sentinel {
         fn drop(&mut self) {
             LOCALS.set(Locals::Gone);
         }
     }
 
-    std::thread_local! { static WATCH: Watch = const { Watch } }
+    std::thread_local! { static SENTINEL: Sentinel = const { Sentinel } }
 
     if LOCALS.get() == Locals::Gone {
         return;
     }
     let _: Result<(), _> = crate::unwind::caught(event);
-    // Thread-locals are destroyed in the reverse order of their first use: the watch comes after the subscriber's, and
-    // so goes before them.
-    if LOCALS.get() == Locals::Unwatched && WATCH.try_with(|_| ()).is_ok() {
-        LOCALS.set(Locals::Watched);
+    // Thread-locals are destroyed in the reverse order of their first use. The sentinel is first used after the
+    // subscriber's, and so goes before them.
+    if LOCALS.get() == Locals::Unguarded && SENTINEL.try_with(|_| ()).is_ok() {
+        LOCALS.set(Locals::Guarded);
     }
 }
 

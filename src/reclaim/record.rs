@@ -4,7 +4,7 @@ use std::fmt;
 use std::ptr;
 
 use super::ring::Ring;
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Watch};
+use crate::sync::{AtomicPtr, AtomicUsize, LoomTracked, Ordering};
 
 /// A thread's ring, from the thread's first clear to its end. Then another thread's: records are made when all are
 /// owned, so that there are as many as threads that cleared at the same time.
@@ -17,7 +17,7 @@ pub struct Record<T> {
     owned: AtomicUsize,
     /// The one that was made before it. Not written after the record is published.
     older: *const Self,
-    watch: Watch,
+    tracked: LoomTracked,
 }
 
 /// All records that were made: a list that only grows, and is freed as a whole.
@@ -50,7 +50,7 @@ impl<T> Records<T> {
         // SAFETY: records came from boxes, published whole by `make` (E10), and are freed with the list, which is
         // borrowed.
         let records = std::iter::successors(unsafe { newest.as_ref() }, |record| unsafe { record.older.as_ref() });
-        records.inspect(|record| record.watch.read())
+        records.inspect(|record| record.tracked.read())
     }
 
     /// Returns a record that is the caller's until it is [released](Record::release).
@@ -69,7 +69,8 @@ impl<T> Records<T> {
     #[cold]
     fn make(&self) -> &Record<T> {
         let mut newest = self.newest.load(Ordering::Relaxed); // E10: it is only compared
-        let made = Record { ring: Ring::new(), owned: AtomicUsize::new(OWNED), older: newest, watch: Watch::new() };
+        let made =
+            Record { ring: Ring::new(), owned: AtomicUsize::new(OWNED), older: newest, tracked: LoomTracked::new() };
         let made = Box::into_raw(Box::new(made));
         // E10, release half: it is seen whole.
         while let Err(other) = self.newest.compare_exchange(newest, made, Ordering::Release, Ordering::Relaxed) {

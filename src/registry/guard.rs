@@ -330,7 +330,7 @@ fn entry<K: Clone, V>(hash: u64, job: &K, value: V) -> Box<Entry<K, V>> {
 /// Returns a clone of the owner that a claim has displaced, or `None` if its `Clone` panics. A panic must not undo the
 /// claim, or a job past its deadline would never be reaped.
 fn clone_of_displaced<V: Clone>(owner: &Owner<V>) -> Option<Owner<V>> {
-    if crate::sync::MODEL {
+    if crate::sync::LOOM {
         // The model checker reports what it finds by panicking.
         return Some(owner.clone());
     }

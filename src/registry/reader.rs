@@ -95,8 +95,8 @@ where
 {
     fn new(registry: &'r Registry<K, V, S>) -> Self {
         // Read before the pin: what is retired in between then makes the reader repin once too often, not too seldom.
-        let retired = reclaim::retired();
-        Self { registry, table: registry.shared.map.table_or_made(), guard: reclaim::pin(), retired }
+        let retired = reclaim::handed_over();
+        Self { registry, table: registry.shared.map.table_or_init(), guard: reclaim::pin(), retired }
     }
 
     /// Returns `true` if `job` is marked, as [`Registry::is_active`] does.
@@ -138,7 +138,7 @@ where
         let hash = self.registry.hash(job);
         // Repin before the load: what is loaded below lives as long as this pin, and `&mut self` keeps the pin.
         // A model always repins.
-        if reclaim::retired() != self.retired || crate::sync::MODEL {
+        if reclaim::handed_over() != self.retired || crate::sync::LOOM {
             self.repin();
         }
         self.table.find(hash, job, &self.guard).map(|entry| &entry.owner)
@@ -147,7 +147,7 @@ where
     /// Lets the collector go on, now that the reader holds nothing.
     #[cold]
     fn repin(&mut self) {
-        self.retired = reclaim::retired();
+        self.retired = reclaim::handed_over();
         reclaim::repin(&mut self.guard);
     }
 }

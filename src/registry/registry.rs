@@ -393,7 +393,7 @@ where
     {
         let hash = self.hash(job);
         let Some(table) = self.shared.map.table() else { return false };
-        !table.rules_out(hash) && Self::finds(table, hash, job)
+        !table.excludes(hash) && Self::finds(table, hash, job)
     }
 
     /// Looks into the slot's entries. Not inlined, so that a look-up that the slot's word answers can be.
@@ -444,9 +444,9 @@ where
         K: Ord,
     {
         let pin = reclaim::pin();
-        let cut = self.shared.map.cut(&pin);
-        let owners = cut.entries.iter().map(|entry| (entry.job.clone(), entry.owner.clone())).collect();
-        let atomic = cut.atomic;
+        let collected = self.shared.map.double_collect(&pin);
+        let owners = collected.entries.iter().map(|entry| (entry.job.clone(), entry.owner.clone())).collect();
+        let atomic = collected.atomic;
         // Unpinned: an `Ord` may take its time.
         drop(pin);
         Snapshot::new(owners, atomic)

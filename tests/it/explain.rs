@@ -364,7 +364,7 @@ fn ahead(policy: &Policy, registry: &Registry, job: RunningJob<'_>) -> Option<(P
 }
 
 #[test]
-fn of_a_healthy_job_the_tier_is_ahead_or_the_deadline() {
+fn a_healthy_jobs_tier_or_deadline_is_ahead() {
     let registry = Registry::new();
     let backstop = |left| Some((Proposed::Reap(Cause::Backstop), left));
     let next = |job| ahead(&policy(), &registry, job);
@@ -397,7 +397,7 @@ fn of_a_healthy_job_the_tier_is_ahead_or_the_deadline() {
 }
 
 #[test]
-fn of_a_deferred_job_it_is_when_the_reason_has_gone() {
+fn what_is_ahead_of_a_deferred_job_is_the_end_of_the_reason() {
     let registry = Registry::new();
     let backstop = Some((Proposed::Reap(Cause::Backstop), 3200));
     let redrive = |left| Some((Proposed::Redrive, left));
@@ -430,7 +430,7 @@ fn of_a_deferred_job_it_is_when_the_reason_has_gone() {
 }
 
 #[test]
-fn of_a_verdict_that_acts_or_would_nothing_is_ahead() {
+fn nothing_is_ahead_of_a_verdict_that_acts_or_would() {
     let registry = Registry::new();
     for mode in [Mode::Honor, Mode::Ignore, Mode::DryRun] {
         let policy = policy().with_mode(mode);

@@ -259,7 +259,7 @@ impl<'r> JobStore<'r> for NoJobs {
 
 // Seen to fail with a loop that slept through its interval.
 #[test]
-fn it_is_stopped_while_it_waits() {
+fn a_stop_wakes_a_loop_that_waits() {
     for by_clone in [true, false] {
         let stop = StopToken::new();
         let sweeping = Loop::start(AN_HOUR, NO_JOBS, &stop);
@@ -304,7 +304,7 @@ fn one_token_stops_several_loops() {
 }
 
 #[test]
-fn what_is_stopped_beforehand_does_not_begin() {
+fn a_loop_that_was_stopped_beforehand_does_not_begin() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     for by_clone in [true, false] {
@@ -323,7 +323,7 @@ fn what_is_stopped_beforehand_does_not_begin() {
 }
 
 #[test]
-fn it_is_stopped_in_the_middle_of_a_sweep_after_the_job_at_hand() {
+fn a_stop_in_the_middle_of_a_sweep_lets_the_job_at_hand_finish() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let (mut script, stop) = Script::repeat([1, 2, 3].map(|id| well(finished, id)).to_vec(), 2);
@@ -356,7 +356,7 @@ fn a_listing_that_never_ends_is_left_when_it_is_stopped() {
 }
 
 #[test]
-fn what_is_stopped_during_a_listing_judges_nothing_of_it() {
+fn a_stop_during_a_listing_judges_none_of_its_rows() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let stop = StopToken::new();
@@ -369,7 +369,7 @@ fn what_is_stopped_during_a_listing_judges_nothing_of_it() {
 }
 
 #[test]
-fn it_sweeps_again_and_again_and_carries_out_what_it_judges() {
+fn the_loop_sweeps_again_and_again_and_carries_out_its_verdicts() {
     let registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
     let _monitor = registry.mark(2, Finalizer::new(Some(1), "merge"));
@@ -438,7 +438,7 @@ fn in_one_of_some_attempts(mut attempt: impl FnMut() -> Result<(), Vec<Duration>
 
 // Seen to fail with a loop that waited for the whole interval after each sweep.
 #[test]
-fn it_sweeps_from_begin_to_begin() {
+fn the_interval_counts_from_begin_to_begin() {
     let ms = Duration::from_millis;
     in_one_of_some_attempts(|| {
         let begins = begins(ms(200), &[ms(150), ms(0), ms(150)]);

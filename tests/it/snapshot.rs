@@ -7,7 +7,7 @@ use livemark::Registry;
 use crate::support::{AllEqual, Census, OneRootSlot, jobs_of};
 
 #[test]
-fn of_an_empty_registry_it_is_empty() {
+fn the_snapshot_of_an_empty_registry_is_empty() {
     let registry: Registry<u64, &str> = Registry::new();
     let snapshot = registry.snapshot();
     assert_eq!((snapshot.len(), snapshot.is_empty(), snapshot.is_atomic()), (0, true, true));
@@ -15,7 +15,7 @@ fn of_an_empty_registry_it_is_empty() {
 }
 
 #[test]
-fn it_counts_the_owned_jobs_and_sorts_their_ids() {
+fn a_snapshot_counts_the_owned_jobs_and_sorts_their_ids() {
     fn check<S: BuildHasher>(hasher: S) {
         let registry = Registry::with_hasher(hasher);
         // Marked in an order of their own; some are cleared again.
@@ -42,7 +42,7 @@ fn it_counts_the_owned_jobs_and_sorts_their_ids() {
 }
 
 #[test]
-fn it_finds_strings_by_str() {
+fn a_snapshot_finds_strings_by_str() {
     let registry: Registry<String, &str> = Registry::new();
     let _guards = ["b", "a"].map(|job| registry.mark(job.to_owned(), "run 1"));
     let snapshot = registry.snapshot();
@@ -52,7 +52,7 @@ fn it_finds_strings_by_str() {
 }
 
 #[test]
-fn it_is_a_copy_that_later_writes_do_not_reach() {
+fn a_snapshot_is_a_copy_that_later_writes_do_not_reach() {
     let census = Census::default();
     let registry = Registry::new();
     let guard = registry.mark(7_u64, census.tracked(70));
@@ -72,7 +72,7 @@ fn it_is_a_copy_that_later_writes_do_not_reach() {
 }
 
 #[test]
-fn it_is_iterated_by_a_for_loop_as_well() {
+fn a_snapshot_is_iterated_by_a_for_loop_as_well() {
     let registry: Registry<u64, &str> = Registry::new();
     let _guards = [9, 7, 8].map(|job| registry.mark(job, "run 1"));
     let snapshot = registry.snapshot();

@@ -372,16 +372,17 @@ fn the_page_on_operations_lists_every_event_and_every_metric() {
     assert_eq!(missing, [""; 0]);
 }
 
-/// The README and the guide draw one incident.
+/// The README and the guide draw one incident. The guide goes on where the README ends.
 #[test]
-fn the_readme_and_the_guide_have_the_same_drawing() {
+fn the_readmes_drawing_is_the_beginning_of_the_guides() {
     let drawing = |page: &str| {
         let text = read(&root().join(page));
         let blocks = text.split("\n```text\n").skip(1).filter_map(|rest| rest.split_once("\n```"));
         let drawn = blocks.map(|(block, _)| block).find(|block| block.contains("finalize_grace over"));
         drawn.map(str::to_owned).unwrap_or_else(|| panic!("{page} has no drawing of the incident"))
     };
-    assert_eq!(drawing("README.md"), drawing("src/docs/start.md"));
+    let readme = drawing("README.md");
+    assert_eq!(drawing("src/docs/start.md").get(..readme.len()), Some(readme.as_str()));
 }
 
 // ---- Files ----

@@ -87,12 +87,12 @@ impl<T> ExtractOdd for Vec<T> {
 }
 
 #[test]
-fn numbers() {
+fn a_hundred_thousand_numbers_come_and_go() {
     up_and_down(&Registry::<u64, _>::new(), MANY, |n| n);
 }
 
 #[test]
-fn strings_looked_up_by_str() {
+fn ten_thousand_strings_come_and_go_and_are_found_by_str() {
     let registry: Registry<String, Counted> = Registry::new();
     up_and_down(&registry, 10_000, |n| format!("job-{n}"));
 
@@ -102,17 +102,17 @@ fn strings_looked_up_by_str() {
 }
 
 #[test]
-fn ids_of_16_bytes() {
+fn ten_thousand_ids_of_16_bytes_come_and_go() {
     up_and_down(&Registry::<[u8; 16], _>::new(), 10_000, |n| (u128::from(n) << 64 | 7).to_be_bytes());
 }
 
 #[test]
-fn jobs_that_share_a_slot_of_the_root() {
+fn twenty_thousand_jobs_of_one_root_slot_come_and_go() {
     up_and_down(&Registry::<u64, _, _>::with_hasher(OneRootSlot::default()), 20_000, |n| n);
 }
 
 #[test]
-fn equal_hashes_for_every_job() {
+fn two_thousand_equal_hashes_come_and_go() {
     up_and_down(&Registry::<u64, _, _>::with_hasher(AllEqual::default()), 2_000, |n| n);
 }
 

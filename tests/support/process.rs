@@ -45,8 +45,11 @@ pub(crate) fn child() -> Option<Command> {
 /// Checks that the child has run its test, and not none, and that it passed.
 #[track_caller]
 pub(crate) fn assert_passed(child: &Output) {
-    let said = said(child);
-    assert!(child.status.success() && said.contains("test result: ok. 1 passed"), "{}: {said}", child.status);
+    if !(child.status.success() && said(child).contains("test result: ok. 1 passed")) {
+        // Before this test's own message, so that it is the first that is read.
+        print!("{}", said(child));
+        panic!("the child has not passed its test: {}", child.status);
+    }
 }
 
 /// Returns what the child has written.
@@ -55,7 +58,7 @@ pub(crate) fn said(child: &Output) -> String {
 }
 
 #[test]
-#[should_panic(expected = "0 passed")]
+#[should_panic(expected = "has not passed its test: exit status: 0")]
 fn a_child_that_runs_no_test_has_passed_none() {
     let child =
         Command::new(env::current_exe().expect("the test's own binary")).args(["no such test", "--exact"]).output();

@@ -41,7 +41,7 @@ pub(crate) struct Edit {
     pub(crate) replace: String,
 }
 
-/// A test: `loom FILE TEST` or `test FILE TEST`; or all of them, without names.
+/// A test: `loom FILE TEST` or `test BINARY MODULE::TEST`; or all of them, without names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Check {
@@ -104,8 +104,8 @@ impl TryFrom<String> for Check {
         let words: Vec<&str> = text.split(' ').collect();
         let (suite, file, name) = match words[..] {
             ["loom", file, name] => (Suite::Loom, file, name),
-            ["test", file, name] => (Suite::Tests, file, name),
-            _ => return Err(format!("not `loom FILE TEST` or `test FILE TEST`: {text}")),
+            ["test", binary, name] if name.contains("::") => (Suite::Tests, binary, name),
+            _ => return Err(format!("not `loom FILE TEST` or `test BINARY MODULE::TEST`: {text}")),
         };
         Ok(Self { suite, of: Some((file.to_owned(), name.to_owned())) })
     }

@@ -1,5 +1,6 @@
 //! A copy of the sources, in which mutants are applied and tests are run.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::fs;
@@ -88,9 +89,14 @@ impl Tree {
             Ok((true, _)) => Vec::new(),
             Ok((false, output)) => {
                 let failed = output.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
-                let failed: Vec<String> = failed.map(str::to_owned).collect();
+                // Once each: a test that runs in a child is said to have failed by the child as well.
+                let failed: BTreeSet<String> = failed.map(str::to_owned).collect();
                 // A process that was aborted names no test.
-                if failed.is_empty() { vec![format!("{check} ({})", what_it_said(&output))] } else { failed }
+                if failed.is_empty() {
+                    vec![format!("{check} ({})", what_it_said(&output))]
+                } else {
+                    failed.into_iter().collect()
+                }
             }
             Err(_) => vec![format!("{check} (does not end)")],
         }
@@ -109,9 +115,11 @@ impl Tree {
         }
         cargo.env("CARGO_TERM_COLOR", "never").env("RUST_BACKTRACE", "0");
         cargo.args(["test", "--locked"]);
-        if check.suite == Suite::Loom {
-            cargo.arg("--release");
-        }
+        match check.suite {
+            Suite::Loom => cargo.arg("--release"),
+            // Each build differs from the one before in a few lines, also where a caller builds all anew.
+            Suite::Tests => cargo.env("CARGO_INCREMENTAL", "1"),
+        };
         match &check.of {
             Some((file, _)) => cargo.args(["--test", file]),
             None => cargo.arg("--tests"),
