@@ -1,6 +1,6 @@
 //! What a reaper shares with its handles: [`Control`].
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once};
 
 use arc_swap::ArcSwap;
 
@@ -16,10 +16,10 @@ pub(super) struct Control {
     pub(super) history: SweepHistory,
     /// The `reaper` label of its metrics.
     pub(super) name: &'static str,
-    registered: OnceLock<()>,
-    has_swept: OnceLock<()>,
-    /// Set once it was reported that a dry run found no mark at all.
-    pub(super) no_mark: OnceLock<()>,
+    registered: Once,
+    has_swept: Once,
+    /// Completed once it was reported that a dry run found no mark at all.
+    pub(super) no_mark: Once,
 }
 
 impl Control {
@@ -29,25 +29,25 @@ impl Control {
             counts: Counts::default(),
             history: SweepHistory::new(),
             name: "default",
-            registered: OnceLock::new(),
-            has_swept: OnceLock::new(),
-            no_mark: OnceLock::new(),
+            registered: Once::new(),
+            has_swept: Once::new(),
+            no_mark: Once::new(),
         }
     }
 
     /// Registers the reaper's metrics at zero, for its first handle.
     pub(super) fn register(&self) {
-        self.registered.get_or_init(|| telemetry::register(self.name));
+        self.registered.call_once(|| telemetry::register(self.name));
     }
 
     /// Registers the reaper's metrics at zero, at its first sweep. A handle may have come before there was a recorder.
     pub(super) fn register_at_sweep(&self) {
-        self.has_swept.get_or_init(|| telemetry::register(self.name));
+        self.has_swept.call_once(|| telemetry::register(self.name));
     }
 
     /// Returns `true` as long as nothing was reported under the reaper's name.
     pub(super) fn is_new(&self) -> bool {
-        self.registered.get().is_none() && self.has_swept.get().is_none()
+        !self.registered.is_completed() && !self.has_swept.is_completed()
     }
 
     /// Replaces the policy by what `change` makes of it. Calls `change` again if another update came first.

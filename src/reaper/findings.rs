@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 
 use super::verdict::{DeferReason, Proposed};
 use crate::hasher::DefaultHashBuilder;
@@ -21,7 +21,7 @@ pub(super) enum Finding {
 /// Jobs are kept by a hash of their ids, so that no id is cloned. Two jobs of one hash, one pair in 2^64, would be taken
 /// for one in the log.
 #[derive(Debug, Default)]
-pub(super) struct Findings(HashMap<u64, (Finding, bool), BuildHasherDefault<AsIs>>);
+pub(super) struct Findings(HashMap<u64, (Finding, bool), DefaultHashBuilder>);
 
 impl Findings {
     pub(super) fn is_empty(&self) -> bool {
@@ -30,6 +30,7 @@ impl Findings {
 
     /// Records what was found of `job`. Returns `true` if that is news: `before` has something else, or nothing.
     pub(super) fn record<K: Hash>(&mut self, job: &K, finding: Finding, before: Option<&Self>) -> bool {
+        // As many as in the sweep before, most likely.
         if let (true, Some(before)) = (self.0.is_empty(), before) {
             self.0.reserve(before.0.len());
         }
@@ -53,24 +54,6 @@ impl Findings {
     /// Returns `true` if what was found of `job` is news.
     pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
         self.0.get(&hash(job)).is_none_or(|(_, is_news)| *is_news)
-    }
-}
-
-/// Takes a hash as its own hash.
-#[derive(Default)]
-pub(super) struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = DefaultHashBuilder::new().hash_one(bytes);
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

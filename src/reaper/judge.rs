@@ -177,7 +177,7 @@ where
             if self.report_dry_run(job, Finding::Proposed(proposed), &verdict) {
                 self.warn_if_unprotected(job, limits, proposed);
                 if limits.marking && registry.marks() == 0 {
-                    self.state.control.no_mark.get_or_init(|| telemetry::only_mark(shown, job.stage));
+                    self.state.control.no_mark.call_once(|| telemetry::only_mark(shown, job.stage));
                 }
             }
             return verdict;
