@@ -8,24 +8,18 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use livemark::{
-    Cause, Claim, Finalizer, JobStore, MarkGuard, Outcome, Policy, Reaper, Registry, RunningJob, StopToken,
-};
+use livemark::{Finalizer, MarkGuard, Reaper, Registry};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt;
 
 use crate::process::{assert_passed, child, said};
+use crate::support::{policy, troubled};
 
 static FINALIZING: Registry = Registry::new();
 
 fn finalizer() -> Finalizer {
     Finalizer::new(Some(1), "merge")
-}
-
-fn reaper() -> Reaper<'static> {
-    let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build().unwrap();
-    Reaper::new(&FINALIZING, policy)
 }
 
 thread_local! {
@@ -117,49 +111,11 @@ fn a_closed_stdout_ends_nobody() {
         panic!("the finalization fails");
     });
     assert!(unwound.is_err() && FINALIZING.is_empty());
-    // The loop: redrives, reaps, a bad row, a panic.
-    let stop = StopToken::new();
-    let mut jobs = Jobs { stop: stop.clone(), turns: 0 };
-    let reaper = reaper();
+    // The loop: verdicts of each kind, errors of each kind.
+    let (mut jobs, stop) = troubled("the store is down");
+    let reaper = Reaper::new(&FINALIZING, policy());
     reaper.run(Duration::ZERO, &stop, &mut jobs);
     let stats = reaper.stats();
-    assert_eq!((stats.redrives, stats.reaps_backstop, stats.bad_rows, stats.panics), (1, 1, 1, 1));
+    assert_eq!((stats.redrives, stats.reaps_backstop, stats.bad_rows, stats.panics), (3, 1, 1, 1));
     eprintln!("the scenario has ended");
-}
-
-/// A healthy job, one to redrive, one to reap, one whose action panics, and a bad row.
-struct Jobs {
-    stop: StopToken,
-    turns: u32,
-}
-
-impl<'r> JobStore<'r> for Jobs {
-    type Row = u64;
-    type Error = &'static str;
-    type Rows = [Result<u64, &'static str>; 4];
-
-    fn list(&mut self) -> Result<Self::Rows, &'static str> {
-        self.turns += 1;
-        if self.turns == 2 {
-            self.stop.stop(); // before any job of this turn
-        }
-        Ok([Ok(1), Ok(2), Ok(3), Err("a bad row")])
-    }
-
-    fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> {
-        let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        match id {
-            1 => RunningJob::new(id, "merge", hours(0)),
-            2 => RunningJob::new(id, "merge", hours(1)).finished_for(hours(1)),
-            _ => RunningJob::new(id, "merge", hours(2)),
-        }
-    }
-
-    fn redrive(&mut self, _: u64, _: Claim<'r>) -> Result<Outcome, &'static str> {
-        Ok(Outcome::Done)
-    }
-
-    fn reap(&mut self, _: u64, _: Cause, _: Claim<'r>) -> Result<Outcome, &'static str> {
-        panic!("the store panics");
-    }
 }

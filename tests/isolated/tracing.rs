@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use livemark::{
     Cause, Claim, DeferReason, Finalizer, JobStore, Mode, Outcome, OwnedMarkGuard, Policy, Pulse, Reaper, Registry,
-    RunError, RunningJob, StopToken, Verdict,
+    RunError, RunningJob, Verdict,
 };
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::process::isolated;
-use crate::support::{HARD_DEADLINE, MARKING, UNDECLARED, finished, lost, overdue, policy, running, seconds};
+use crate::support::{HARD_DEADLINE, MARKING, UNDECLARED, finished, lost, overdue, policy, running, seconds, troubled};
 
 /// An event, as a subscriber sees it.
 #[derive(Debug)]
@@ -366,57 +366,6 @@ fn a_job_that_each_sweep_redrives_is_warned_of() {
     };
     assert_eq!([(); 3].map(|()| redriven(finished(&7))), [0, 1, 1]);
     assert_eq!([redriven(running(&7)), redriven(finished(&7))], [0, 0]);
-}
-
-/// A job store with an error of each kind, in the turns of one loop.
-struct Troubled<E> {
-    turn: usize,
-    error: E,
-    stop: StopToken,
-    told: Vec<String>,
-}
-
-impl<'r, E: Clone + Display> JobStore<'r> for Troubled<E> {
-    type Row = u64;
-    type Error = E;
-    type Rows = Vec<Result<u64, E>>;
-
-    fn list(&mut self) -> Result<Self::Rows, E> {
-        self.turn += 1;
-        match self.turn {
-            1 => Err(self.error.clone()),
-            2 => Ok(vec![Err(self.error.clone()), Ok(1), Ok(2), Ok(3)]),
-            _ => {
-                self.stop.stop();
-                Ok(vec![])
-            }
-        }
-    }
-
-    fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> {
-        finished(id)
-    }
-
-    fn redrive(&mut self, job: u64, _: Claim<'r>) -> Result<Outcome, E> {
-        match job {
-            1 => Err(self.error.clone()),
-            2 => panic::resume_unwind(Box::new("blown up")),
-            _ => Ok(Outcome::Refused),
-        }
-    }
-
-    fn reap(&mut self, _: u64, _: Cause, _: Claim<'r>) -> Result<Outcome, E> {
-        unreachable!()
-    }
-
-    fn on_error(&mut self, error: &RunError<u64, E>) {
-        self.told.push(error.to_string());
-    }
-}
-
-fn troubled<E>(error: E) -> (Troubled<E>, StopToken) {
-    let stop = StopToken::new();
-    (Troubled { turn: 0, error, stop: stop.clone(), told: vec![] }, stop)
 }
 
 #[test]

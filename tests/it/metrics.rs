@@ -6,14 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use livemark::{
-    Cause, Claim, Finalizer, JobStore, Mode, Outcome, Policy, Pulse, Reaper, Registry, RegistryHandle, RunningJob,
-    StopToken, Verdict,
-};
+use livemark::{Claim, Finalizer, Mode, Policy, Pulse, Reaper, Registry, RegistryHandle, RunningJob, Verdict};
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
-use crate::support::{MARKING, UNDECLARED, finished, lost, overdue, policy, running};
+use crate::support::{MARKING, UNDECLARED, finished, lost, overdue, policy, running, troubled};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
@@ -275,54 +272,18 @@ fn a_name_that_comes_after_the_handle_changes_nothing() {
     seen.assert_counted(&[("reaper_sweeps_total", 1)]);
 }
 
-/// A job store with a failure of each kind, in two turns.
-struct Down {
-    listings: usize,
-    stop: StopToken,
-}
-
-impl<'r> JobStore<'r> for Down {
-    type Row = u64;
-    type Error = &'static str;
-    type Rows = Vec<Result<u64, &'static str>>;
-
-    fn list(&mut self) -> Result<Self::Rows, &'static str> {
-        self.listings += 1;
-        if self.listings == 1 {
-            return Ok(vec![Err("bad"), Ok(7), Ok(8), Ok(9)]);
-        }
-        self.stop.stop();
-        Err("down")
-    }
-
-    fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> {
-        finished(id)
-    }
-
-    fn redrive(&mut self, id: u64, _: Claim<'r>) -> Result<Outcome, &'static str> {
-        match id {
-            7 => Err("busy"),
-            8 => panic::resume_unwind(Box::new("blown up")),
-            _ => Ok(Outcome::Refused),
-        }
-    }
-
-    fn reap(&mut self, _: u64, _: Cause, _: Claim<'r>) -> Result<Outcome, &'static str> {
-        unreachable!()
-    }
-}
-
 #[test]
 fn the_loops_failures_and_refusals_are_counted() {
     let registry: Registry = Registry::new();
     let reaper = Reaper::new(&registry, policy());
-    let stop = StopToken::new();
-    let seen = seen(|| reaper.run(Duration::ZERO, &stop, &mut Down { listings: 0, stop: stop.clone() }));
+    let (mut jobs, stop) = troubled("down");
+    let seen = seen(|| reaper.run(Duration::ZERO, &stop, &mut jobs));
     seen.assert_counted(&[
         ("reaper_failures_total", 4), // a bad row, an action, a panic, a listing
+        ("reaper_reaps_total{cause=\"backstop\"}", 1),
         ("reaper_redrives_total", 3),
         ("reaper_refused_total", 1),
-        ("reaper_sweeps_total", 1),
+        ("reaper_sweeps_total", 2),
     ]);
 }
 
@@ -376,20 +337,20 @@ fn a_recorder_that_panics_costs_nothing_but_its_metric() {
     for broken in [Broken::Registering, Broken::Counting] {
         let registry = Registry::new();
         let reaper = Reaper::new(&registry, policy());
-        let monitor = registry.mark(1, monitor());
+        let monitor = registry.mark(6, monitor());
         metrics::with_local_recorder(&broken, || {
             drop(reaper.handle());
             let mut sweep = reaper.sweep();
-            for job in [finished(&1), finished(&2), finished(&2).redrives(3), lost(&3), overdue(&4)] {
+            for job in [finished(&6), finished(&2), finished(&2).redrives(3), lost(&3), overdue(&4)] {
                 assert!(!matches!(sweep.judge(&job), Verdict::Healthy));
             }
             drop(sweep);
-            let stop = StopToken::new();
-            reaper.run(Duration::ZERO, &stop, &mut Down { listings: 0, stop: stop.clone() });
+            let (mut jobs, stop) = troubled("down");
+            reaper.run(Duration::ZERO, &stop, &mut jobs);
         });
         let stats = reaper.stats();
-        assert_eq!((stats.sweeps, stats.finalizer_defers_total, stats.redrives), (2, 1, 4), "all the same");
-        assert_eq!((stats.reaps_worker_lost, stats.reaps_backstop, stats.reaps_redrives_exhausted), (1, 1, 1));
+        assert_eq!((stats.sweeps, stats.finalizer_defers_total, stats.redrives), (3, 1, 4), "all the same");
+        assert_eq!((stats.reaps_worker_lost, stats.reaps_backstop, stats.reaps_redrives_exhausted), (1, 2, 1));
         assert_eq!((stats.refused, stats.failed_listings, stats.bad_rows, stats.failed_actions), (1, 1, 1, 1));
         assert_eq!(stats.panics, 1, "the job store's own");
         assert!(monitor.clear() && registry.is_empty());
