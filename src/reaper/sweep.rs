@@ -75,7 +75,7 @@ where
     /// | running, finished or lost | `hard_deadline` | `Reap(Backstop)` |
     /// | finished, and was redriven `max_redrives` times | `finalize_grace` | `Reap(RedrivesExhausted)` |
     /// | finished | `finalize_grace` | `Redrive` |
-    /// | lost | `lost_grace` | `Reap(WorkerLost)` |
+    /// | lost, and not finished | `lost_grace` | `Reap(WorkerLost)` |
     ///
     /// A finished or lost job past its grace *looks dead*. The stage, the mode, the job's owner and the
     /// [`boot_grace`](crate::PolicyBuilder::boot_grace) say what becomes of the proposal. The first row that fits

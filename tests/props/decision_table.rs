@@ -28,6 +28,8 @@ const OTHER: &str = "build";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Healthy,
+    /// Within the grace of a finished job, and past that of a lost one.
+    HealthyAndFinished,
     /// Past its deadline since long before any pause.
     Overdue,
     /// Finished as well.
@@ -112,7 +114,7 @@ impl Combination {
             ("finished", "finalize_grace") => {
                 matches!(self.job, Job::Finished | Job::Exhausted | Job::HeldAndFinished | Job::OverdueAndFinished)
             }
-            ("lost", "lost_grace") => matches!(self.job, Job::Lost | Job::HeldAndLost),
+            ("lost, and not finished", "lost_grace") => matches!(self.job, Job::Lost | Job::HeldAndLost),
             _ => false,
         };
         proposals.iter().find(fits).map(|[.., proposal]| &**proposal)
@@ -177,8 +179,9 @@ fn differences<'a>(
 // ---- The real judge
 
 impl Job {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Healthy,
+        Self::HealthyAndFinished,
         Self::Overdue,
         Self::OverdueAndFinished,
         Self::OverdueSinceAPause,
@@ -194,7 +197,7 @@ impl Job {
     }
 
     fn looks_dead(self) -> bool {
-        !self.is_overdue() && self != Self::Healthy
+        !self.is_overdue() && !matches!(self, Self::Healthy | Self::HealthyAndFinished)
     }
 
     /// `back`: when the reaper was back from its pause. A job gets older meanwhile.
@@ -203,7 +206,9 @@ impl Job {
         let overdue = RunningJob::new(id, stage, DEADLINE * 2);
         let (finished, lost) = (FINALIZE_GRACE + A_MOMENT, LOST_GRACE + A_MOMENT);
         match self {
-            Self::Healthy => young.finished_for(FINALIZE_GRACE).lost_for(LOST_GRACE),
+            Self::Healthy => young.lost_for(LOST_GRACE),
+            // A finished job is not lost.
+            Self::HealthyAndFinished => young.finished_for(FINALIZE_GRACE).lost_for(lost),
             Self::Overdue => overdue,
             Self::OverdueAndFinished => overdue.finished_for(finished).held(true),
             Self::OverdueSinceAPause => RunningJob::new(id, stage, DEADLINE + BOOT_GRACE / 2 + back.elapsed()),
