@@ -304,23 +304,32 @@ fn decided(verdict: &Verdict<'_>, owner: Option<&Claim<'_>>) -> Decided {
 /// Judges all combinations of this kind of start. `None` if a busy machine made another kind of it meanwhile.
 fn judged_in_time(booted: Boot) -> Option<Vec<(Combination, Decided)>> {
     let registry = Registry::new();
-    let (reaper, back) = boot(&registry, booted)?;
-    let mut seen = Vec::new();
-    let (mut last_sweep, mut longest_gap) = (Instant::now(), Duration::ZERO);
-    for job in Job::ALL {
-        for stage in [MARKING, OTHER] {
-            for mode in [Mode::Honor, Mode::Ignore, Mode::DeferAll, Mode::DryRun] {
+    let mut cases = Vec::new();
+    for mode in [Mode::Honor, Mode::Ignore, Mode::DeferAll, Mode::DryRun] {
+        for job in Job::ALL {
+            for stage in [MARKING, OTHER] {
                 for owner in [Owner::Nobody, Owner::WithoutPulse, Owner::Beating, Owner::Stale, Owner::Unbeaten] {
-                    let id = seen.len() as u64;
+                    let id = cases.len() as u64;
                     let owns = own(&registry, id, owner);
-                    reaper.set_mode(mode);
-                    let verdict = reaper.sweep().judge(&job.describe(&id, stage, back));
-                    longest_gap = longest_gap.max(last_sweep.elapsed());
-                    last_sweep = Instant::now();
-                    let combination = Combination { job, stage, mode, owner, boot: booted };
-                    seen.push((combination, decided(&verdict, owns.as_ref())));
+                    cases.push((id, Combination { job, stage, mode, owner, boot: booted }, owns));
                 }
             }
+        }
+    }
+
+    // From here on time matters.
+    let (reaper, back) = boot(&registry, booted)?;
+    let mut seen = Vec::new();
+    let (mut last_look, mut longest_gap) = (Instant::now(), Duration::ZERO);
+    for cases in cases.chunk_by(|(_, one, _), (_, next, _)| one.mode == next.mode) {
+        let [(_, Combination { mode, .. }, _), ..] = cases else { unreachable!("a chunk is not empty") };
+        reaper.set_mode(*mode);
+        let mut sweep = reaper.sweep();
+        for (id, combination, owns) in cases {
+            let verdict = sweep.judge(&combination.job.describe(id, combination.stage, back));
+            longest_gap = longest_gap.max(last_look.elapsed());
+            last_look = Instant::now();
+            seen.push((*combination, decided(&verdict, owns.as_ref())));
         }
     }
     let is_in_time = match booted {
