@@ -311,14 +311,24 @@ pub(crate) fn register(reaper: &'static str) {
     let _ = reaper;
 }
 
-/// Sets the gauges of all that is owned. `census` walks through the registry and returns how many jobs are owned, and
-/// since when the oldest is. Nobody asks the registry in [`Mode::Ignore`](crate::Mode::Ignore): the gauges then say 0.
-pub(crate) fn owners(reaper: &'static str, census: impl FnOnce() -> (usize, Option<Instant>)) {
+/// What the gauges show.
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nothing is measured"))]
+pub(crate) struct Gauges {
+    /// How many jobs are owned.
+    pub(crate) owned: usize,
+    /// When the oldest of their marks was made.
+    pub(crate) oldest: Option<Instant>,
+    /// How much of what was cleared waits to be freed.
+    pub(crate) unreclaimed: u64,
+}
+
+/// Sets the gauges to what `measure` returns, which walks through the registry and so is not called without the
+/// feature.
+pub(crate) fn gauges(reaper: &'static str, measure: impl FnOnce() -> Gauges) {
     #[cfg(feature = "metrics")]
     {
-        let (owned, oldest) = census();
+        let Gauges { owned, oldest, unreclaimed } = measure();
         let age = oldest.map_or(0.0, |marked_at| marked_at.elapsed().as_secs_f64());
-        let unreclaimed = crate::reclaim::reclaim_stats().unreclaimed();
         let _: Result<(), _> = crate::unwind::caught(|| {
             // A gauge is a float: exact up to 2^53 jobs.
             #[expect(clippy::cast_precision_loss, reason = "as above")]
@@ -329,5 +339,5 @@ pub(crate) fn owners(reaper: &'static str, census: impl FnOnce() -> (usize, Opti
         });
     }
     #[cfg(not(feature = "metrics"))]
-    let _ = (reaper, census);
+    let _ = (reaper, measure);
 }

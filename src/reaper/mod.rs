@@ -40,7 +40,7 @@ use crate::finalizer::{Finalizer, Pulse};
 use crate::hasher::DefaultHashBuilder;
 use crate::reclaim;
 use crate::registry::RegistryHandle;
-use crate::telemetry;
+use crate::telemetry::{self, Gauges};
 
 /// Decides what becomes of running jobs, by a [`Policy`] and a [`Registry`](crate::Registry).
 ///
@@ -295,7 +295,11 @@ where
         telemetry::sweep_begun(control.name);
         let policy = control.policy.load_full();
         let asks = policy.mode() != Mode::Ignore;
-        telemetry::owners(control.name, || if asks { self.registry.census() } else { (0, None) });
+        telemetry::gauges(control.name, || {
+            // Nobody asks the registry in `Mode::Ignore`.
+            let (owned, oldest) = if asks { self.registry.census() } else { (0, None) };
+            Gauges { owned, oldest, unreclaimed: reclaim::reclaim_stats().unreclaimed() }
+        });
         Pass::new(control, policy)
     }
 }
