@@ -99,7 +99,7 @@ pub(crate) fn marked<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(TRACE, job = %job, generation = generation.get(), displaced = false, "mark");
 }
 
-/// A mark took the job over from an earlier owner: so seldom that it is told at a level that people read.
+/// Reports a mark that took the job over from an earlier owner: so seldom that it is told at a level that people read.
 #[cold]
 pub(crate) fn displaced<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(DEBUG, job = %job, generation = generation.get(), displaced = true, "mark");
@@ -130,7 +130,7 @@ pub(crate) fn stale_clear<K: 'static>(job: Shown<'_, K>, generation: Generation)
     event!(TRACE, job = %job, generation = generation.get(), "stale clear");
 }
 
-/// The mark stays without its guard.
+/// Reports that a mark stays without its guard.
 #[inline]
 pub(crate) fn detached<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(TRACE, job = %job, generation = generation.get(), "detach");
@@ -196,7 +196,7 @@ pub(crate) fn redriven<K: 'static>(job: Shown<'_, K>, acted: &Acted<'_>) {
     );
 }
 
-/// The sweep before redrove the job as well.
+/// Warns that the sweep before redrove the job as well.
 pub(crate) fn redriven_again<K: 'static>(job: Shown<'_, K>) {
     event!(
         WARN,
@@ -205,7 +205,7 @@ pub(crate) fn redriven_again<K: 'static>(job: Shown<'_, K>) {
     );
 }
 
-/// `label`: the cause as the counter's label has it.
+/// Reports a reap. `label` is the cause as the counter's label has it.
 pub(crate) fn reaped<K: 'static>(job: Shown<'_, K>, cause: &'static str, label: &'static str, acted: &Acted<'_>) {
     let &Acted { reaper, stage, claim, displaced } = acted;
     count!("reaper_reaps_total", reaper, "cause" => label);
@@ -220,7 +220,7 @@ pub(crate) fn reaped<K: 'static>(job: Shown<'_, K>, cause: &'static str, label: 
     );
 }
 
-/// Marks are not asked for in this stage, but the job has one.
+/// Warns that marks are not asked for in this stage, but the job has one.
 pub(crate) fn unprotected<K: 'static>(job: Shown<'_, K>, stage: &str, generation: Generation) {
     event!(
         WARN,
@@ -239,7 +239,8 @@ pub(crate) fn dry_run<K: 'static>(job: Shown<'_, K>, verdict: &dyn fmt::Display,
     }
 }
 
-/// The reaper's claim is the only mark that was ever made in its registry, or a dry run finds none at all.
+/// Warns that the reaper's claim is the only mark that was ever made in its registry, or that a dry run finds none at
+/// all.
 pub(crate) fn only_mark<K: 'static>(job: Shown<'_, K>, stage: &str) {
     event!(
         WARN,
@@ -249,7 +250,7 @@ pub(crate) fn only_mark<K: 'static>(job: Shown<'_, K>, stage: &str) {
     );
 }
 
-/// An owner made no progress and is displaced.
+/// Warns that an owner made no progress and is displaced.
 pub(crate) fn stale_owner<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(WARN, job = %job, generation = generation.get(), "stale owner");
 }
@@ -258,7 +259,7 @@ pub(crate) fn claim_conflict(reaper: &'static str) {
     count!("reaper_claim_conflicts_total", reaper);
 }
 
-/// The job store's compare-and-set said no.
+/// Reports that the job store's compare-and-set said no.
 pub(crate) fn refused<K: 'static>(reaper: &'static str, job: Shown<'_, K>) {
     count!("reaper_refused_total", reaper);
     event!(INFO, job = %job, "the job store refused a verdict: its compare-and-set changed nothing");
