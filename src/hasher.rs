@@ -1,4 +1,4 @@
-//! The default hasher: [`DefaultHashBuilder`]. Can be made in a constant; seeded once per process.
+//! The default hasher, [`DefaultHashBuilder`]: it can be made in a constant, and is seeded once per process.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -8,8 +8,8 @@ use foldhash::fast::FoldHasher;
 
 /// The hasher of a [`Registry`](crate::Registry) unless another is given: fast, and seeded per process.
 ///
-/// It can be made in a constant, so that a registry can be a `static`. Its seed makes collisions hard to *guess*,
-/// but it is not a cryptographic hash: where attackers choose job ids and can watch timings, give
+/// It can be made in a constant, so that a registry can be a `static`. Its seed makes collisions hard to *guess*, but
+/// it is not a cryptographic hash. Where attackers choose job ids and can watch timings, give
 /// [`Registry::with_hasher`](crate::Registry::with_hasher) a keyed one such as [`std::hash::RandomState`].
 ///
 /// ```
@@ -22,7 +22,7 @@ use foldhash::fast::FoldHasher;
 pub struct DefaultHashBuilder(());
 
 impl DefaultHashBuilder {
-    /// The process's hasher: all of its instances hash alike.
+    /// Returns the process's hasher: all of its instances hash alike.
     ///
     /// ```
     /// use livemark::{DefaultHashBuilder, Registry};

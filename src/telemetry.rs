@@ -98,7 +98,7 @@ pub(crate) fn marked<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(TRACE, job = %job, generation = generation.get(), displaced = false, "mark");
 }
 
-/// A mark took the job over from an earlier owner: so seldom that it is told at a level that people read.
+/// Reports a mark that took the job over from an earlier owner: so seldom that it is told at a level that people read.
 #[cold]
 pub(crate) fn displaced<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(DEBUG, job = %job, generation = generation.get(), displaced = true, "mark");
@@ -129,7 +129,7 @@ pub(crate) fn stale_clear<K: 'static>(job: Shown<'_, K>, generation: Generation)
     event!(TRACE, job = %job, generation = generation.get(), "stale clear");
 }
 
-/// The mark stays without its guard.
+/// Reports that a mark stays without its guard.
 #[inline]
 pub(crate) fn detached<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(TRACE, job = %job, generation = generation.get(), "detach");
@@ -195,7 +195,7 @@ pub(crate) fn redriven<K: 'static>(job: Shown<'_, K>, acted: &Acted<'_>) {
     );
 }
 
-/// The sweep before redrove the job as well.
+/// Warns that the sweep before redrove the job as well.
 pub(crate) fn redriven_again<K: 'static>(job: Shown<'_, K>) {
     event!(
         WARN,
@@ -204,7 +204,7 @@ pub(crate) fn redriven_again<K: 'static>(job: Shown<'_, K>) {
     );
 }
 
-/// `label`: the cause as the counter's label has it.
+/// Reports a reap. `label` is the cause as the counter's label has it.
 pub(crate) fn reaped<K: 'static>(job: Shown<'_, K>, cause: &'static str, label: &'static str, acted: &Acted<'_>) {
     let &Acted { reaper, stage, claim, displaced } = acted;
     count!("reaper_reaps_total", reaper, "cause" => label);
@@ -219,7 +219,7 @@ pub(crate) fn reaped<K: 'static>(job: Shown<'_, K>, cause: &'static str, label: 
     );
 }
 
-/// Marks are not asked for in this stage, but the job has one.
+/// Warns that marks are not asked for in this stage, but the job has one.
 pub(crate) fn unprotected<K: 'static>(job: Shown<'_, K>, stage: &str, generation: Generation) {
     event!(
         WARN,
@@ -238,7 +238,8 @@ pub(crate) fn dry_run<K: 'static>(job: Shown<'_, K>, verdict: &dyn fmt::Display,
     }
 }
 
-/// The reaper's claim is the only mark that was ever made in its registry, or a dry run finds none at all.
+/// Warns that the reaper's claim is the only mark that was ever made in its registry, or that a dry run finds none at
+/// all.
 pub(crate) fn only_mark<K: 'static>(job: Shown<'_, K>, stage: &str) {
     event!(
         WARN,
@@ -248,7 +249,7 @@ pub(crate) fn only_mark<K: 'static>(job: Shown<'_, K>, stage: &str) {
     );
 }
 
-/// An owner made no progress and is displaced.
+/// Warns that an owner made no progress and is displaced.
 pub(crate) fn stale_owner<K: 'static>(job: Shown<'_, K>, generation: Generation) {
     event!(WARN, job = %job, generation = generation.get(), "stale owner");
 }
@@ -257,7 +258,7 @@ pub(crate) fn claim_conflict(reaper: &'static str) {
     count!("reaper_claim_conflicts_total", reaper);
 }
 
-/// The job store's compare-and-set said no.
+/// Reports that the job store's compare-and-set said no.
 pub(crate) fn refused<K: 'static>(reaper: &'static str, job: Shown<'_, K>) {
     count!("reaper_refused_total", reaper);
     event!(INFO, job = %job, "the job store refused a verdict: its compare-and-set changed nothing");
@@ -310,14 +311,24 @@ pub(crate) fn register(reaper: &'static str) {
     let _ = reaper;
 }
 
-/// Sets the gauges of all that is owned. `census` walks through the registry and returns how many jobs are owned, and
-/// since when the oldest is. Nobody asks the registry in [`Mode::Ignore`](crate::Mode::Ignore): the gauges then say 0.
-pub(crate) fn owners(reaper: &'static str, census: impl FnOnce() -> (usize, Option<Instant>)) {
+/// What the gauges show.
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nothing is measured"))]
+pub(crate) struct Gauges {
+    /// How many jobs are owned.
+    pub(crate) owned: usize,
+    /// When the oldest of their marks was made.
+    pub(crate) oldest: Option<Instant>,
+    /// How much of what was cleared waits to be freed.
+    pub(crate) unreclaimed: u64,
+}
+
+/// Sets the gauges to what `measure` returns, which walks through the registry and so is not called without the
+/// feature.
+pub(crate) fn gauges(reaper: &'static str, measure: impl FnOnce() -> Gauges) {
     #[cfg(feature = "metrics")]
     {
-        let (owned, oldest) = census();
+        let Gauges { owned, oldest, unreclaimed } = measure();
         let age = oldest.map_or(0.0, |marked_at| marked_at.elapsed().as_secs_f64());
-        let unreclaimed = crate::reclaim::reclaim_stats().unreclaimed();
         let _: Result<(), _> = crate::unwind::caught(|| {
             // A gauge is a float: exact up to 2^53 jobs.
             #[expect(clippy::cast_precision_loss, reason = "as above")]
@@ -328,5 +339,5 @@ pub(crate) fn owners(reaper: &'static str, census: impl FnOnce() -> (usize, Opti
         });
     }
     #[cfg(not(feature = "metrics"))]
-    let _ = (reaper, census);
+    let _ = (reaper, measure);
 }

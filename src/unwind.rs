@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
-/// Returns what `call` returns, or that it panicked. The panic's payload is dropped.
+/// Returns what `call` returns, or says that it panicked. The panic's payload is dropped.
 ///
 /// What a panic left half done is the user's own.
 #[inline]

@@ -1,8 +1,8 @@
 //! A free list in each thread that marks: memory of freed entries, for its next marks.
 //!
 //! Entries are freed by the dozen, when an epoch has passed, and often by another thread than the one that allocated
-//! them: both is what allocators are slow at. An entry's memory is put to another use only after it could have been
-//! given back to the allocator, so nothing depends on this for its correctness.
+//! them. Allocators are slow at both. An entry's memory is put to another use only after it could have been given back
+//! to the allocator, so that nothing depends on this for its correctness.
 
 use std::alloc::{Layout, dealloc};
 use std::cell::RefCell;
@@ -53,6 +53,7 @@ pub(super) unsafe fn free<T>(boxed: *mut ()) {
     }
 }
 
+/// Takes a block out, if there is one of this layout.
 #[inline]
 fn take(layout: Layout) -> Option<*mut u8> {
     let take = |list: &RefCell<FreeList>| {
@@ -60,6 +61,7 @@ fn take(layout: Layout) -> Option<*mut u8> {
         if list.layout == Some(layout) {
             return list.blocks.pop();
         }
+        // The thread's first mark: its layout is the list's from now on, and pushes will not allocate.
         if list.layout.is_none() && !LOOM && layout.size() != 0 {
             list.layout = Some(layout);
             list.blocks.reserve_exact(most(layout));
@@ -69,6 +71,7 @@ fn take(layout: Layout) -> Option<*mut u8> {
     FREE_LIST.try_with(take).ok().flatten()
 }
 
+/// Puts a block in, and returns `true` if there is room and it is of the list's layout.
 #[inline]
 fn keep(layout: Layout, block: *mut u8) -> bool {
     let keep = |list: &RefCell<FreeList>| {
@@ -85,7 +88,7 @@ fn keep(layout: Layout, block: *mut u8) -> bool {
 /// Returns how many blocks of this layout a thread keeps at most.
 #[inline]
 fn most(layout: Layout) -> usize {
-    MOST_BYTES.checked_div(layout.size()).unwrap_or(0).min(MOST) // 0 if the size is
+    MOST_BYTES.checked_div(layout.size()).unwrap_or(0).min(MOST)
 }
 
 impl Drop for FreeList {

@@ -14,7 +14,7 @@ use super::verdict::Verdict;
 use crate::context::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::reclaim;
-use crate::telemetry;
+use crate::telemetry::{self, Gauges};
 
 /// One pass over the running jobs, under one policy. [`Reaper::sweep`] begins it.
 ///
@@ -205,7 +205,11 @@ where
         telemetry::sweep_begun(control.name);
         let policy = control.policy.load_full();
         let asks = policy.mode() != Mode::Ignore;
-        telemetry::owners(control.name, || if asks { self.registry.census() } else { (0, None) });
+        telemetry::gauges(control.name, || {
+            // Nobody asks the registry in `Mode::Ignore`.
+            let (owned, oldest) = if asks { self.registry.census() } else { (0, None) };
+            Gauges { owned, oldest, unreclaimed: reclaim::reclaim_stats().unreclaimed() }
+        });
         SweepState::new(control, policy)
     }
 }

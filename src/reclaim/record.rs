@@ -1,4 +1,4 @@
-//! What each thread that clears has of its own, and others look at: [`Record`], in a list of [`Records`].
+//! What each thread that clears has of its own, and others look at: [`Record`], in a list that only grows, [`Records`].
 
 use std::fmt;
 use std::ptr;
@@ -6,8 +6,9 @@ use std::ptr;
 use super::ring::Ring;
 use crate::sync::{AtomicPtr, AtomicUsize, LoomTracked, Ordering};
 
-/// A thread's ring, from the thread's first clear to its end. Then another thread's: records are made when all are
-/// owned, so that there are as many as threads that cleared at the same time.
+/// A thread's ring, from the thread's first clear to its end. Then the next thread takes it over.
+///
+/// A record is made only when all are owned. So there are as many as threads that cleared at the same time.
 #[repr(align(128))] // written with each clear: on cache lines of its own
 pub struct Record<T> {
     /// What the thread has retired and not handed over. Its count goes on from thread to thread, so that the sum over
@@ -22,7 +23,7 @@ pub struct Record<T> {
 
 /// All records that were made: a list that only grows, and is freed as a whole.
 ///
-/// What is left in the rings then is leaked. The library's list is `static`.
+/// What is left in the rings then is leaked. The library's list is `static`, a model's is not.
 pub struct Records<T> {
     /// The one that was made last.
     newest: AtomicPtr<Record<T>>,
@@ -53,19 +54,20 @@ impl<T> Records<T> {
         records.inspect(|record| record.tracked.read())
     }
 
-    /// Returns a record that is the caller's until it is [released](Record::release).
+    /// Returns a record that is the caller's until it is [released](Record::release): a free one, or a new one.
     #[cold]
     pub fn claim(&self) -> &Record<T> {
-        // One that no thread has any more.
+        // A look first, so that records of threads that live are not written to.
         let is_free = |record: &&Record<T>| record.owned.load(Ordering::Relaxed) == FREE; // E10: the exchange decides
-        // E10, acquire half: this thread goes on where the one before has stopped.
+        // Then the exchange, which one thread wins. E10, acquire half: it goes on in the ring where the thread before has
+        // stopped.
         let take = |record: &&Record<T>| {
             record.owned.compare_exchange(FREE, OWNED, Ordering::Acquire, Ordering::Relaxed).is_ok() // E10
         };
         self.all().filter(is_free).find(take).unwrap_or_else(|| self.make())
     }
 
-    /// Makes a record, the caller's, and shows it to those that walk over all.
+    /// Makes a record, the caller's, and puts it at the head of the list.
     #[cold]
     fn make(&self) -> &Record<T> {
         let mut newest = self.newest.load(Ordering::Relaxed); // E10: it is only compared
@@ -74,6 +76,7 @@ impl<T> Records<T> {
         let made = Box::into_raw(Box::new(made));
         // E10, release half: it is seen whole.
         while let Err(other) = self.newest.compare_exchange(newest, made, Ordering::Release, Ordering::Relaxed) {
+            // Another record came first: this one goes before it.
             newest = other;
             // SAFETY: this thread's alone until the exchange succeeds.
             unsafe { (*made).older = newest };
@@ -84,7 +87,7 @@ impl<T> Records<T> {
 }
 
 impl<T> Record<T> {
-    /// Lets another thread have it. What is in the ring may be taken out by anyone, now or later.
+    /// Lets another thread have it. Anyone may take out what is in the ring, now or later.
     pub fn release(&self) {
         self.owned.store(FREE, Ordering::Release); // E10, release half
     }
