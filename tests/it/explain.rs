@@ -9,9 +9,7 @@ use livemark::{
     Verdict,
 };
 
-use crate::support::{HARD_DEADLINE, MARKING, UNDECLARED, finished, lost, overdue, policy, running, seconds};
-
-const AN_HOUR: Duration = Duration::from_secs(3600);
+use crate::support::{AN_HOUR, HARD_DEADLINE, MARKING, UNDECLARED, finished, lost, overdue, policy, running, seconds};
 
 fn unmarked(mut job: RunningJob<'_>) -> RunningJob<'_> {
     job.stage = UNDECLARED;

@@ -11,13 +11,9 @@ use livemark::{
 };
 
 use crate::support::{
-    FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, UNDECLARED, finished, lost, policy, running, said,
-    wait_until,
+    AN_HOUR, FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, NANOSECOND, Said, UNDECLARED, finished, lost, policy,
+    running, said, wait_until,
 };
-
-/// As limits: what no test lasts, and what any moment is longer than.
-const AN_HOUR: Duration = Duration::from_secs(3600);
-const NANOSECOND: Duration = Duration::from_nanos(1);
 
 /// The builder of [`support::policy`], with room for a limit of an hour before the backstop.
 fn builder() -> PolicyBuilder {

@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use livemark::{Mode, Policy, PolicyBuilder, PolicyError, StageLimits, StageRules};
 
-const ZERO: Duration = Duration::ZERO;
-const NANOSECOND: Duration = Duration::from_nanos(1);
+use crate::support::{NANOSECOND, seconds};
 
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+const ZERO: Duration = Duration::ZERO;
 
 /// A builder to which nothing is missing.
 fn complete() -> PolicyBuilder {

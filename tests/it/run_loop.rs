@@ -14,18 +14,11 @@ use livemark::{
 };
 
 use crate::support::{
-    Census, MARKING, Said, Tracked, finished, lost, overdue, policy, reclaim_until, running, said, seconds, wait_until,
+    AN_HOUR, Census, MARKING, Said, Tracked, blow_up, finished, lost, overdue, policy, reclaim_until, running, said,
+    seconds, wait_until,
 };
 
-/// Longer than any test lasts.
-const AN_HOUR: Duration = Duration::from_secs(3600);
 const AT_ONCE: Duration = Duration::ZERO;
-
-/// Panics without the panic hook's report; with a payload that takes no memory, as some are forgotten.
-fn blow_up() -> ! {
-    struct BlownUp;
-    panic::resume_unwind(Box::new(BlownUp))
-}
 
 /// What a reaper has counted: these numbers, and nothing else.
 macro_rules! stats {

@@ -10,10 +10,8 @@ use livemark::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Said, UNDECLARED, said, seconds};
+use crate::support::{AN_HOUR, NANOSECOND, Said, UNDECLARED, said, seconds};
 
-const AN_HOUR: Duration = Duration::from_secs(3600);
-const NANOSECOND: Duration = Duration::from_nanos(1);
 /// How old a pulse is that stopped, but for the time that a case takes.
 const STOPPED_FOR: Duration = Duration::from_secs(1801);
 /// A case takes less than this.

@@ -13,10 +13,13 @@ static ALLOCATOR: Counting = Counting;
 
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
+/// So many allocations go well, and this is called before the next one fails.
+type Failure = (u64, fn());
+
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    /// How many allocations of this thread go well from now on, and what is called before the next one fails.
-    static FAILURE: Cell<Option<(u64, fn())>> = const { Cell::new(None) };
+    /// Of this thread, if it is to have one.
+    static FAILURE: Cell<Option<Failure>> = const { Cell::new(None) };
 }
 
 /// Returns how many bytes the process has allocated and not freed.
