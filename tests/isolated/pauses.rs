@@ -1,4 +1,5 @@
-//! Pauses of the whole process: SIGSTOP in the middle of a sweep, between two sweeps, and beside pulses that cannot beat.
+//! Pauses of the whole process: SIGSTOP in the middle of a sweep, between two sweeps, and beside pulses that cannot
+//! beat.
 //!
 //! Each test stops and continues the process in which it runs its scenario.
 
@@ -17,8 +18,8 @@ const STOPPED_FOR: Duration = Duration::from_secs(1);
 const BOOT_GRACE: Duration = Duration::from_millis(300);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Runs the calling test in a child process, which is stopped for a while wherever it says `stop me`, and returns `true`.
-/// Returns `false` in that child.
+/// Runs the calling test in a child process, which is stopped for a while wherever it says `stop me`, and returns
+/// `true`. Returns `false` in that child.
 fn ran_in_a_child_that_is_stopped() -> bool {
     let Some(mut child) = process::child() else { return false };
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the child starts");

@@ -25,8 +25,8 @@ fn monitor() -> Finalizer {
     Finalizer::new(Some(42), "gates")
 }
 
-/// The texts of the verdict on `job`: why, and what. `{g}` stands for the generation of owner or claim, `{d}` for that of
-/// an owner who was displaced, `{age}` for a span of time that passes.
+/// The texts of the verdict on `job`: why, and what. `{g}` stands for the generation of owner or claim, `{d}` for that
+/// of an owner who was displaced, `{age}` for a span of time that passes.
 fn words(reaper: &Reaper<'_>, job: &RunningJob<'_>) -> [String; 2] {
     let mut sweep = reaper.sweep();
     let verdict = sweep.judge(job);

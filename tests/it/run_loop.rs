@@ -1125,8 +1125,8 @@ fn after_a_reap_whose_commit_failed_the_job_is_reaped_again() {
     assert_eq!(registry.stats().stale_clears, 1);
 }
 
-/// What a store does that counts redrives and begins a deadline for each run anew: without the count it would go round for
-/// ever.
+/// What a store does that counts redrives and begins a deadline for each run anew: without the count it would go round
+/// for ever.
 #[test]
 fn a_job_that_is_redriven_again_and_again_ends_by_the_count() {
     let registry = Registry::new();

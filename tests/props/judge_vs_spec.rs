@@ -241,7 +241,7 @@ impl Owner {
 }
 
 impl Case {
-    /// Whether the reaper asks for owners at all.
+    /// Set if the reaper asks for owners at all.
     fn asks(&self) -> bool {
         self.limits.marks && self.mode != Mode::Ignore
     }
@@ -596,7 +596,8 @@ fn judged_in(case: &Case, mode: Mode) -> Result<Said, TestCaseError> {
 }
 
 // Seen to fail with reasons in another order, a deadline that comes after the stamp, `>` for `>=` in the redrives, a
-// backstop that claims nothing in `DeferAll`, a reaper's claim that goes stale unbeaten, and an `upcoming` without `held`.
+// backstop that claims nothing in `DeferAll`, a reaper's claim that goes stale unbeaten, and an `upcoming` without
+// `held`.
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -13,12 +13,12 @@ static ALLOCATOR: Counting = Counting;
 
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// So many allocations go well, and this is called before the next one fails.
+/// How many allocations go well, and what is called before the next one fails.
 type Failure = (u64, fn());
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    /// Of this thread, if it is to have one.
+    /// This thread's next failure, if it is to have one.
     static FAILURE: Cell<Option<Failure>> = const { Cell::new(None) };
 }
 
@@ -46,8 +46,8 @@ pub(crate) fn fail_no_more() {
     FAILURE.set(None);
 }
 
-// SAFETY: hands everything on to the system's allocator, or gives null. The counts are constant-initialized cells without
-// a destructor, whose access allocates nothing.
+// SAFETY: hands everything on to the system's allocator, or gives null. The counts are constant-initialized cells
+// without a destructor, whose access allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match FAILURE.get() {

@@ -9,7 +9,7 @@ pub(crate) fn jobs_of<V>(snapshot: &Snapshot<u64, V>) -> Vec<u64> {
     snapshot.iter().map(|(job, _)| *job).collect()
 }
 
-/// As limits: what no test lasts, and what any moment is longer than.
+/// Limits: what no test lasts, and what any moment is longer than.
 pub(crate) const AN_HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const NANOSECOND: Duration = Duration::from_nanos(1);
 
@@ -72,7 +72,7 @@ pub(crate) enum Said {
     DryRun(Proposed),
 }
 
-/// Whether the verdict's claim holds a mark.
+/// Set if the verdict's claim holds a mark.
 pub(crate) type Claimed = bool;
 
 pub(crate) fn said<K, V>(verdict: &Verdict<'_, K, V>) -> Said {

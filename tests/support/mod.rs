@@ -1,5 +1,5 @@
-//! What the tests share. A binary that needs the counting allocator (`heap.rs`), a process for each test (`process.rs`) or
-//! any policy (`any_policy.rs`) declares that by itself.
+//! What the tests share. A binary that needs the counting allocator (`heap.rs`), a process for each test (`process.rs`)
+//! or any policy (`any_policy.rs`) declares that by itself.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 mod hashers;
