@@ -8,14 +8,14 @@
 //! ```
 //!
 //! ```text
-//! deploy api: tier 2: defer, owned by run 1 on host-a
+//! deploy api: finished: defer, owned by run 1 on host-a
 //! deploy api: deployed by run 1
 //! deploy docs: redriven
 //! deploy docs: deployed by run 2
-//! deploy web: tier 2: defer, owned by run 1 on host-a
+//! deploy web: finished: defer, owned by run 1 on host-a
 //! deploy web: redriven, displacing run 1
 //! deploy web: run 1 was displaced, and commits nothing
-//! deploy web: tier 2: defer, owned by run 2 on host-b
+//! deploy web: finished: defer, owned by run 2 on host-b
 //! deploy web: reaped: redrives exhausted, displacing run 2
 //! deploy web: run 2 was displaced, and commits nothing
 //! marks held at the end: 0
@@ -150,7 +150,7 @@ impl JobStore<'static, String, Deployment> for Store<'_, '_> {
 
     fn on_verdict(&mut self, row: &Row, verdict: &Verdict<'static, String, Deployment>, explanation: &Explanation<'_>) {
         if matches!(verdict, Verdict::Defer(_)) && explanation.is_news() {
-            let line = explanation.to_string(); // "job api: tier 2: defer, owned by run 1 on host-a, generation .."
+            let line = explanation.to_string(); // "job api: finished: defer, owned by run 1 on host-a, generation .."
             let told = line.split(", generation").next().and_then(|line| line.split_once(": "));
             self.jobs.note(&row.app, told.map_or("", |(_, told)| told).to_owned());
         }

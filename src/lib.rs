@@ -1,13 +1,12 @@
-//! A lock-free, in-process **registry** of which jobs are being finalized right now, and a **reaper** that redrives
-//! only the ones that nobody owns.
+//! livemark is a lock-free, in-process **registry** of which jobs are being finalized right now, and a **reaper** that
+//! redrives only the ones nobody owns.
 //!
 //! While a monitor finalizes a job (gates, merges, commits: often minutes), it holds a *mark*. Dropping the guard
 //! clears the mark, on return, on `?` and on panic. Before the reaper redrives a job that looks dead, it checks for a
 //! mark and *defers* if there is one. A hard deadline reaps the job in any case.
 //!
-//! An `RwLock<HashMap>` with a flag does not do four things that this crate does. The reaper's look-up never waits for
-//! a monitor. A late release never frees a newer owner. "Is it free?" and "then it is mine" are one step. And a panic
-//! releases.
+//! An `RwLock<HashMap>` with a flag lacks four properties of this crate. The reaper's look-up never waits for a
+//! monitor. A late release never frees a newer owner. Check and claim are one step. A panic releases the mark.
 //!
 //! # Example
 //!
@@ -31,44 +30,50 @@
 //! # Ok::<(), livemark::PolicyError>(())
 //! ```
 //!
-//! # Before using
+//! [`guide::start`] is a whole program.
 //!
-//! - A registry is in memory and sees **one process**. After a restart it is empty: re-queue what was running before
-//!   the reaper starts.
-//! - A deferral is not exactly-once: the job store must still **compare-and-set** the final state, and **restart the
-//!   stamp** of a job that is redriven.
-//! - Only stages that the policy **declares as marking** ([`PolicyBuilder::marking_stage`]) are protected. In any other
+//! # Trade-offs
+//!
+//! - **A registry sees one process**, and is empty after a restart. Queue again what was running, and then start
+//!   the reaper. [`guide::processes`] is about more than one process.
+//! - **A deferral is not exactly-once.** The job store must still compare and set the final state, and restart the
+//!   stamp of a job that is redriven.
+//! - **Only stages that the policy declares as marking are protected** ([`PolicyBuilder::marking_stage`]). In any other
 //!   stage the reaper does not consult the registry, because there a missing mark proves nothing.
-//! - A leaked guard holds its job until the **hard deadline**, and without one for ever.
-//! - A registry takes 64 KiB or more from its first mark or reader on: it is meant to be one per process, not one per
+//! - **A leaked guard holds its job** until the hard deadline, and without one forever.
+//! - **A registry takes 64 KiB or more** from its first mark or reader on. Make one for each process and not for each
 //!   job.
+//! - **Values are dropped later**, perhaps on another thread.
 //!
-//! [`guide::start`] is a whole program. The other pages:
+//! # When to use something else
 //!
-//! - for users: how to embed it in a scheduler ([`guide::embedding`]), coming from a lock and a dict
-//!   ([`guide::migrating`]), what newcomers get wrong ([`guide::mistakes`]), what it cannot do
-//!   ([`guide::limitations`]), what each operation promises ([`guide::consistency`]);
-//! - about its making: why the orderings are right ([`guide::orderings`]), what it costs ([`guide::performance`]), and
-//!   how it is tested ([`guide::testing`]).
+//! - **A handful of jobs, and nobody in a hurry.** A `Mutex<HashMap>` is simpler and smaller, and its uncontended mark
+//!   and clear are faster.
+//! - **A general concurrent map**, with iteration and a large API. Use `papaya`, `scc` or `dashmap`.
+//! - **A value that many read and few replace.** `arc-swap` alone is enough.
+//! - **Ownership across machines.** Use leases with fencing tokens, in a database or in etcd.
+//!
+//! # Guide
+//!
+//! - [`guide::start`] goes from `cargo add` to a working reaper in five minutes.
+//! - [`guide::embedding`] has the monitor, the job store, the loop, a restart, and async code.
+//! - [`guide::pitfalls`] lists the usual mistakes and the limits, and what reports each.
+//! - [`guide::consistency`] says what each operation promises.
+//! - [`guide::migrating`] translates a reaper with a lock and a dict, in Python or Go.
+//! - [`guide::operations`] has modes, limits, alerts, events, and the steps of an incident.
+//! - [`guide::processes`] is about one job store and several processes.
+//! - [`guide::glossary`] explains the words.
+//! - [`guide::internals`] says how the crate is made, and is no part of the promise.
 //!
 //! # Features
 //!
-//! - `tracing` (default): events with target `livemark`. A deferral is told at `info` when it begins or changes its
-//!   reason, and at `debug` while it goes on, and so is what a dry run proposes. Redrives, reaps and likely mistakes
-//!   are told at `warn`, failures of the loop at `error`. Marks and clears are told at `trace`, and a mark that
-//!   displaces another one at `debug`. Integers, text (escaped) and `[u8; 16]` are shown as job ids. Other ids are
-//!   shown by their type's name, or as [`Registry::showing`] says.
-//! - `serde`: [`Snapshot`], [`Owner`] and the counts can be written as JSON, say. A [`Policy`] can be read from a
-//!   settings file, with the builder's checks, and written.
-//! - `metrics`: counts verdicts and shows owners through the `metrics` crate, whose recorder is yours. Each metric has
-//!   the label `reaper`, which is the reaper's [name](Reaper::named), and starts at zero with its first sweep or
-//!   [`handle`](Reaper::handle). The counters are `finalizer_defers_total`, `reaper_sweeps_total`,
-//!   `reaper_redrives_total`, `reaper_reaps_total` (also by `cause`), `reaper_claim_conflicts_total`,
-//!   `reaper_refused_total` and `reaper_failures_total`. The gauges, set at each sweep, are `finalizer_owned`,
-//!   `finalizer_oldest_owner_age_seconds` (both 0 in [`Mode::Ignore`]) and `livemark_unreclaimed` (see
-//!   [`reclaim_stats`]). In [`Mode::DryRun`] sweeps are counted, and no verdicts.
+//! - `tracing` (default) sends events with the target `livemark`.
+//! - `metrics` counts verdicts and shows owners through the `metrics` crate, whose recorder is yours.
+//! - `serde` writes a [`Snapshot`], an [`Owner`] and the counts, as JSON say. It reads a [`Policy`] from a settings
+//!   file, with the builder's checks, and writes it.
 //!
-//! All are additive, and none costs `is_active` anything.
+//! [`guide::operations`] lists every event and every metric. All features are additive, and none costs `is_active`
+//! anything.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_debug_implementations, clippy::pedantic)]
@@ -84,10 +89,8 @@
 )]
 #![allow(clippy::unnecessary_box_returns, reason = "entries are made in the box that they are published in")]
 
-mod finalizer;
+mod context;
 mod hasher;
-#[cfg(feature = "serde")]
-mod json;
 #[expect(unsafe_code, reason = "the map handles pointers: every block says why it may")]
 mod map;
 mod owner;
@@ -95,12 +98,14 @@ mod reaper;
 #[expect(unsafe_code, reason = "hands the map's promises to crossbeam-epoch")]
 mod reclaim;
 mod registry;
+#[cfg(feature = "serde")]
+mod serde_impls;
 mod show;
 mod sync;
 mod telemetry;
 mod unwind;
 
-pub use crate::finalizer::{Finalizer, Pulse};
+pub use crate::context::{Finalizer, Pulse};
 pub use crate::hasher::{DefaultHashBuilder, DefaultHasher};
 pub use crate::owner::{Generation, Owner};
 pub use crate::reaper::{
@@ -119,39 +124,46 @@ compile_error!("livemark needs a clock and threads, which wasm32-unknown-unknown
 pub mod guide {
     //! Pages that go before and beyond the reference.
     //!
-    //! For users:
-    //!
-    //! - [`start`]: from `cargo add` to a working reaper, in five minutes
-    //! - [`mistakes`]: what newcomers get wrong, and what tells them, or nothing does
-    //! - [`embedding`]: monitor, job store, reaper, restart, async
-    //! - [`migrating`]: from a Python or Go reaper with a lock and a dict
+    //! - [`start`]: from `cargo add` to a working reaper in five minutes
+    //! - [`embedding`]: the monitor, the job store, the loop, a restart, async
+    //! - [`pitfalls`]: the usual mistakes, the limits, and what reports each
     //! - [`consistency`]: what each operation promises
-    //! - [`limitations`]: what it cannot do, and when to use something else
-    //!
-    //! About its making, and no part of what is promised:
-    //!
-    //! - [`orderings`]: why each atomic operation's ordering is right
-    //! - [`performance`]: what costs what
-    //! - [`testing`]: what is checked, how, and what is not
+    //! - [`migrating`]: from a reaper with a lock and a dict, in Python or Go
+    //! - [`operations`]: modes, limits, alerts, events, and the steps of an incident
+    //! - [`processes`]: one job store and several processes
+    //! - [`glossary`]: the words
+    //! - [`internals`]: how it is made, which is no part of the promise
 
-    #[doc = include_str!("docs/start.md")]
-    pub mod start {}
-    #[doc = include_str!("docs/mistakes.md")]
-    pub mod mistakes {}
-    #[doc = include_str!("docs/embedding.md")]
-    pub mod embedding {}
-    #[doc = include_str!("docs/migrating.md")]
-    pub mod migrating {}
-    #[doc = include_str!("docs/consistency.md")]
-    pub mod consistency {}
-    #[doc = include_str!("docs/limitations.md")]
-    pub mod limitations {}
-    #[doc = include_str!("docs/orderings.md")]
-    pub mod orderings {}
-    #[doc = include_str!("docs/performance.md")]
-    pub mod performance {}
-    #[doc = include_str!("docs/testing.md")]
-    pub mod testing {}
+    // The pages name items as code spans, which rustdoc resolves here and every other viewer shows as they are.
+    #[allow(unused_imports, clippy::wildcard_imports, reason = "for the links of the pages")]
+    use super::*;
+
+    /// Makes a module of each page. A page ends with relative links for viewers of its folder. The definitions of
+    /// `links.md` come first, so that rustdoc takes those. (It reports a failing program as one of `links.md`, with the
+    /// page's name.)
+    macro_rules! pages {
+        ($($page:ident)*) => {$(
+            #[doc = include_str!("docs/links.md")]
+            #[doc = include_str!(concat!("docs/", stringify!($page), ".md"))]
+            pub mod $page {}
+        )*};
+    }
+
+    pages! { start embedding pitfalls consistency migrating operations processes glossary }
+
+    pub mod internals {
+        //! How livemark is made, and why. Nothing on these pages is part of the promise, and any of it may change in
+        //! any version.
+        //!
+        //! - [`orderings`]: why each atomic operation's ordering is right
+        //! - [`performance`]: what costs what, and what was tried
+        //! - [`testing`]: what is checked, how, and what is not
+
+        #[allow(unused_imports, clippy::wildcard_imports, reason = "for the links of the pages")]
+        use super::*;
+
+        pages! { orderings performance testing }
+    }
 }
 
 /// The README's examples, tested.
@@ -164,7 +176,8 @@ mod readme {}
 #[doc(hidden)]
 pub mod model {
     pub use crate::reclaim::participant::Participant;
+    pub use crate::reclaim::record::{Record, Records};
     pub use crate::reclaim::ring::Ring;
-    pub use crate::reclaim::stack::{Node, Stack};
+    pub use crate::reclaim::stack::{Node, TreiberStack};
     pub use crate::sync::turnstile::AtomicUsize;
 }

@@ -4,18 +4,18 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 
 /// The fencing token of a mark.
 ///
-/// Every mark has its own generation: it is never used again in its registry, and a job's later mark has a greater
-/// one. So a late release by an earlier owner can be told from the current owner's, and a job store that
-/// remembers the greatest generation it has seen can refuse a displaced owner's writes (Kleppmann, "How to do
-/// distributed locking", 2016, calls this a fencing token).
+/// Every mark has a generation of its own, which its registry never uses again. A job's later mark has a greater
+/// generation. So a late release by an earlier owner can be told from the current owner's. A job store that remembers
+/// the greatest generation it has seen can refuse a displaced owner's writes (Kleppmann, "How to do distributed
+/// locking", 2016).
 ///
-/// Generations of *different* jobs say nothing about which was marked first, and a job's own do not go up by one:
-/// several jobs share a counter. They start again in a new process. A job store that keeps them must forget them when
-/// it requeues what was running before.
+/// Generations of *different* jobs do not say which was marked first. A job's own generations do not go up by one,
+/// because several jobs share a counter. They start again in a new process. A job store that keeps them must forget them
+/// when it requeues what was running before.
 ///
 /// ```
 /// use livemark::Registry;
@@ -46,7 +46,7 @@ impl Generation {
     }
 }
 
-/// From a number that [`Generation::get`] gave: out of a message, say.
+/// Converts a number that [`Generation::get`] returned, and that came in a message say.
 impl From<NonZeroU64> for Generation {
     fn from(number: NonZeroU64) -> Self {
         Self(number)
@@ -65,7 +65,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// Who holds the mark of a job: its generation, since when, and the context it gave.
+/// The owner of a job, as its mark says: the generation, the time, and the context.
 ///
 /// ```
 /// use livemark::{Finalizer, Registry};
@@ -107,7 +107,7 @@ impl<V> Owner<V> {
 
     /// Returns how long the mark has been held.
     ///
-    /// The clock is monotonic. The age is zero if it is found to have gone backwards.
+    /// The clock is monotonic. If it went backwards all the same, the age is zero.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();

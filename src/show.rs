@@ -1,4 +1,4 @@
-//! How job ids and other text of the user's look in events, explanations and errors: one line, whatever is in it.
+//! How job ids and other text of the user's look in events, explanations and errors: always in one line.
 
 use std::any::Any;
 use std::fmt::{self, Write as _};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// Writes a job id as the user wants it to look.
 pub(crate) type Show<T> = fn(&T, &mut fmt::Formatter<'_>) -> fmt::Result;
 
-/// A job id that is written in one line: by the registry's own function if it has one, else by its type.
+/// Shows a job id in one line: by the registry's function if it has one, else by the id's type.
 pub(crate) struct Shown<'a, K> {
     pub(crate) job: &'a K,
     pub(crate) show: Option<Show<K>>,
@@ -25,7 +25,7 @@ impl<K> Copy for Shown<'_, K> {}
 impl<K: 'static> fmt::Display for Shown<'_, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.show {
-            Some(show) => write!(OneLine { to: f, but_backslashes: false }, "{}", ByFunction(self.job, show)),
+            Some(show) => write!(OneLine { to: f, keeps_backslashes: false }, "{}", ByFunction(self.job, show)),
             None if write_plain(self.job, f)? => Ok(()),
             None => f.write_str(std::any::type_name::<K>()),
         }
@@ -45,7 +45,7 @@ pub(crate) fn write_plain(value: &dyn Any, f: &mut fmt::Formatter<'_>) -> Result
     macro_rules! show {
         ($($known:ty),*) => {
             $(if let Some(value) = value.downcast_ref::<$known>() {
-                write!(OneLine { to: f, but_backslashes: false }, "{value}")?;
+                write!(OneLine { to: f, keeps_backslashes: false }, "{value}")?;
                 return Ok(true);
             })*
         };
@@ -58,30 +58,30 @@ pub(crate) fn write_plain(value: &dyn Any, f: &mut fmt::Formatter<'_>) -> Result
     Ok(true)
 }
 
-/// Text in one line: whatever could end a line, move the cursor or turn the direction of writing is escaped.
+/// Shows a text in one line. What could end a line, move the cursor or reverse the text is escaped.
 ///
-/// An id or a stage with a line break in it would otherwise forge a line of the log.
+/// An id or a stage with a line break would otherwise forge a line of the log.
 pub(crate) struct Escaped<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(OneLine { to: f, but_backslashes: false }, "{}", self.0)
+        write!(OneLine { to: f, keeps_backslashes: false }, "{}", self.0)
     }
 }
 
-/// An error's text in one line. The ids in it are escaped already, so that backslashes stay as they are.
+/// Shows an error's text in one line. The ids in it are escaped already, so backslashes stay as they are.
 pub(crate) struct Flattened<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Flattened<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(OneLine { to: f, but_backslashes: true }, "{}", self.0)
+        write!(OneLine { to: f, keeps_backslashes: true }, "{}", self.0)
     }
 }
 
 /// Escapes what is written through it.
 struct OneLine<'a, 'f> {
     to: &'a mut fmt::Formatter<'f>,
-    but_backslashes: bool,
+    keeps_backslashes: bool,
 }
 
 impl fmt::Write for OneLine<'_, '_> {
@@ -98,11 +98,11 @@ impl fmt::Write for OneLine<'_, '_> {
 }
 
 impl OneLine<'_, '_> {
-    /// Returns `true` for controls, line separators, and the invisible characters that reorder text (the "Trojan
-    /// Source" ones). A backslash is escaped as well: an escaped text cannot be taken for another one.
+    /// Returns `true` for controls, line separators, and the invisible characters that reorder text ("Trojan Source").
+    /// A backslash is escaped as well, so that an escaped text cannot be taken for another one.
     fn escapes(&self, char: char) -> bool {
         char.is_control()
-            || (char == '\\' && !self.but_backslashes)
+            || (char == '\\' && !self.keeps_backslashes)
             || matches!(char, '\u{2028}' | '\u{2029}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
     }

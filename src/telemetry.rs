@@ -4,11 +4,10 @@
 //! and numbers. Events are sent after an operation, never between a load and its compare-exchange. Subscribers and
 //! recorders are the user's code: nothing that they do gets out of here.
 
-use std::any::Any;
 use std::fmt;
 use std::time::Instant;
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::{Generation, Owner};
 use crate::show::{Flattened, Shown};
 
@@ -64,33 +63,33 @@ fn tell(event: impl FnOnce()) {
     use std::cell::Cell;
 
     // Without a destructor: it can be read as long as the thread runs.
-    std::thread_local! { static LOCALS: Cell<Locals> = const { Cell::new(Locals::Unwatched) } }
+    std::thread_local! { static LOCALS: Cell<Locals> = const { Cell::new(Locals::Unguarded) } }
 
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Locals {
-        Unwatched,
-        Watched,
+        Unguarded,
+        Guarded,
         Gone,
     }
 
-    struct Watch;
+    struct Sentinel;
 
-    impl Drop for Watch {
+    impl Drop for Sentinel {
         fn drop(&mut self) {
             LOCALS.set(Locals::Gone);
         }
     }
 
-    std::thread_local! { static WATCH: Watch = const { Watch } }
+    std::thread_local! { static SENTINEL: Sentinel = const { Sentinel } }
 
     if LOCALS.get() == Locals::Gone {
         return;
     }
     let _: Result<(), _> = crate::unwind::caught(event);
-    // Thread-locals are destroyed in the reverse order of their first use: the watch comes after the subscriber's, and
-    // so goes before them.
-    if LOCALS.get() == Locals::Unwatched && WATCH.try_with(|_| ()).is_ok() {
-        LOCALS.set(Locals::Watched);
+    // Thread-locals are destroyed in the reverse order of their first use. The sentinel is first used after the
+    // subscriber's, and so goes before them.
+    if LOCALS.get() == Locals::Unguarded && SENTINEL.try_with(|_| ()).is_ok() {
+        LOCALS.set(Locals::Guarded);
     }
 }
 
@@ -152,7 +151,7 @@ pub(crate) fn deferred<K: 'static, V: 'static>(job: Shown<'_, K>, deferred: &Def
     if to_owner {
         count!("finalizer_defers_total", reaper);
     }
-    let finalizer = owner.and_then(|owner| (&owner.value as &dyn Any).downcast_ref::<Finalizer>());
+    let finalizer = owner.and_then(|owner| Finalizer::downcast(&owner.value));
     macro_rules! defer {
         ($level:ident) => {
             event!(

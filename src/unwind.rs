@@ -12,7 +12,7 @@ pub(crate) struct Panicked;
 /// What a panic left half done is the user's own.
 #[inline]
 pub(crate) fn caught<R>(call: impl FnOnce() -> R) -> Result<R, Panicked> {
-    if crate::sync::MODEL {
+    if crate::sync::LOOM {
         // The model checker reports what it finds by panicking.
         return Ok(call());
     }

@@ -19,7 +19,7 @@ fn two_marks() {
 
 /// E1, E3. One leaves while another comes: the one is gone and the other stands.
 ///
-/// Seen to fail with a store in the place of the compare-exchange, and with outrun buckets that are never freed.
+/// Seen to fail with a store in the place of the compare-exchange, and with buckets that came second and are never freed.
 #[test]
 fn clear_against_mark() {
     model("clear | mark, one bucket", 1, Search::Exhaustive, [()], |scene| {
@@ -34,7 +34,7 @@ fn clear_against_mark() {
 
 /// E3. Two leave at once: both are gone, and each entry is retired once.
 ///
-/// Seen to fail with a store in the place of the compare-exchange, and with outrun buckets that are never freed.
+/// Seen to fail with a store in the place of the compare-exchange, and with buckets that came second and are never freed.
 #[test]
 fn two_clears() {
     model("clear | clear, one bucket", 1, Search::Exhaustive, [()], |scene| {

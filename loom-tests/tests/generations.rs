@@ -66,7 +66,7 @@ fn is_current_against_mark() {
 /// E2. A mark that is published after another one was cleared has the greater generation: a compare-exchange on an
 /// empty slot fails if the slot was marked and cleared since it was loaded.
 ///
-/// Seen to fail with empty words that are all alike (`Word::vacated` giving 0), and with the generation drawn before
+/// Seen to fail with empty words that are all alike (`TaggedWord::cleared` giving 0), and with the generation drawn before
 /// the load.
 #[test]
 fn order_of_generations_over_a_clear() {
@@ -106,10 +106,10 @@ fn order_of_generations_of_three_parties() {
     });
 }
 
-/// E2. The same beside a neighbour: a bucket that is down to one entry stays a bucket, as the word of a lone entry
-/// would be the one that was there before.
+/// E2. The same beside a neighbour: when the slot collapses to the entry that is left, its word has the next ABA tag, as
+/// it would be the one that was there before otherwise.
 ///
-/// Seen to fail with a bucket of one turned into a lone entry.
+/// Seen to fail with an ABA tag that stays.
 #[test]
 fn order_of_generations_beside_a_neighbour() {
     let expected = [(false, false), (true, false), (true, true)];

@@ -26,7 +26,7 @@ fn growth_against_mark() {
 
 /// E4. The cleared job is not brought back by the branch.
 ///
-/// Seen to fail with a branch published relaxed, and with outrun branches that are never freed.
+/// Seen to fail with a branch published relaxed, and with branches that came second and are never freed.
 #[test]
 fn growth_against_clear() {
     model("growth | clear", 1, Search::Exhaustive, [()], |scene| {

@@ -1,4 +1,4 @@
-//! Two or three parties and one job, lone in its slot.
+//! Two or three parties and one job, single in its slot.
 
 use loom_tests::{Search, mark, model, model_that_frees, owner, try_mark};
 

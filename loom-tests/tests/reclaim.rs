@@ -141,7 +141,7 @@ fn two_reclaiming_threads() {
     });
 }
 
-/// E7. What is marked when the registry is dropped is dropped with it, once: lone, in a bucket, in a branch. What was
+/// E7. What is marked when the registry is dropped is dropped with it, once: single, in a bucket, in a branch. What was
 /// retired before is not, and outlives it.
 ///
 /// Seen to fail with a drop that frees no entries, and with entries retired twice.

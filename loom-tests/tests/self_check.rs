@@ -15,10 +15,10 @@ use loom::sync::atomic::Ordering;
 use loom_tests::{Search, explore};
 
 /// What a thread does with the slot: `R` loads it; `W` loads it and replaces what it saw by the next number, and
-/// starts again where it was outrun.
+/// starts again where another write came first.
 type Program = &'static str;
 
-/// What each thread read, in its order, and whether it was outrun then.
+/// What each thread read, in its order, and whether another write came first then.
 type History = Vec<Vec<(usize, bool)>>;
 
 fn check(programs: &'static [Program], count: usize) {
@@ -48,10 +48,10 @@ fn run(program: Program, slot: &AtomicUsize) -> Vec<(usize, bool)> {
         loop {
             // The orderings of the map's slots.
             let word = slot.load(Ordering::SeqCst);
-            let outrun =
+            let conflict =
                 operation == 'W' && slot.compare_exchange(word, word + 1, Ordering::SeqCst, Ordering::Relaxed).is_err();
-            reads.push((word, outrun));
-            if !outrun {
+            reads.push((word, conflict));
+            if !conflict {
                 break;
             }
         }

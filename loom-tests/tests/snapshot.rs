@@ -70,17 +70,17 @@ fn there_and_back(scene: &Scene) -> Vec<u64> {
 /// There, back and there again, without a gap: never neither. Were all empty words alike, both passes could meet
 /// each slot empty, at different times.
 ///
-/// Every order takes minutes: a bound. Seen to fail with empty words that are all alike (`Word::vacated` giving 0).
+/// Every order takes minutes: a bound. Seen to fail with empty words that are all alike (`TaggedWord::cleared` giving 0).
 #[test]
 fn hand_overs_back_and_forth() {
     let expected = [vec![1], vec![1, 2], vec![2]];
     model("A to B to A to B | snapshot", 1, Search::Preemptions(8), expected, |scene| there_and_back(scene));
 }
 
-/// The same, beside neighbours that are left alone again and again. Were such an entry's word the one that it had
-/// before, both passes could meet each neighbour alone, at different times.
+/// The same, beside neighbours whose slots collapse to them again and again. Were such an entry's word the one that it
+/// had before, both readings could meet each neighbour alone, at different times.
 ///
-/// Every order takes minutes: a bound. Seen to fail with an entry's word that does not count (`Item::left_alone`).
+/// Every order takes minutes: a bound. Seen to fail with an ABA tag that stays (`EntryPtr::collapse`).
 #[test]
 fn hand_overs_back_and_forth_beside_neighbours() {
     let expected = [vec![1, 3, 4], vec![1, 2, 3, 4], vec![2, 3, 4]];

@@ -1,62 +1,57 @@
-//! The copy-on-write job map: the only place, with `reclaim`, that handles pointers.
+//! The job map: a grow-only trie with copy-on-write buckets, and the only place, with `reclaim`, that handles pointers.
 //!
 //! ```text
 //! JobMap ── root: 8,192 slots or more, chosen by the low bits of the hash
 //!             │
 //!             ├─ empty
-//!             ├─ lone ────► Entry { hash, job, owner }         some bits of the hash are in the word
+//!             ├─ single ──► Entry { hash, job, owner }         some bits of the hash are in the word
 //!             ├─ bucket ──► [ (hash, ─► Entry), ... ]      up to 8 (more if hashes are equal); copied to be changed
 //!             └─ branch ──► 64 slots for the next bits, and so on; grow-only
 //! ```
 //!
-//! Every write is one compare-exchange on one slot; every read is one load of one slot, after a walk through
-//! branches that never change. What a write unlinks it retires; a reader keeps a guard for as long as it uses
-//! what it loaded. A word that says by itself that a job is not there needs none.
+//! Every write is an optimistic retry on one slot: load its word, make a new one, compare-exchange, and start again
+//! where another write came first. Every read is one load of one slot, after a walk through branches that never change.
+//! What a write unlinks it retires; a reader keeps a guard for as long as it uses what it loaded. A word that says by
+//! itself that a job is not there needs none.
 //!
 //! Methods take the caller's [`EpochGuard`], or [`WriteGuard`]. They run no code of the user's but `Eq` of the job,
 //! whose panic leaves the map as it was. Destructors of what was retired long before run quietly, when the guard is
 //! dropped and the thread is no longer pinned.
+#![allow(clippy::arithmetic_side_effects, reason = "shifts by constants, and counts of what is in memory")]
 
-mod branch;
 mod bucket;
+mod double_collect;
 mod entry;
-mod generations;
-mod slot;
-mod spare;
+mod free_list;
+mod generation;
+mod layout;
+mod node;
 mod table;
+mod word;
 
 use std::fmt;
+use std::time::Instant;
 
-use self::branch::Branch;
-use self::bucket::{Bucket, Item, position};
-use self::generations::Generations;
-use self::slot::{Slot, Word};
-use self::table::{Leaf, Root};
-use crate::owner::{Generation, Owner};
-use crate::reclaim::{self, EpochGuard, WriteGuard};
-use crate::sync::MODEL;
-use crate::unwind::drop_quietly;
-
+use self::bucket::{Bucket, position};
+pub(crate) use self::double_collect::Collected;
+use self::double_collect::double_collect;
 pub(crate) use self::entry::Entry;
+use self::entry::EntryPtr;
+use self::generation::Generations;
+use self::layout::BUCKET_MAX;
+use self::node::{Branch, Slot};
+use self::table::LazyTable;
 pub(crate) use self::table::Table;
-
-// The shape of the map. A model has the same code in a shape of few states.
-
-/// Powers of two. The least take 64 KiB; with fewer, jobs would share slots sooner.
-const ROOT_SLOTS_MIN: usize = if MODEL { 2 } else { 1 << 13 };
-const ROOT_SLOTS_MAX: usize = if MODEL { 2 } else { 1 << 24 };
-const BRANCH_BITS: u32 = if MODEL { 1 } else { 6 };
-const BRANCH_SLOTS: usize = 1 << BRANCH_BITS;
-/// The most entries in a bucket before its slot grows into a branch.
-const BUCKET_MAX: usize = if MODEL { 2 } else { 8 };
-/// How often a cut reads all slots again before it settles for one that is not atomic.
-const CUT_ATTEMPTS: usize = 8;
+use self::word::TaggedWord;
+use crate::owner::{Generation, Owner};
+use crate::reclaim::{EpochGuard, WriteGuard};
+use crate::unwind::drop_quietly;
 
 /// Marked jobs and their owners.
 pub(crate) struct JobMap<K, V> {
     /// Every entry reachable from here was published by [`JobMap::insert`], so its types are `Send + Sync + 'static`
     /// even where a method does not say so.
-    root: Root<K, V>,
+    table: LazyTable<K, V>,
     generations: Generations,
 }
 
@@ -78,7 +73,7 @@ enum Attempt<'g, K, V> {
     Published(Inserted<'g, V>),
     Refused(Refused<'g, K, V>),
     /// Another write to the slot came first.
-    Outrun(Box<Entry<K, V>>),
+    Conflict(Box<Entry<K, V>>),
 }
 
 /// What an insertion does with a job that has an owner.
@@ -90,33 +85,26 @@ enum IfOwned {
     RefuseUnless(Generation),
 }
 
-/// A reading of the whole map.
-pub(crate) struct Cut<'g, K, V> {
-    pub(crate) entries: Vec<&'g Entry<K, V>>,
-    /// Set if all of them were there at one instant.
-    pub(crate) atomic: bool,
-}
-
 impl<K, V> JobMap<K, V> {
     crate::sync::const_unless_loom! {
-        /// With room for so many jobs. Allocates nothing yet.
+        /// Creates a map with room for so many jobs. Allocates nothing yet.
         pub(crate) const fn with_capacity(jobs: usize) -> Self {
-            Self { root: Root::with_capacity(jobs), generations: Generations::new() }
+            Self { table: LazyTable::with_capacity(jobs), generations: Generations::new() }
         }
     }
 
-    /// The slots, unless no job was ever marked.
+    /// Returns the slots, unless no job was ever marked.
     #[inline]
     pub(crate) fn table(&self) -> Option<Table<'_, K, V>> {
-        self.root.table()
+        self.table.get()
     }
 
-    /// The slots. Allocates them if no job was ever marked.
-    pub(crate) fn table_or_made(&self) -> Table<'_, K, V> {
-        self.root.table_or_made()
+    /// Returns the slots. Allocates them if no job was ever marked.
+    pub(crate) fn table_or_init(&self) -> Table<'_, K, V> {
+        self.table.get_or_init()
     }
 
-    /// The entry that `generation` was drawn for. Runs no code of the user's.
+    /// Returns the entry that `generation` was drawn for. Runs no code of the user's.
     pub(crate) fn find_generation<'g>(
         &'g self,
         hash: u64,
@@ -140,45 +128,36 @@ impl<K, V> JobMap<K, V> {
         loop {
             let leaf = table.leaf(hash);
             // SAFETY: the word was just loaded, while `guard` was live.
-            let items = unsafe { leaf.slot.items(leaf.word, guard) };
-            let (place, entry) = position(&items, hash, guard, &mut is_it)?;
-            let left_alone = match (&items[..], place) {
-                ([_, kept], 0) | ([kept, _], 1) => kept.left_alone(),
+            let entries = unsafe { leaf.slot.entries(leaf.word, guard) };
+            // Nobody there: nothing to be done, as of the load.
+            let (place, entry) = position(&entries, hash, guard, &mut is_it)?;
+            // Of two entries one is left: it needs no bucket, unless its ABA tags are used up.
+            let collapsed = match (&entries[..], place) {
+                ([_, kept], 0) | ([kept, _], 1) => kept.collapse(),
                 _ => None,
             };
-            let new = match left_alone {
-                Some(item) => Word::lone(item),
-                None if items.len() == 1 => Word::vacated(entry.owner.generation),
-                None => Word::bucket(Bucket::without(&items, place)),
+            let new = match collapsed {
+                Some(kept) => TaggedWord::single(kept),
+                // The last one: the empty word says which it was, so that it differs from all before.
+                None if entries.len() == 1 => TaggedWord::cleared(entry.owner.generation),
+                None => TaggedWord::bucket(Bucket::without(&entries, place)),
             };
+            // Unlinked and retired, if nothing has changed since the load.
             // SAFETY: `new` was made above and is nowhere else; `entry`, found under `guard`, is in the leaf's word
-            // and not in `new`.
-            if unsafe { leaf.publish(new, items.get(place), guard) } {
+            // and not in `new`. Its types are as `insert` demands (`JobMap::table`).
+            if unsafe { leaf.publish(new, entries.get(place), guard) } {
                 return Some(entry);
             }
         }
     }
 
-    /// Every entry, all from one instant if that can be had in a bounded number of attempts.
-    ///
-    /// Reads all slots, then reads them again: where both passes agree, every slot held its word from its first
-    /// reading to its second, as no word comes back (see [`Word`]), and so all of them at the instant between the
-    /// passes (E5). That instant is the linearization point.
-    pub(crate) fn cut<'g>(&'g self, guard: &'g EpochGuard) -> Cut<'g, K, V> {
-        let Some(table) = self.table() else {
-            return Cut { entries: Vec::new(), atomic: true };
-        };
-        let mut seen = Vec::new();
-        read_all(table, &mut seen);
-        let atomic = (0..CUT_ATTEMPTS).any(|_| read_all(table, &mut seen));
-        let mut entries = Vec::new();
-        for (_, word) in seen {
-            // SAFETY: the word was loaded from a slot of this map while `guard` was live.
-            let items = unsafe { Slot::<K, V>::items_of(word, guard) };
-            // SAFETY: the items of a bucket that was loaded while `guard` was live.
-            entries.extend(items.iter().map(|item| unsafe { item.entry(guard) }));
+    /// Returns every entry, all from one instant if that can be had in a bounded number of attempts: see
+    /// [`Collected::atomic`].
+    pub(crate) fn double_collect<'g>(&'g self, guard: &'g EpochGuard) -> Collected<'g, K, V> {
+        match self.table() {
+            Some(table) => double_collect(table, guard),
+            None => Collected { entries: Vec::new(), atomic: true },
         }
-        Cut { entries, atomic }
     }
 
     /// Calls `each` with every entry, slot by slot.
@@ -186,25 +165,25 @@ impl<K, V> JobMap<K, V> {
         let Some(table) = self.table() else { return };
         table.for_each(|slot, word| {
             // SAFETY: `for_each` loaded the word from this slot while `guard` was live.
-            let items = unsafe { slot.items(word, guard) };
-            // SAFETY: an item of what was loaded while `guard` was live.
-            items.iter().for_each(|item| each(unsafe { item.entry(guard) }));
+            let entries = unsafe { slot.entries(word, guard) };
+            // SAFETY: the entries of a word that was loaded while `guard` was live.
+            entries.iter().for_each(|entry| each(unsafe { entry.entry(guard) }));
         });
     }
 
-    /// How many entries there are, counted slot by slot: exact only while nobody writes.
+    /// Returns how many entries there are, counted slot by slot: exact only while nobody writes.
     pub(crate) fn len(&self, guard: &EpochGuard) -> usize {
-        let mut count: usize = 0;
-        self.for_each_entry(guard, |_| count = count.saturating_add(1));
+        let mut count = 0;
+        self.for_each_entry(guard, |_| count += 1);
         count
     }
 
-    /// How many entries there are, and when the oldest of them was marked; counted as [`len`](Self::len) is.
-    pub(crate) fn census(&self, guard: &EpochGuard) -> (usize, Option<std::time::Instant>) {
-        let (mut count, mut oldest): (usize, Option<std::time::Instant>) = (0, None);
+    /// Returns how many entries there are, and when the oldest of them was marked. Counted as [`len`](Self::len) is.
+    pub(crate) fn census(&self, guard: &EpochGuard) -> (usize, Option<Instant>) {
+        let (mut count, mut oldest): (usize, Option<Instant>) = (0, None);
         self.for_each_entry(guard, |entry| {
             let marked_at = entry.owner.marked_at();
-            count = count.saturating_add(1);
+            count += 1;
             oldest = Some(oldest.map_or(marked_at, |oldest| marked_at.min(oldest)));
         });
         (count, oldest)
@@ -219,33 +198,10 @@ impl<K, V> JobMap<K, V> {
         empty
     }
 
-    /// How many insertions went through, ever.
+    /// Returns how many insertions went through, ever.
     pub(crate) fn inserted(&self) -> u64 {
         self.generations.published()
     }
-}
-
-/// Loads all slots, and puts those that were ever used, with their places in the order, where the last reading is. Says
-/// whether it was the same.
-fn read_all<K, V>(table: Table<'_, K, V>, seen: &mut Vec<(usize, Word)>) -> bool {
-    let (mut place, mut used, mut same) = (0_usize, 0_usize, true);
-    table.for_each(|_, word| {
-        place = place.wrapping_add(1);
-        if word == Word::VACANT {
-            return;
-        }
-        let now = (place, word);
-        if let Some(before) = seen.get_mut(used) {
-            same &= std::mem::replace(before, now) == now;
-        } else {
-            same = false;
-            seen.push(now);
-        }
-        used = used.wrapping_add(1);
-    });
-    same &= used == seen.len();
-    seen.truncate(used);
-    same
 }
 
 impl<K, V> JobMap<K, V>
@@ -260,7 +216,7 @@ where
         loop {
             match self.attempt(entry, IfOwned::TakeOver, guard) {
                 Attempt::Published(inserted) => return inserted,
-                Attempt::Outrun(back) | Attempt::Refused(Refused { entry: back, .. }) => entry = back,
+                Attempt::Conflict(back) | Attempt::Refused(Refused { entry: back, .. }) => entry = back,
             }
         }
     }
@@ -279,7 +235,7 @@ where
             match self.attempt(entry, if_owned, guard) {
                 Attempt::Published(inserted) => return Ok(inserted),
                 Attempt::Refused(refused) => return Err(refused),
-                Attempt::Outrun(back) => entry = back,
+                Attempt::Conflict(back) => entry = back,
             }
         }
     }
@@ -293,10 +249,12 @@ where
         guard: &'g WriteGuard,
     ) -> Attempt<'g, K, V> {
         let hash = entry.hash();
-        let leaf = self.table_or_made().leaf(hash);
+        // Load the slot. The compare-exchange below succeeds only while this word is in it.
+        let leaf = self.table_or_init().leaf(hash);
         // SAFETY: the word was just loaded, while `guard` was live.
-        let items = unsafe { leaf.slot.items(leaf.word, guard) };
-        let found = position(&items, hash, guard, |other| other.job == entry.job);
+        let entries = unsafe { leaf.slot.entries(leaf.word, guard) };
+        // Is the job owned already, and may it be taken over?
+        let found = position(&entries, hash, guard, |other| other.job == entry.job);
         if let Some((_, other)) = found {
             let refused = match if_owned {
                 IfOwned::TakeOver => false,
@@ -308,26 +266,31 @@ where
             }
         }
 
-        let generation = self.generations.draw(hash);
+        // A generation, only now: one that is drawn after the load is greater than those the load has seen (E2).
+        let generation = self.generations.next(hash);
         entry.owner.generation = generation;
-        let item = Item::owning(entry);
+        // Make the new word: of the same entries, with this one in addition or in the place of the job's earlier one.
+        let entry = EntryPtr::owning(entry);
         let new = match found {
-            Some((place, _)) => word_replacing(&items, place, item),
-            None if items.is_empty() => Word::lone(item),
-            None if items.len() >= BUCKET_MAX && leaf.shift < u64::BITS => {
-                Word::branch(Branch::holding(&[&items[..], &[item]].concat(), leaf.shift))
+            Some((place, _)) => word_replacing(&entries, place, entry),
+            None if entries.is_empty() => TaggedWord::single(entry),
+            // The bucket is full and the hash has more bits: the slot grows into a branch, for ever.
+            None if entries.len() >= BUCKET_MAX && leaf.shift < u64::BITS => {
+                TaggedWord::branch(Branch::new(&[&entries[..], &[entry]].concat(), leaf.shift))
             }
-            None => Word::bucket(Bucket::with(&items, item)),
+            None => TaggedWord::bucket(Bucket::with(&entries, entry)),
         };
-        let replaced = found.and_then(|(place, _)| items.get(place));
+        // Publish it, and retire what it unlinks.
+        let replaced = found.and_then(|(place, _)| entries.get(place));
         // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
-        // all but the one it replaces.
+        // all but the one it replaces. The types are as this `impl` demands.
         if unsafe { leaf.publish(new, replaced, guard) } {
             return Attempt::Published(Inserted { generation, displaced: found.map(|(_, old)| &old.owner) });
         }
-        self.generations.discard(hash);
-        // SAFETY: the item came from the box above, and was not published after all.
-        Attempt::Outrun(unsafe { Box::from_raw(item.pointer()) })
+        // Another write came first. The entry goes back, for the next attempt with another generation.
+        self.generations.abandon(hash);
+        // SAFETY: the pointer came from the box above, and was not published after all.
+        Attempt::Conflict(unsafe { Box::from_raw(entry.pointer()) })
     }
 
     /// Puts `entry` where the mark of its generation is, if it is still there.
@@ -340,58 +303,33 @@ where
     /// destructor of the user's.
     pub(crate) fn replace(&self, mut entry: Box<Entry<K, V>>, guard: &WriteGuard) -> Result<(), Box<Entry<K, V>>> {
         let (hash, generation) = (entry.hash(), entry.owner.generation);
-        let table = self.table_or_made();
+        let table = self.table_or_init();
         loop {
             let leaf = table.leaf(hash);
             // SAFETY: the word was just loaded, while `guard` was live.
-            let items = unsafe { leaf.slot.items(leaf.word, guard) };
-            let found = position(&items, hash, guard, |old| old.owner.generation == generation);
+            let entries = unsafe { leaf.slot.entries(leaf.word, guard) };
+            // Cleared or displaced since: there is no mark to be replaced.
+            let found = position(&entries, hash, guard, |old| old.owner.generation == generation);
             let Some((place, _)) = found else { return Err(entry) };
-            let item = Item::owning(entry);
-            let new = word_replacing(&items, place, item);
+            // The same generation: it is the same mark. The word differs by the entry's address.
+            let new_entry = EntryPtr::owning(entry);
+            let new = word_replacing(&entries, place, new_entry);
             // SAFETY: `new` was made above and is nowhere else; of the leaf's entries, found under `guard`, it has
-            // all but the one it replaces.
-            if unsafe { leaf.publish(new, items.get(place), guard) } {
+            // all but the one it replaces. The types are as this `impl` demands.
+            if unsafe { leaf.publish(new, entries.get(place), guard) } {
                 return Ok(());
             }
-            // SAFETY: the item came from the box above, and was not published after all.
-            entry = unsafe { Box::from_raw(item.pointer()) };
+            // SAFETY: the pointer came from the box above, and was not published after all.
+            entry = unsafe { Box::from_raw(new_entry.pointer()) };
         }
     }
 }
 
-impl<K, V> Leaf<'_, K, V> {
-    /// Puts `new` in the place of this leaf's word and retires what that unlinks: the old bucket, and `unlinked`.
-    /// Where the slot has changed, frees `new` and says so.
-    ///
-    /// # Safety
-    ///
-    /// The word of this leaf was loaded while `guard` was live. `new` is nowhere else. `unlinked` is an entry of
-    /// the leaf's word that is not in `new`, and every other entry of that word is in `new`.
-    unsafe fn publish(&self, new: Word, unlinked: Option<&Item<K, V>>, guard: &WriteGuard) -> bool {
-        if !self.slot.publish(self.word, new) {
-            // SAFETY: `new` is nowhere else, by the caller's promise and as it was not published.
-            unsafe { Slot::<K, V>::discard(new) };
-            return false;
-        }
-        // SAFETY: this thread's compare-exchange took the word out of the slot.
-        unsafe { Slot::<K, V>::retire_bucket(self.word, guard) };
-        if let Some(item) = unlinked {
-            let entry = item.pointer();
-            // SAFETY: this thread's compare-exchange unlinked the entry, which no write can bring back: it was in
-            // this slot only, and it is not in `new`. It came from a box (`Item::owning`), and its types are
-            // `Send + Sync + 'static` (`JobMap::root`).
-            unsafe { reclaim::retire(guard, entry.cast(), size_of::<Entry<K, V>>(), spare::free::<Entry<K, V>>) };
-        }
-        true
-    }
-}
-
-/// The word of `items` with another one, of a new entry, at `place`.
-fn word_replacing<K, V>(items: &[Item<K, V>], place: usize, item: Item<K, V>) -> Word {
-    match items.len() {
-        1 => Word::lone(item),
-        _ => Word::bucket(Bucket::replacing(items, place, item)),
+/// Returns the word of `entries` with another one, a new one, at `place`.
+fn word_replacing<K, V>(entries: &[EntryPtr<K, V>], place: usize, entry: EntryPtr<K, V>) -> TaggedWord {
+    match entries.len() {
+        1 => TaggedWord::single(entry),
+        _ => TaggedWord::bucket(Bucket::replacing(entries, place, entry)),
     }
 }
 
@@ -401,8 +339,8 @@ impl<K, V> Drop for JobMap<K, V> {
         table.for_each(|_, word| {
             // SAFETY: loaded just now; what is reachable is not retired, and nobody retires it any more: `&mut self`,
             // so that no guard is needed (E7).
-            for item in unsafe { Slot::<K, V>::items_while(word) }.iter() {
-                let entry = item.pointer();
+            for entry in unsafe { Slot::<K, V>::entries_unguarded(word) }.iter() {
+                let entry = entry.pointer();
                 // SAFETY: an entry is in one bucket of one slot, and nobody looks into the slot again (E7).
                 drop_quietly(|| drop(unsafe { Box::from_raw(entry) }));
             }

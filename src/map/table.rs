@@ -1,19 +1,20 @@
-//! From a hash to its slot: [`Root`], the array of slots, made once and never moved, and [`Table`], a look at it that
-//! needs no pin.
+//! From a hash to its slot: [`LazyTable`], the root's array of slots, made at its first use and never moved; [`Table`],
+//! a look at it that needs no pin; and [`Leaf`], a slot at the end of a walk, as it was loaded.
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::ptr;
 
-use super::branch::deeper;
-use super::entry::Entry;
-use super::slot::{Slot, Word};
-use super::{ROOT_SLOTS_MAX, ROOT_SLOTS_MIN};
-use crate::reclaim::EpochGuard;
+use super::entry::{Entry, EntryPtr};
+use super::free_list;
+use super::layout::{ROOT_SLOTS_MAX, ROOT_SLOTS_MIN};
+use super::node::{Slot, deeper};
+use super::word::TaggedWord;
+use crate::reclaim::{self, EpochGuard, WriteGuard};
 use crate::sync::{OncePtr, Ordering};
 
-/// Where the slots are, once there are any.
-pub(super) struct Root<K, V> {
+/// The slots of the root, once there are any.
+pub(super) struct LazyTable<K, V> {
     /// Null until the first mark or reader; then the same for ever.
     slots: OncePtr<Slot<K, V>>,
     /// How many slots there are or will be, a power of two, less one.
@@ -31,7 +32,7 @@ pub(crate) struct Table<'m, K, V> {
 /// A slot that held no branch when it was last looked at.
 pub(super) struct Leaf<'m, K, V> {
     pub(super) slot: &'m Slot<K, V>,
-    pub(super) word: Word,
+    pub(super) word: TaggedWord,
     /// How many bits of the hash were used to get here.
     pub(super) shift: u32,
 }
@@ -44,9 +45,9 @@ impl<K, V> Clone for Table<'_, K, V> {
 
 impl<K, V> Copy for Table<'_, K, V> {}
 
-impl<K, V> Root<K, V> {
+impl<K, V> LazyTable<K, V> {
     crate::sync::const_unless_loom! {
-        /// With room for so many jobs, nearly all of them alone in their slots. Allocates nothing yet.
+        /// Creates a table with room for so many jobs, nearly all of them alone in their slots. Allocates nothing yet.
         pub(super) const fn with_capacity(jobs: usize) -> Self {
             let slots = slots_for(jobs);
             let slots = if slots >= ROOT_SLOTS_MAX {
@@ -56,13 +57,13 @@ impl<K, V> Root<K, V> {
             } else {
                 slots.next_power_of_two()
             };
-            Self { slots: OncePtr::new(ptr::null_mut()), mask: slots.wrapping_sub(1), _slots: PhantomData }
+            Self { slots: OncePtr::new(ptr::null_mut()), mask: slots - 1, _slots: PhantomData }
         }
     }
 
-    /// The slots, if they have been made.
+    /// Returns the slots, if they have been made.
     #[inline]
-    pub(super) fn table(&self) -> Option<Table<'_, K, V>> {
+    pub(super) fn get(&self) -> Option<Table<'_, K, V>> {
         // E8: whoever sees the pointer sees the slots. SeqCst, E5: before the slots are made no job is marked, in the
         // one order of all slots.
         let slots = self.slots.load(Ordering::SeqCst);
@@ -71,16 +72,16 @@ impl<K, V> Root<K, V> {
         (!slots.is_null()).then(|| Table { slots: unsafe { &*self.all(slots) } })
     }
 
-    /// The slots, made now if they have not been.
+    /// Returns the slots, made now if they have not been.
     #[inline]
-    pub(super) fn table_or_made(&self) -> Table<'_, K, V> {
-        self.table().unwrap_or_else(|| self.make())
+    pub(super) fn get_or_init(&self) -> Table<'_, K, V> {
+        self.get().unwrap_or_else(|| self.make())
     }
 
     #[cold]
     fn make(&self) -> Table<'_, K, V> {
-        let made = Box::into_raw(Slot::<K, V>::vacant_slots(self.mask.wrapping_add(1)));
-        // E8 and E5, as in `table`.
+        let made = Box::into_raw(Slot::<K, V>::unused(self.mask + 1));
+        // E8 and E5, as in `get`.
         match self.slots.compare_exchange(ptr::null_mut(), made.cast(), Ordering::SeqCst, Ordering::SeqCst) {
             // SAFETY: freed by `drop` only, which has `&mut self`.
             Ok(_) => Table { slots: unsafe { &*made } },
@@ -93,26 +94,26 @@ impl<K, V> Root<K, V> {
         }
     }
 
-    /// All slots, of which `first` is the first one.
+    /// Returns all slots, of which `first` is the first one.
     #[inline]
     fn all(&self, first: *mut Slot<K, V>) -> *mut [Slot<K, V>] {
-        ptr::slice_from_raw_parts_mut(first, self.mask.wrapping_add(1))
+        ptr::slice_from_raw_parts_mut(first, self.mask + 1)
     }
 }
 
-/// How many slots are best for so many jobs, before rounding up. Sixteen for each leave nearly every job alone in its
+/// Returns how many slots are best for so many jobs, before rounding up. Sixteen for each leave nearly every job alone in its
 /// slot; of larger numbers fewer, as then the size of caches matters more, and memory.
 const fn slots_for(jobs: usize) -> usize {
     match jobs {
-        0..=4_096 => jobs.saturating_mul(16),
+        0..=4_096 => jobs * 16,
         4_097..=16_384 => 65_536,
-        16_385..=65_536 => jobs.saturating_mul(4),
+        16_385..=65_536 => jobs * 4,
         65_537..=131_072 => 262_144,
         _ => jobs.saturating_mul(2),
     }
 }
 
-impl<K, V> Drop for Root<K, V> {
+impl<K, V> Drop for LazyTable<K, V> {
     fn drop(&mut self) {
         let slots = self.slots.load(Ordering::SeqCst); // E7
         if !slots.is_null() {
@@ -127,12 +128,12 @@ impl<'m, K, V> Table<'m, K, V> {
     ///
     /// Linearizes at the load of the slot.
     #[inline]
-    pub(crate) fn rules_out(self, hash: u64) -> bool {
+    pub(crate) fn excludes(self, hash: u64) -> bool {
         let word = self.slot(hash).load();
-        word.rules_out(hash) || (word.is_branch() && self.leaf(hash).word.rules_out(hash))
+        word.excludes(hash) || (word.is_branch() && self.leaf(hash).word.excludes(hash))
     }
 
-    /// The entry of `job`. Linearizes at the load of the slot.
+    /// Returns the entry of `job`. Linearizes at the load of the slot.
     #[inline]
     pub(crate) fn find<'g, Q>(self, hash: u64, job: &Q, guard: &'g EpochGuard) -> Option<&'g Entry<K, V>>
     where
@@ -143,7 +144,7 @@ impl<'m, K, V> Table<'m, K, V> {
         self.find_where(hash, guard, move |entry| entry.job.borrow() == job)
     }
 
-    /// The entry of this hash for which `is_it` says yes. Linearizes at the load of the slot.
+    /// Returns the entry of this hash for which `is_it` says yes. Linearizes at the load of the slot.
     #[inline]
     pub(super) fn find_where<'g>(
         self,
@@ -156,19 +157,19 @@ impl<'m, K, V> Table<'m, K, V> {
     {
         let slot = self.slot(hash);
         let word = slot.load();
-        if word.may_be(hash) {
+        if word.matches_tag(hash) {
             // SAFETY: the word was just loaded from this slot, while `guard` was live.
             return unsafe { slot.find(word, hash, guard, is_it) };
         }
-        if word.rules_out(hash) {
+        if word.excludes(hash) {
             return None;
         }
-        self.find_among_others(hash, guard, is_it)
+        self.find_below(hash, guard, is_it)
     }
 
-    /// Where several jobs share the slot. Not inlined, so that the rest is, wherever it is.
+    /// Looks where several jobs share the slot. Not inlined, so that the rest is, wherever it is.
     #[inline(never)]
-    fn find_among_others<'g>(
+    fn find_below<'g>(
         self,
         hash: u64,
         guard: &'g EpochGuard,
@@ -189,8 +190,8 @@ impl<'m, K, V> Table<'m, K, V> {
         unsafe { self.slots.get_unchecked(place) }
     }
 
-    /// One pass over all slots that are not branches, loading each once; in the same order every time.
-    pub(super) fn for_each(self, mut each: impl FnMut(&'m Slot<K, V>, Word)) {
+    /// Makes one pass over all slots that are not branches, loading each once, in the same order every time.
+    pub(super) fn for_each(self, mut each: impl FnMut(&'m Slot<K, V>, TaggedWord)) {
         walk(self.slots, &mut each);
     }
 
@@ -210,8 +211,43 @@ impl<'m, K, V> Table<'m, K, V> {
     }
 }
 
+impl<K, V> Leaf<'_, K, V> {
+    /// Puts `new` in the place of this leaf's word and retires what that unlinks: the old bucket, and `unlinked`.
+    /// Returns `false` where the slot has changed, and frees `new`.
+    ///
+    /// # Safety
+    ///
+    /// The word of this leaf was loaded while `guard` was live. `new` is nowhere else. `unlinked` is an entry of
+    /// the leaf's word that is not in `new`, and every other entry of that word is in `new`. The types of the entry
+    /// are `Send + Sync + 'static`.
+    pub(super) unsafe fn publish(
+        &self,
+        new: TaggedWord,
+        unlinked: Option<&EntryPtr<K, V>>,
+        guard: &WriteGuard,
+    ) -> bool {
+        // One compare-exchange. Another write to the slot came first: nothing is changed, and the caller starts again.
+        if !self.slot.publish(self.word, new) {
+            // SAFETY: `new` is nowhere else, by the caller's promise and as it was not published.
+            unsafe { Slot::<K, V>::free(new) };
+            return false;
+        }
+        // Retire, not free: other threads may still be reading what the old word points to.
+        // SAFETY: this thread's compare-exchange took the word out of the slot.
+        unsafe { Slot::<K, V>::retire_bucket(self.word, guard) };
+        if let Some(unlinked) = unlinked {
+            let entry = unlinked.pointer();
+            // SAFETY: this thread's compare-exchange unlinked the entry, which no write can bring back: it was in
+            // this slot only, and it is not in `new`. It came from a box (`EntryPtr::owning`), and its types are
+            // `Send + Sync + 'static` by the caller's promise.
+            unsafe { reclaim::retire(guard, entry.cast(), size_of::<Entry<K, V>>(), free_list::free::<Entry<K, V>>) };
+        }
+        true
+    }
+}
+
 /// Walks as deep as there are branches: a hash has bits for nine levels of them at most.
-fn walk<'m, K, V>(slots: &'m [Slot<K, V>], each: &mut impl FnMut(&'m Slot<K, V>, Word)) {
+fn walk<'m, K, V>(slots: &'m [Slot<K, V>], each: &mut impl FnMut(&'m Slot<K, V>, TaggedWord)) {
     for slot in slots {
         let word = slot.load();
         match slot.branch_of(word) {
@@ -224,5 +260,5 @@ fn walk<'m, K, V>(slots: &'m [Slot<K, V>], each: &mut impl FnMut(&'m Slot<K, V>,
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "masked to the number of slots")]
 fn place(hash: u64, slots: usize) -> usize {
-    hash as usize & slots.wrapping_sub(1)
+    hash as usize & (slots - 1)
 }

@@ -1,98 +1,44 @@
-//! Since when a reaper looks regularly, for each limit that a pause of its own matters to: boot graces, and the limits
-//! of pulses.
+//! Since when a reaper has looked regularly: [`SweepHistory`].
+//!
+//! A reaper *looks* when it begins a sweep, and when it comes to a job that is past a limit. A gap between two looks is
+//! a *pause* to a limit if it is longer than the limit and the gap before was not. Gaps that are always long are the
+//! reaper's *pace*. Each boot grace and each `stale_after` has a timer, which counts from the end of the latest pause:
 //!
 //! ```text
-//!  sweeps   S S S S                                  S S S S S S
-//!  looks    | | | |.......... a pause ...............| | | | | |
-//!                                                    |-- boot grace --|   tiers 1 and 2 wait, and deadlines that
-//!                                                                     |   passed during the pause; then all act
+//!                           a pause             another
+//!  looks       | | | | |................| | | |.........| | | | | | | | | | | | | | | |
+//!  timer         runs                   0 1 2 3         0 1 2 3 4 5 6 7 8 9 runs
+//!                                                       |--- boot grace ---|
+//!  looks dead    acts                   defers                              acts
+//!  deadline      acts                   defers if it passed during a pause  acts
 //! ```
 //!
-//! A reaper looks when it begins a sweep, and when a job is due. The gap between two looks is a *pause* to a limit if
-//! it is longer than that limit and the gap before was not. Gaps that are always long are the reaper's pace.
+//! A pause before the timer has run to its end makes one long pause with those before it. The timer begins anew at most
+//! while the reaper was awake for three times the limit in between. Otherwise gaps that are long and short
+//! by turns would keep it from ever ending.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::memory::Told;
+use super::findings::Findings;
+use super::grace_timer::{GraceTimer, Moment, Start};
 
-/// What a reaper remembers from one sweep to the next. Several threads may sweep with one reaper.
+/// Keeps what a reaper remembers from one sweep to the next. Several threads may sweep with one reaper.
 pub(super) struct SweepHistory(ArcSwap<HistoryState>);
 
 #[derive(Clone)]
 pub(super) struct HistoryState {
     /// The reaper's latest look. Before the first, the reaper's own start.
-    last: Moment,
+    last_look: Moment,
     has_swept: bool,
-    /// The latest start of any timer: what a limit counts from that is new.
-    latest: Start,
-    /// What the gaps mean to each limit: what is a pause to a short one is none to a long one.
+    /// The latest start of any timer. A limit that is new counts from it.
+    latest_start: Start,
+    /// One timer for each limit: what is a pause to a short limit is none to a long one.
     timers: Vec<GraceTimer>,
-    /// The jobs that the latest sweep left alone, if it did any.
-    pub(super) told: Option<Arc<Told>>,
-}
-
-/// Counts how long a reaper has looked regularly, as one limit sees it.
-#[derive(Clone, Copy)]
-struct GraceTimer {
-    /// A gap that is longer than this may be a pause.
-    limit: Duration,
-    start: Start,
-    /// Set while it has begun anew after a pause and not run to its end: how long the reaper was there since it first
-    /// did, between the pauses.
-    awake: Option<Duration>,
-    /// The last gap between two sweeps was too long.
-    late_sweep: bool,
-    /// The last gap between two jobs was too long.
-    late_job: bool,
-    /// Some gap between two jobs of this sweep was too long.
-    had_late_job: bool,
-    /// How many sweeps before this one had such a gap, one after the other.
-    late_streak: u8,
-}
-
-/// What a timer counts from.
-#[derive(Clone, Copy)]
-struct Start {
-    at: Instant,
-    /// How long the reaper was away before, in all. `None` at the reaper's own start.
-    after: Option<Duration>,
-}
-
-/// A timer that has not run to its end begins anew while the reaper was awake for so many times its limit in between:
-/// gaps that are long and short by turns would otherwise keep it from ever ending.
-const ANEW_FOR: u32 = 3;
-/// A gap between two jobs that so many sweeps had before is the reaper's pace: a job store that is always slow at one
-/// job must not keep the others waiting for ever.
-const LATE_SWEEPS: u8 = 2;
-
-/// Which two looks a gap is between. Each kind has a pace of its own.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Between {
-    Sweeps,
-    Jobs,
-}
-
-/// One instant by two clocks. The monotonic one may stand still while the machine sleeps. The other one jumps then, as
-/// do ages that a job store computes by it.
-#[derive(Clone, Copy)]
-pub(super) struct Moment {
-    monotonic: Instant,
-    wall: SystemTime,
-}
-
-impl Moment {
-    fn now() -> Self {
-        Self { monotonic: Instant::now(), wall: SystemTime::now() }
-    }
-
-    /// Returns how long ago `earlier` was, by the clock that went further.
-    fn since(self, earlier: Self) -> Duration {
-        let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
-        self.monotonic.saturating_duration_since(earlier.monotonic).max(wall)
-    }
+    /// What the latest sweep found of the jobs that were past a limit, if there were any.
+    pub(super) findings: Option<Arc<Findings>>,
 }
 
 impl SweepHistory {
@@ -102,12 +48,12 @@ impl SweepHistory {
     }
 
     /// Records that a sweep begins under a policy with these limits.
-    pub(super) fn begin(&self, limits: &[Duration]) -> Arc<HistoryState> {
+    pub(super) fn record_sweep(&self, limits: &[Duration]) -> Arc<HistoryState> {
         let now = Moment::now();
         let mut before = self.0.load();
         loop {
             let state = Arc::new(before.next_sweep(now, limits));
-            // Stored only where nobody has stored another one since.
+            // Stored only if nobody has stored another state since.
             let found = self.0.compare_and_swap(&*before, Arc::clone(&state));
             if Arc::ptr_eq(&found, &before) {
                 return state;
@@ -116,15 +62,15 @@ impl SweepHistory {
         }
     }
 
-    /// Records what a sweep saw until its last look, unless another thread has looked since.
-    pub(super) fn end(&self, swept: &HistoryState, last: Moment, told: Told) {
-        let told = (!told.is_empty()).then(|| Arc::new(told));
+    /// Records what a sweep saw until its latest look, unless another thread has looked since.
+    pub(super) fn record_end(&self, swept: &HistoryState, last_look: Moment, findings: Findings) {
+        let findings = (!findings.is_empty()).then(|| Arc::new(findings));
         self.0.rcu(|before| {
-            let told = told.clone();
-            if before.last.monotonic > last.monotonic {
-                HistoryState { told, ..before.as_ref().clone() }
+            let findings = findings.clone();
+            if before.last_look.monotonic > last_look.monotonic {
+                HistoryState { findings, ..before.as_ref().clone() }
             } else {
-                HistoryState { last, told, ..swept.clone() }
+                HistoryState { last_look, findings, ..swept.clone() }
             }
         });
     }
@@ -132,21 +78,22 @@ impl SweepHistory {
 
 impl HistoryState {
     fn new(now: Moment) -> Self {
-        let latest = Start { at: now.monotonic, after: None };
-        Self { last: now, has_swept: false, latest, timers: Vec::new(), told: None }
+        let latest_start = Start { at: now.monotonic, pause: None };
+        Self { last_look: now, has_swept: false, latest_start, timers: Vec::new(), findings: None }
     }
 
+    /// Returns the state after a sweep that begins at `now`.
     fn next_sweep(&self, now: Moment, limits: &[Duration]) -> Self {
-        let gap = now.since(self.last);
+        let gap = now.since(self.last_look);
         let next = |limit: &Duration| self.timer(*limit).next_sweep(now.monotonic, gap, self.has_swept);
         let timers: Vec<_> = limits.iter().map(next).collect();
         let later = |latest: Start, timer: &GraceTimer| if timer.start.at > latest.at { timer.start } else { latest };
-        let latest = timers.iter().fold(self.latest, later);
-        Self { last: now, has_swept: true, latest, timers, told: self.told.clone() }
+        let latest_start = timers.iter().fold(self.latest_start, later);
+        Self { last_look: now, has_swept: true, latest_start, timers, findings: self.findings.clone() }
     }
 
-    /// Records that the reaper looks at a job that is due. Allocates only if a gap was too long for some limit, or the
-    /// one before was.
+    /// Records that the reaper looks at a job that is past a limit. Allocates only if this gap is longer than some
+    /// timer's limit, or the gap before was.
     pub(super) fn next_job(state: &mut Arc<Self>, last: &mut Moment) {
         Self::next_job_at(state, last, Moment::now());
     }
@@ -157,11 +104,11 @@ impl HistoryState {
             return;
         }
         let state = Arc::make_mut(state);
-        state.last = now;
+        state.last_look = now;
         for timer in &mut state.timers {
             *timer = timer.next_job(now.monotonic, gap);
-            if timer.start.at > state.latest.at {
-                state.latest = timer.start;
+            if timer.start.at > state.latest_start.at {
+                state.latest_start = timer.start;
             }
         }
     }
@@ -171,86 +118,31 @@ impl HistoryState {
         !self.timers.is_empty()
     }
 
-    pub(super) fn last(&self) -> Moment {
-        self.last
+    pub(super) fn last_look(&self) -> Moment {
+        self.last_look
     }
 
+    /// Returns the timer of a limit. A limit that is new counts from the latest start of any timer.
     fn timer(&self, limit: Duration) -> GraceTimer {
         let known = self.timers.iter().find(|timer| timer.limit == limit);
-        known.copied().unwrap_or_else(|| GraceTimer::new(limit, self.latest))
+        known.copied().unwrap_or_else(|| GraceTimer::new(limit, self.latest_start))
     }
 
-    /// Returns how much of a boot grace, one of the policy's, is left at this look.
+    /// Returns how much of this boot grace is left at this look.
     pub(super) fn boot_grace_left(&self, now: Moment, grace: Duration) -> Option<Duration> {
-        let timer = self.timer(grace);
-        grace.checked_sub(timer.runs_for(now)).filter(|left| !left.is_zero())
+        self.timer(grace).left(now)
     }
 
-    /// Returns how long the pause was from which a boot grace counts: job ages jumped by so much.
+    /// Returns how long the pause was from which this boot grace counts. Job ages jumped by so much.
     pub(super) fn pause_before(&self, grace: Duration) -> Option<Duration> {
-        self.timer(grace).start.after
+        self.timer(grace).start.pause
     }
 
     /// Returns how long a pulse may still be silent because of a pause of this process, in which it could not beat.
     pub(super) fn pulse_grace_left(&self, now: Moment, stale_after: Duration) -> Option<Duration> {
         let timer = self.timer(stale_after);
-        timer.start.after?;
-        stale_after.checked_sub(timer.runs_for(now)).filter(|left| !left.is_zero())
-    }
-}
-
-impl GraceTimer {
-    fn new(limit: Duration, start: Start) -> Self {
-        Self { limit, start, awake: None, late_sweep: false, late_job: false, had_late_job: false, late_streak: 0 }
-    }
-
-    fn runs_for(&self, now: Moment) -> Duration {
-        now.monotonic.saturating_duration_since(self.start.at)
-    }
-
-    /// A sweep begins at `now`, `gap` after the last look.
-    fn next_sweep(self, now: Instant, gap: Duration, has_swept: bool) -> Self {
-        let late_streak = if self.had_late_job { self.late_streak.saturating_add(1) } else { 0 };
-        let next = Self { late_streak, late_job: false, had_late_job: false, ..self };
-        let next = next.after_gap(now, gap, Between::Sweeps, self.late_sweep);
-        // A reaper that never swept was not away: this is its first look.
-        if has_swept { next } else { Self { start: Start { after: None, ..next.start }, ..next } }
-    }
-
-    /// A job is due at `now`, `gap` after the last look.
-    fn next_job(self, now: Instant, gap: Duration) -> Self {
-        let pace = self.late_job || self.late_streak >= LATE_SWEEPS;
-        self.after_gap(now, gap, Between::Jobs, pace)
-    }
-
-    fn after_gap(mut self, now: Instant, gap: Duration, between: Between, pace: bool) -> Self {
-        let late = gap > self.limit;
-        match between {
-            Between::Sweeps => self.late_sweep = late,
-            Between::Jobs => {
-                self.late_job = late;
-                self.had_late_job |= late;
-            }
-        }
-        // Another pause before the timer has run to its end makes one long pause with those before it.
-        if late && !pace {
-            let earlier = self.awake.and(self.start.after).unwrap_or_default();
-            self.start.after = Some(earlier.saturating_add(gap));
-            let awake = self.awake.unwrap_or_default();
-            if awake < self.limit.saturating_mul(ANEW_FOR) {
-                self.start.at = now;
-                self.awake = Some(awake);
-                return self;
-            }
-        }
-        if !late {
-            self.awake = self.awake.map(|awake| awake.saturating_add(gap));
-        }
-        // It has run to its end: the next pause is a new one.
-        if now.saturating_duration_since(self.start.at) >= self.limit {
-            self.awake = None;
-        }
-        self
+        timer.start.pause?;
+        timer.left(now)
     }
 }
 
@@ -292,20 +184,20 @@ mod tests {
             self.now.monotonic += Duration::from_secs(monotonic);
             self.now.wall += Duration::from_secs(wall);
             self.history = Arc::new(self.history.next_sweep(self.now, &self.limits));
-            self.runs_for(PAUSE)
+            self.elapsed(PAUSE)
         }
 
         /// Lets both clocks run, then a job is due.
         fn job_after(&mut self, seconds: u64) -> u64 {
             self.advance(seconds);
-            let mut last = self.history.last;
+            let mut last = self.history.last_look;
             HistoryState::next_job_at(&mut self.history, &mut last, self.now);
-            Arc::make_mut(&mut self.history).last = last;
-            self.runs_for(PAUSE)
+            Arc::make_mut(&mut self.history).last_look = last;
+            self.elapsed(PAUSE)
         }
 
-        fn runs_for(&self, limit: Duration) -> u64 {
-            self.history.timer(limit).runs_for(self.now).as_secs()
+        fn elapsed(&self, limit: Duration) -> u64 {
+            self.history.timer(limit).elapsed(self.now).as_secs()
         }
 
         fn pause(&self) -> Option<u64> {
@@ -381,7 +273,7 @@ mod tests {
         reaper.sweep_after(0);
         reaper.limits.push(PAUSE * 2);
         reaper.sweep_after(10);
-        assert_eq!(reaper.runs_for(PAUSE * 2), 10);
+        assert_eq!(reaper.elapsed(PAUSE * 2), 10);
         assert_eq!(reaper.history.pause_before(PAUSE * 2), Some(Duration::from_secs(3600)));
     }
 
@@ -390,7 +282,7 @@ mod tests {
         let mut reaper = Rehearsal::with(&[PAUSE, PAUSE * 10]);
         for (seconds, [short, long]) in [(10, [10, 10]), (61, [0, 71]), (10, [10, 81]), (601, [0, 0])] {
             reaper.sweep_after(seconds);
-            assert_eq!([PAUSE, PAUSE * 10].map(|limit| reaper.runs_for(limit)), [short, long]);
+            assert_eq!([PAUSE, PAUSE * 10].map(|limit| reaper.elapsed(limit)), [short, long]);
         }
     }
 

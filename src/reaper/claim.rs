@@ -1,20 +1,22 @@
-//! What a verdict hands to whoever acts on it: [`Claim`].
+//! What a verdict gives to whoever acts on it: [`Claim`].
 
 use std::fmt;
 use std::hash::Hash;
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::{Generation, Owner};
 use crate::registry::MarkGuard;
 
-/// The reaper's claim of a job: what the job is finalized again under, or ended.
+/// A reaper's claim of a job, to finalize it again or to end it.
 ///
-/// It holds the guard of a mark where the reaper's registry is in play: in stages that mark, in
+/// A claim holds the guard of a mark where the reaper's registry is in play. That is in stages that mark, in
 /// [`Mode::Honor`](super::Mode::Honor), and for the backstop in [`Mode::DeferAll`](super::Mode::DeferAll) as well.
-/// Elsewhere it holds none, which means "not held in this process's registry" and no more. Dropping a claim gives the
-/// job back. For a `Reaper<'static>` it is `'static`, and moves into a thread or a task.
+/// Elsewhere a claim holds no guard, which means "not held in this process's registry" and no more.
 ///
-/// A monitor's own guard becomes a claim by [`From`], so that finalizing and finalizing again are one function:
+/// Dropping a claim gives the job back. The claims of a `Reaper<'static>` are `'static`, and move into a thread or a
+/// task.
+///
+/// A monitor's own guard becomes a claim by [`From`]. So one function can finalize a job and finalize it again:
 ///
 /// ```
 /// use livemark::{Claim, Finalizer, Pulse, Registry};
@@ -42,12 +44,12 @@ use crate::registry::MarkGuard;
 #[clippy::has_significant_drop]
 pub struct Claim<'r, K: 'static = u64, V = Finalizer> {
     guard: Option<MarkGuard<'r, K, V>>,
-    /// Boxed: seldom there, and a verdict is moved about.
+    /// Boxed because it is seldom there, and a verdict is moved about.
     displaced: Option<Box<Owner<V>>>,
 }
 
 impl<'r, K: 'static, V> Claim<'r, K, V> {
-    /// Claims nothing: where no registry is in play.
+    /// Creates a claim that holds no mark, where no registry is in play.
     pub(super) const fn without_a_mark() -> Self {
         Self { guard: None, displaced: None }
     }
@@ -87,10 +89,10 @@ impl<'r, K: 'static, V> Claim<'r, K, V> {
         self.guard.as_ref().map(MarkGuard::generation)
     }
 
-    /// Returns the owner whom the claim displaced: so that it can be cancelled. `None` if the job had no owner.
+    /// Returns the owner that the claim displaced, so that it can be cancelled. Returns `None` if the job had no owner.
     ///
-    /// The backstop displaces whoever holds the mark, an earlier claim of the reaper's included, and a redrive
-    /// displaces an owner that made no progress.
+    /// The backstop displaces whoever holds the mark, also an earlier claim of the reaper's. A redrive displaces an owner
+    /// that made no progress.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -143,11 +145,10 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Puts another context in the place of the claim's: the worker's own run and pulse, before it does anything else.
-    /// Returns whether the mark still stood, and `true` where no registry is in play.
+    /// Replaces the claim's context. Returns `true` if the mark still stood, and where no registry is in play.
     ///
-    /// A pulse that came with the claim counts only from its next beat on, since nobody may have it. The worker's
-    /// counts from here on.
+    /// A worker does this before anything else, with its own run and its own pulse. The pulse that came with the claim
+    /// counts only from its next beat on, since nobody may have it. The worker's pulse counts at once.
     ///
     /// ```
     /// # use livemark::{Claim, Registry};
@@ -162,7 +163,7 @@ where
     }
 }
 
-/// A monitor's own mark, as a claim that displaced nobody.
+/// Turns a monitor's own mark into a claim that displaced nobody.
 impl<'r, K: 'static, V> From<MarkGuard<'r, K, V>> for Claim<'r, K, V> {
     fn from(guard: MarkGuard<'r, K, V>) -> Self {
         Self { guard: Some(guard), displaced: None }

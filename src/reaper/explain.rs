@@ -1,23 +1,26 @@
 //! Verdicts in words, and what comes next: [`Explanation`].
 
-use std::any::Any;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::pass::{Liveness, Pass, pulse_that_counts};
+use super::claim::Claim;
+use super::erased::{Erased, ErasedReaper, Holder};
+use super::job::RunningJob;
+use super::liveness::Liveness;
+use super::mode::Mode;
 use super::policy::StageLimits;
-use super::trigger::{Trigger, past};
-use super::{Cause, Claim, DeferReason, Mode, Proposed, Reaper, RunningJob, Verdict};
-use crate::finalizer::Finalizer;
-use crate::owner::{Generation, Owner};
-use crate::show::{Escaped, write_plain};
+use super::reaper::Reaper;
+use super::sweep_state::SweepState;
+use super::trigger::{Trigger, past, proposal_if_finished};
+use super::verdict::{Cause, DeferReason, Proposed, Verdict};
+use crate::owner::Generation;
 
-/// Why a verdict is what it is, and what comes next: made by [`Sweep::explain`](super::Sweep::explain).
+/// Explains a verdict, and says what comes next. [`Sweep::explain`](super::Sweep::explain) makes it.
 ///
-/// Its `Display` is one line that begins with the job: tier, owner, each age beside its limit, and what the reaper does
-/// next. It is for logs and people, not to be parsed. Text of the user's is escaped. Nothing is formatted or looked up
-/// until the explanation is asked.
+/// Its `Display` is one line that begins with the job. The line has what is wrong with the job, its owner, each age
+/// beside its limit, and what the reaper does next. It is for logs and people, not for parsers. Text of the user's is
+/// escaped. The explanation formats nothing and looks nothing up until it is asked.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -37,136 +40,62 @@ use crate::show::{Escaped, write_plain};
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Explanation<'a> {
-    ask: &'a dyn Ask,
-    pass: &'a Pass<'a>,
+    reaper: &'a dyn ErasedReaper,
+    state: &'a SweepState<'a>,
     id: Erased<'a>,
     /// The job's stage and ages, without its id.
     job: RunningJob<'a, ()>,
-    outcome: Outcome<'a>,
+    decision: Decision<'a>,
 }
-
-/// A job id or an owner, without its type.
-type Erased<'a> = &'a (dyn Any + Send + Sync);
 
 /// A verdict, without its types.
 #[derive(Clone, Copy)]
-enum Outcome<'a> {
+enum Decision<'a> {
     Healthy,
-    Defer(DeferReason, Option<Held<'a>>),
-    Act(Proposed, Option<Generation>, Option<Held<'a>>),
+    Defer(DeferReason, Option<Holder<'a>>),
+    /// What is done, the claim's generation, and whom the claim displaced.
+    Act(Proposed, Option<Generation>, Option<Holder<'a>>),
     DryRun(Proposed),
 }
 
-/// Who holds a job.
-#[derive(Clone, Copy)]
-pub(super) struct Held<'a> {
-    generation: Generation,
-    marked_at: Instant,
-    owner: Erased<'a>,
-}
-
-/// What an explanation asks the reaper, which knows the types. Each method is called with what it was made for.
-pub(super) trait Ask: Send + Sync {
-    fn write_job(&self, id: Erased<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result;
-    /// Writes the owner's context. Returns `false` if nothing is known about contexts of its type.
-    fn write_context(&self, owner: Erased<'_>, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error>;
-    fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration>;
-    /// Looks the job's owner up, and shows it to `look`.
-    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Held<'_>) -> fmt::Result) -> fmt::Result;
-    /// Looks the job's owner up.
-    fn liveness(&self, pass: &Pass<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness>;
-    fn is_news(&self, pass: &Pass<'_>, id: Erased<'_>) -> bool;
-}
-
-impl<K, V, S> Ask for Reaper<'_, K, V, S>
-where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-    S: BuildHasher + Send + Sync + 'static,
-{
-    fn write_job(&self, id: Erased<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id: &dyn Any = id;
-        id.downcast_ref().map_or(Ok(()), |id| fmt::Display::fmt(&self.registry.shown(id), f))
-    }
-
-    fn write_context(&self, owner: Erased<'_>, f: &mut fmt::Formatter<'_>) -> Result<bool, fmt::Error> {
-        let owner: &dyn Any = owner;
-        let Some(Owner { value, .. }) = owner.downcast_ref::<Owner<V>>() else { return Ok(false) };
-        if let Some(summary) = &self.summary {
-            write!(f, "{}", Escaped(Summary(&**summary, value)))?;
-            return Ok(true);
-        }
-        let value: &dyn Any = value;
-        let Some(finalizer) = value.downcast_ref::<Finalizer>() else { return write_plain(value, f) };
-        match finalizer.run_id {
-            Some(run) => write!(f, "run {run} at `{}`", Escaped(&finalizer.stage))?,
-            None => write!(f, "a claim at `{}`", Escaped(&finalizer.stage))?,
-        }
-        Ok(true)
-    }
-
-    fn pulse_age(&self, owner: Erased<'_>) -> Option<Duration> {
-        let owner: &dyn Any = owner;
-        pulse_that_counts(self, owner.downcast_ref::<Owner<V>>()?).map(crate::finalizer::Pulse::age)
-    }
-
-    fn with_owner(&self, id: Erased<'_>, look: &mut dyn FnMut(&Held<'_>) -> fmt::Result) -> fmt::Result {
-        let id: &dyn Any = id;
-        let owner = id.downcast_ref::<K>().and_then(|id| self.registry.owner(id));
-        owner.map_or(Ok(()), |owner| look(&Held::new(&owner)))
-    }
-
-    fn liveness(&self, pass: &Pass<'_>, id: Erased<'_>, limits: &StageLimits) -> Option<Liveness> {
-        let id: &dyn Any = id;
-        let owner = self.registry.owner(id.downcast_ref::<K>()?)?;
-        Some(pass.liveness(self, &owner, limits))
-    }
-
-    fn is_news(&self, pass: &Pass<'_>, id: Erased<'_>) -> bool {
-        let id: &dyn Any = id;
-        id.downcast_ref::<K>().is_none_or(|id| pass.is_news(id))
-    }
-}
-
-struct Summary<'a, V>(&'a super::Summarize<'a, V>, &'a V);
-
-impl<V> fmt::Display for Summary<'_, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (self.0)(self.1, f)
+impl<'a> Decision<'a> {
+    fn act<K: 'static, V: Send + Sync + 'static>(proposed: Proposed, claim: &'a Claim<'_, K, V>) -> Self {
+        Self::Act(proposed, claim.generation(), claim.displaced().map(Holder::new))
     }
 }
 
 impl<'a> Explanation<'a> {
-    pub(super) fn new<K, V>(
-        ask: &'a dyn Ask,
-        pass: &'a Pass<'_>,
+    pub(super) fn new<K, V, S>(
+        reaper: &'a Reaper<'_, K, V, S>,
+        state: &'a SweepState<'_>,
         job: &'a RunningJob<'_, K>,
         verdict: &'a Verdict<'_, K, V>,
     ) -> Self
     where
-        K: Send + Sync + 'static,
-        V: Send + Sync + 'static,
+        K: Clone + Eq + Hash + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        S: BuildHasher + Send + Sync + 'static,
     {
         let &RunningJob { id, stage, running_for, finished_for, lost_for, held, redrives } = job;
-        let outcome = match verdict {
-            Verdict::Healthy => Outcome::Healthy,
-            Verdict::Defer(deferral) => Outcome::Defer(deferral.reason, deferral.owner.as_ref().map(Held::new)),
-            Verdict::Redrive(claim) => Outcome::acts(Proposed::Redrive, claim),
-            Verdict::Reap(cause, claim) => Outcome::acts(Proposed::Reap(*cause), claim),
-            Verdict::DryRun(proposed) => Outcome::DryRun(*proposed),
+        let decision = match verdict {
+            Verdict::Healthy => Decision::Healthy,
+            Verdict::Defer(deferral) => Decision::Defer(deferral.reason, deferral.owner.as_ref().map(Holder::new)),
+            Verdict::Redrive(claim) => Decision::act(Proposed::Redrive, claim),
+            Verdict::Reap(cause, claim) => Decision::act(Proposed::Reap(*cause), claim),
+            Verdict::DryRun(proposed) => Decision::DryRun(*proposed),
         };
         let job = RunningJob { id: &(), stage, running_for, finished_for, lost_for, held, redrives };
-        Self { ask, pass, id, job, outcome }
+        Self { reaper, state, id, job, decision }
     }
 
     fn limits(&self) -> &'a StageLimits {
-        self.pass.policy.stage(self.job.stage)
+        self.state.policy.stage(self.job.stage)
     }
 
-    /// Returns `true` unless the sweep before told the same of this job: a deferral that goes on, or a dry run's
-    /// proposal that stands. Acting is always news, and a healthy job never is.
+    /// Returns `true` unless the sweep before said the same of this job.
     ///
-    /// For logs and dashboards that tell each change once.
+    /// A deferral that goes on is no news, and neither is a dry run's proposal that stands. An act is always news, and
+    /// a healthy job never is. Logs and dashboards can tell each change once by it.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -186,18 +115,18 @@ impl<'a> Explanation<'a> {
     /// ```
     #[must_use]
     pub fn is_news(&self) -> bool {
-        match self.outcome {
-            Outcome::Healthy => false,
-            Outcome::Act(..) => true,
-            Outcome::Defer(..) | Outcome::DryRun(_) => self.ask.is_news(self.pass, self.id),
+        match self.decision {
+            Decision::Healthy => false,
+            Decision::Act(..) => true,
+            Decision::Defer(..) | Decision::DryRun(_) => self.reaper.is_news(self.id, self.state),
         }
     }
 
-    /// Returns what the reaper does next with the job if nothing changes, and in how long. `None` for a verdict that
-    /// acts or would act, and where nothing is ahead.
+    /// Returns what the reaper does next with the job if nothing changes, and in how long.
     ///
-    /// A live owner without a pulse keeps its job until the deadline. Where the pulse is watched, the owner keeps it
-    /// until the pulse is older than `stale_after`. What acts is the first sweep after that time.
+    /// Returns `None` for a verdict that acts or would act, and where nothing is ahead. The first sweep after that time
+    /// acts. A live owner without a pulse keeps its job until the deadline. Where the policy watches the pulse, the
+    /// owner keeps its job until the pulse is older than `stale_after`.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -214,100 +143,80 @@ impl<'a> Explanation<'a> {
     /// ```
     #[must_use]
     pub fn upcoming(&self) -> Option<(Proposed, Duration)> {
-        if !matches!(self.outcome, Outcome::Healthy | Outcome::Defer(..)) {
+        if !matches!(self.decision, Decision::Healthy | Decision::Defer(..)) {
             return None;
         }
         let limits = self.limits();
         let deadline = limits.hard_deadline.map(|deadline| {
-            // One that has passed is held back by a boot grace.
             let left = deadline.saturating_sub(self.job.running_for);
-            let held_back = self.pass.deadline_held_back(&self.job, limits).unwrap_or_default();
+            // A deadline that has passed and not acted is held back by a boot grace.
+            let held_back = self.state.deadline_held_back(&self.job, limits).unwrap_or_default();
             (Proposed::Reap(Cause::Backstop), left.max(held_back))
         });
-        // Of two at the same time the deadline comes first.
-        deadline.into_iter().chain(self.next_of_tiers()).min_by_key(|(_, left)| *left)
+        // If both act at the same time, the deadline comes first.
+        deadline.into_iter().chain(self.upcoming_if_dead()).min_by_key(|(_, left)| *left)
     }
 
-    /// What tier 1 or 2 does if the deadline does not come first.
-    fn next_of_tiers(&self) -> Option<(Proposed, Duration)> {
+    /// Returns what the reaper does with a finished or a lost job, if its deadline does not come first.
+    fn upcoming_if_dead(&self) -> Option<(Proposed, Duration)> {
         let (job, limits) = (&self.job, self.limits());
+        // The grace: how much of it is left?
         let (proposed, left) = match (job.finished_for, job.lost_for) {
-            (Some(age), _) => (Trigger::of_finished(job, limits), limits.finalize_grace.saturating_sub(age)),
-            (None, Some(age)) => (Proposed::Reap(Cause::WorkerLost), limits.lost_grace.saturating_sub(age)),
+            (Some(age), _) => (proposal_if_finished(job, limits), limits.finalize_grace.saturating_sub(age)),
+            (None, Some(age)) => (Trigger::Lost.proposal(), limits.lost_grace.saturating_sub(age)),
             (None, None) => return None,
         };
-        let mode = self.pass.policy.mode();
+        // The brake, and other signs of life: these have no end that can be known.
+        let mode = self.state.policy.mode();
         if mode == Mode::DeferAll || job.held {
             return None;
         }
+        // The owner, looked up now: for how long does it keep the job?
         let asks = limits.marking && mode != Mode::Ignore;
-        let protected = match asks.then(|| self.ask.liveness(self.pass, self.id, limits)).flatten() {
+        let protected = match asks.then(|| self.reaper.liveness(self.id, self.state, limits)).flatten() {
             Some(Liveness::UntilCleared) => return None,
             Some(Liveness::For(left)) => left,
             Some(Liveness::Stale) | None => Duration::ZERO,
         };
-        let booting = self.pass.boot_grace_left(limits).unwrap_or_default();
+        // The boot grace. Whatever takes longest decides.
+        let booting = self.state.boot_grace_left(limits).unwrap_or_default();
         Some((proposed, left.max(protected).max(booting)))
     }
 
     /// Returns `true` if the owner would be displaced by what a dry run proposes.
     fn would_displace(&self, proposed: Proposed) -> bool {
         let limits = self.limits();
-        let is_stale = || self.ask.liveness(self.pass, self.id, limits) == Some(Liveness::Stale);
+        let is_stale = || self.reaper.liveness(self.id, self.state, limits) == Some(Liveness::Stale);
         limits.marking && (proposed == Proposed::Reap(Cause::Backstop) || is_stale())
     }
 
-    fn write_holder(&self, f: &mut fmt::Formatter<'_>, held: &Held<'_>) -> fmt::Result {
-        if self.ask.write_context(held.owner, f)? {
-            f.write_str(", ")?;
-        }
-        write!(f, "generation {}, for {:?}", held.generation, Rounded(held.marked_at.elapsed()))?;
-        match self.ask.pulse_age(held.owner) {
-            Some(age) => write!(f, ", pulse {:?} ago", Rounded(age)),
-            None => Ok(()),
-        }
-    }
-
-    fn write_outcome(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.outcome {
-            Outcome::Healthy => f.write_str("healthy"),
-            Outcome::Defer(reason, held) => {
+    fn write_decision(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.decision {
+            Decision::Healthy => f.write_str("healthy"),
+            Decision::Defer(reason, holder) => {
                 write!(f, "defer, {reason}")?;
                 if let (DeferReason::BootGrace, Some(grace)) = (reason, self.limits().boot_grace) {
                     write!(f, " of {:?}", Rounded(grace))?;
                 }
-                match held {
-                    Some(held) => {
-                        f.write_str(if reason.is_for_the_owner() { " by " } else { ", owned by " })?;
-                        self.write_holder(f, &held)
-                    }
-                    None => Ok(()),
-                }
+                let by = if reason.is_for_the_owner() { " by " } else { ", owned by " };
+                self.write_holder(f, by, holder.as_ref())
             }
-            Outcome::DryRun(proposed) => {
+            Decision::DryRun(proposed) => {
                 write!(f, "{proposed}")?;
                 if self.would_displace(proposed) {
-                    self.ask.with_owner(self.id, &mut |held| {
-                        f.write_str(", displacing ")?;
-                        self.write_holder(f, held)
-                    })?;
+                    let write = &mut |holder: &Holder<'_>| self.write_holder(f, ", displacing ", Some(holder));
+                    self.reaper.with_holder(self.id, write)?;
                 } else if !self.limits().marking {
                     f.write_str(", without a claim in a stage that does not mark")?;
                 }
                 f.write_str(", not to be done in mode dry_run")
             }
-            Outcome::Act(proposed, Some(generation), displaced) => {
+            Decision::Act(proposed, Some(generation), displaced) => {
                 write!(f, "{proposed}, claimed as generation {generation}")?;
-                match displaced {
-                    Some(held) => {
-                        f.write_str(", displacing ")?;
-                        self.write_holder(f, &held)
-                    }
-                    None => Ok(()),
-                }
+                self.write_holder(f, ", displacing ", displaced.as_ref())
             }
-            Outcome::Act(proposed, None, _) => {
-                let why = match self.pass.policy.mode() {
+            Decision::Act(proposed, None, _) => {
+                let why = match self.state.policy.mode() {
                     Mode::Ignore => "in mode ignore",
                     _ => "in a stage that does not mark",
                 };
@@ -315,33 +224,50 @@ impl<'a> Explanation<'a> {
             }
         }
     }
-}
 
-impl<'a> Held<'a> {
-    fn new<V: Send + Sync + 'static>(owner: &'a Owner<V>) -> Self {
-        Self { generation: owner.generation, marked_at: owner.marked_at(), owner }
+    /// Writes who holds the job, if anybody does, after `by`.
+    fn write_holder(&self, f: &mut fmt::Formatter<'_>, by: &str, holder: Option<&Holder<'_>>) -> fmt::Result {
+        let Some(holder) = holder else { return Ok(()) };
+        f.write_str(by)?;
+        if self.reaper.write_context(holder.owner, f)? {
+            f.write_str(", ")?;
+        }
+        write!(f, "generation {}, for {:?}", holder.generation, Rounded(holder.marked_at.elapsed()))?;
+        match self.reaper.pulse_age(holder.owner) {
+            Some(age) => write!(f, ", pulse {:?} ago", Rounded(age)),
+            None => Ok(()),
+        }
     }
-}
 
-impl<'a> Outcome<'a> {
-    fn acts<K: 'static, V: Send + Sync + 'static>(proposed: Proposed, claim: &'a Claim<'_, K, V>) -> Self {
-        Self::Act(proposed, claim.generation(), claim.displaced().map(Held::new))
+    /// Writes the age of the holder's pulse beside its limit, where the policy watches it.
+    fn write_pulse(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = self.limits();
+        let Some(stale_after) = limits.stale_after.filter(|_| limits.marking) else { return Ok(()) };
+        let mut write = |holder: &Holder<'_>| match self.reaper.pulse_age(holder.owner) {
+            Some(age) => write_age(f, "without progress", age, "stale_after", stale_after),
+            None => Ok(()),
+        };
+        match self.decision {
+            Decision::Defer(_, Some(holder)) | Decision::Act(_, _, Some(holder)) => write(&holder),
+            Decision::DryRun(proposed) if self.would_displace(proposed) => self.reaper.with_holder(self.id, &mut write),
+            _ => Ok(()),
+        }
     }
 }
 
 impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The job, what is wrong with it, and what was decided.
         f.write_str("job ")?;
-        self.ask.write_job(self.id, f)?;
+        self.reaper.write_job(self.id, f)?;
         let limits = self.limits();
-        f.write_str(match Trigger::of(&self.job, limits) {
-            None => ": ",
-            Some(Trigger::Deadline) => ": deadline: ",
-            Some(Trigger::Tier(Proposed::Reap(Cause::WorkerLost))) => ": tier 1: ",
-            Some(Trigger::Tier(_)) => ": tier 2: ",
-        })?;
-        self.write_outcome(f)?;
+        if let Some(trigger) = Trigger::of(&self.job, limits) {
+            write!(f, ": {}", trigger.as_str())?;
+        }
+        f.write_str(": ")?;
+        self.write_decision(f)?;
 
+        // Each age beside its limit.
         let StageLimits { finalize_grace, lost_grace, hard_deadline, max_redrives, .. } = *limits;
         if let Some(finished) = self.job.finished_for {
             write_age(f, "finished", finished, "finalize_grace", finalize_grace)?;
@@ -352,23 +278,13 @@ impl fmt::Display for Explanation<'_> {
         if self.job.redrives > 0 {
             write!(f, "; redriven {} of {max_redrives} times", self.job.redrives)?;
         }
-        if let Some(stale_after) = limits.stale_after.filter(|_| limits.marking) {
-            let mut write = |held: &Held<'_>| match self.ask.pulse_age(held.owner) {
-                Some(age) => write_age(f, "without progress", age, "stale_after", stale_after),
-                None => Ok(()),
-            };
-            match self.outcome {
-                Outcome::Defer(_, Some(held)) | Outcome::Act(_, _, Some(held)) => write(&held)?,
-                Outcome::DryRun(proposed) if self.would_displace(proposed) => {
-                    self.ask.with_owner(self.id, &mut write)?;
-                }
-                _ => {}
-            }
-        }
+        self.write_pulse(f)?;
         match hard_deadline {
             Some(hard_deadline) => write_age(f, "running", self.job.running_for, "hard_deadline", hard_deadline)?,
             None => write!(f, "; running for {:?}, no backstop", Rounded(self.job.running_for))?,
         }
+
+        // What comes next.
         match self.upcoming() {
             Some((proposed, left)) => write!(f, "; next: {proposed}, in {:?}", Rounded(left)),
             None => Ok(()),
@@ -379,32 +295,6 @@ impl fmt::Display for Explanation<'_> {
 impl fmt::Debug for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Explanation").field(&format_args!("{self}")).finish()
-    }
-}
-
-/// What was decided, without ages and limits: for those see [`Sweep::explain`](super::Sweep::explain).
-impl<K: 'static, V> fmt::Display for Verdict<'_, K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Healthy => f.write_str("healthy"),
-            Self::Defer(deferral) => {
-                write!(f, "defer, {}", deferral.reason)?;
-                match &deferral.owner {
-                    Some(owner) => write!(f, ", owned by generation {}", owner.generation),
-                    None => Ok(()),
-                }
-            }
-            Self::Redrive(claim) => write_claimed(f, Proposed::Redrive, claim.generation()),
-            Self::Reap(cause, claim) => write_claimed(f, Proposed::Reap(*cause), claim.generation()),
-            Self::DryRun(proposed) => write!(f, "dry run: {proposed}"),
-        }
-    }
-}
-
-fn write_claimed(f: &mut fmt::Formatter<'_>, proposed: Proposed, claim: Option<Generation>) -> fmt::Result {
-    match claim {
-        Some(generation) => write!(f, "{proposed}, claimed as generation {generation}"),
-        None => write!(f, "{proposed}"),
     }
 }
 

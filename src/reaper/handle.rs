@@ -1,75 +1,17 @@
-//! Whoever switches a reaper and watches it, without its types: [`ReaperHandle`].
+//! What operators switch a reaper with and watch it by: [`ReaperHandle`], and the methods that the reaper has as well.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use super::control::Control;
+use super::mode::Mode;
+use super::policy::Policy;
+use super::stats::ReaperStats;
 
-use super::boot_grace::SweepHistory;
-use super::stats::Counts;
-use super::{Mode, Policy, ReaperStats};
-use crate::telemetry;
-
-/// What a reaper shares with its handles.
-pub(super) struct Control {
-    pub(super) policy: ArcSwap<Policy>,
-    pub(super) counts: Counts,
-    pub(super) history: SweepHistory,
-    /// The `reaper` label of its metrics.
-    pub(super) name: &'static str,
-    registered: OnceLock<()>,
-    has_swept: OnceLock<()>,
-    /// Set when it was told that a dry run found no mark at all.
-    pub(super) no_mark: OnceLock<()>,
-}
-
-impl Control {
-    pub(super) fn new(policy: Policy) -> Self {
-        Self {
-            policy: ArcSwap::from_pointee(policy),
-            counts: Counts::default(),
-            history: SweepHistory::new(),
-            name: "default",
-            registered: OnceLock::new(),
-            has_swept: OnceLock::new(),
-            no_mark: OnceLock::new(),
-        }
-    }
-
-    /// Shows the reaper's metrics at zero: for its first handle.
-    pub(super) fn register(&self) {
-        self.registered.get_or_init(|| telemetry::register(self.name));
-    }
-
-    /// Shows the reaper's metrics at zero: at its first sweep, also after a handle, when there may have been no
-    /// recorder.
-    pub(super) fn register_at_sweep(&self) {
-        self.has_swept.get_or_init(|| telemetry::register(self.name));
-    }
-
-    /// Returns `true` before anything was told under the reaper's name.
-    pub(super) fn is_new(&self) -> bool {
-        self.registered.get().is_none() && self.has_swept.get().is_none()
-    }
-
-    pub(super) fn try_update_policy<E>(&self, mut change: impl FnMut(&Policy) -> Result<Policy, E>) -> Result<(), E> {
-        let mut current = self.policy.load_full();
-        loop {
-            let changed = Arc::new(change(&current)?);
-            // Stored only where nobody has stored another one since it was read.
-            let found = Arc::clone(&self.policy.compare_and_swap(&current, changed));
-            if Arc::ptr_eq(&found, &current) {
-                return Ok(());
-            }
-            current = found;
-        }
-    }
-}
-
-/// Switches a reaper and watches it from elsewhere: an admin route, a signal's thread, a dashboard.
+/// A handle that switches a reaper and watches it from elsewhere: an admin route, a signal's thread, a dashboard.
 ///
-/// It is `Clone + Send + Sync + 'static` and has no type parameters, whatever the reaper's are. It outlives the reaper,
-/// whose last policy and counts it then shows.
+/// A handle is `Clone + Send + Sync + 'static` and has no type parameters, whatever the reaper's are. It outlives the
+/// reaper, and then shows the last policy and counts.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -90,7 +32,7 @@ impl Control {
 #[derive(Clone)]
 pub struct ReaperHandle(pub(super) Arc<Control>);
 
-/// The six methods that a reaper and its handle share: documented once.
+/// The six methods that a reaper and its handle share, documented once.
 macro_rules! control_methods {
     () => {
         /// Returns the policy in force.
@@ -110,9 +52,9 @@ macro_rules! control_methods {
             self.control().policy.load_full()
         }
 
-        /// Puts another policy in force, from the next sweep on. Sweeps under way keep theirs. Lock-free.
+        /// Puts another policy in force, from the next sweep on. A sweep under way keeps its policy. Lock-free.
         ///
-        /// Use `update_policy` to change one setting of whatever is in force: it loses no other change.
+        /// Use `update_policy` to change one setting. It loses no other change.
         ///
         /// ```
         /// # use std::time::Duration;
@@ -129,8 +71,9 @@ macro_rules! control_methods {
             self.control().policy.store(std::sync::Arc::new(policy));
         }
 
-        /// Puts what `change` makes of the policy in force in its place, from the next sweep on. Of two updates at once
-        /// neither is lost: `change` is called again if another came first. Lock-free.
+        /// Replaces the policy in force by what `change` makes of it, from the next sweep on. Lock-free.
+        ///
+        /// If another update comes first, `change` is called again, so no update is lost.
         ///
         /// ```
         /// # use std::time::Duration;
@@ -146,7 +89,7 @@ macro_rules! control_methods {
             let Ok(()) = self.control().try_update_policy(|policy| Ok::<_, std::convert::Infallible>(change(policy)));
         }
 
-        /// Puts what `change` makes of the policy in force in its place, as `update_policy` does, if it makes one.
+        /// Replaces the policy in force as `update_policy` does, unless `change` returns an error.
         ///
         /// # Errors
         ///
@@ -167,8 +110,9 @@ macro_rules! control_methods {
             self.control().try_update_policy(change)
         }
 
-        /// Changes the mode, from the next sweep on: the kill switch, the brake, the dry run. Loses no other change.
-        /// Lock-free.
+        /// Changes the mode, from the next sweep on. Loses no other change. Lock-free.
+        ///
+        /// This is the kill switch, the brake and the dry run: see [`Mode`].
         ///
         /// ```
         /// # use std::time::Duration;

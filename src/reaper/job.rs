@@ -1,12 +1,11 @@
-//! What goes into [`Sweep::judge`](super::Sweep::judge): [`RunningJob`]. Plain data.
+//! What goes into [`Sweep::judge`](super::Sweep::judge): [`RunningJob`].
 
 use std::fmt;
 use std::time::Duration;
 
 /// A running job as the job store shows it: an id, a stage, and ages.
 ///
-/// Ages are [`Duration`]s. Compute them with `saturating` subtraction, so that a clock that went backwards counts as
-/// zero.
+/// Ages are [`Duration`]s. Compute them with saturating subtraction, so that a clock that went backwards counts as zero.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,9 +14,17 @@ use std::time::Duration;
 /// // Started 400 s ago. Its process exited 310 s ago, and its final state is not committed.
 /// let job = RunningJob::new(&7_u64, "merge", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
 /// assert_eq!(job.finished_for, Some(Duration::from_secs(310)));
+///
+/// // Its worker was last seen 90 s ago, but a child process is there. It was redriven twice.
+/// # let child_is_alive = true;
+/// let job = RunningJob::new(&8_u64, "build", Duration::from_secs(400))
+///     .lost_for(Duration::from_secs(90))
+///     .held(child_is_alive)
+///     .redrives(2);
+/// assert!(job.held && job.finished_for.is_none());
 /// ```
 ///
-/// A job that may have an age, as a nullable column has, takes it by the field:
+/// Set the field where an age is optional, like a nullable column:
 ///
 /// ```
 /// # use std::time::Duration;
@@ -34,10 +41,10 @@ pub struct RunningJob<'a, K = u64> {
     pub stage: &'a str,
     /// How long ago the job was *first* started, over all of its runs: the deadline bounds them together.
     pub running_for: Duration,
-    /// How long ago the process of the job's latest run exited (its stamp, `finished_at`), if it has. The job is then
-    /// finished, and not lost. A redrive restarts the stamp.
+    /// How long ago the process of the job's latest run exited, if it has. A job store keeps this as the stamp
+    /// `finished_at`, and a redrive restarts the stamp. A finished job is not lost.
     pub finished_for: Option<Duration>,
-    /// How long ago the job's worker was last seen, if it is gone.
+    /// How long ago the job's worker was last seen, if the worker is gone.
     pub lost_for: Option<Duration>,
     /// The job is alive by other means than a mark.
     pub held: bool,
@@ -46,59 +53,43 @@ pub struct RunningJob<'a, K = u64> {
 }
 
 impl<'a, K> RunningJob<'a, K> {
-    /// Describes a job that was first started `running_for` ago, and is neither finished nor lost. [`RunningJob`] has
-    /// an example.
+    /// Creates a job that was first started `running_for` ago, and is neither finished nor lost. [`RunningJob`] has an
+    /// example.
     #[must_use]
     pub const fn new(id: &'a K, stage: &'a str, running_for: Duration) -> Self {
         Self { id, stage, running_for, finished_for: None, lost_for: None, held: false, redrives: 0 }
     }
 
-    /// Says that the process of the job's latest run exited that long ago. [`RunningJob`] has an example.
+    /// Sets how long ago the process of the job's latest run exited. [`RunningJob`] has an example.
     #[must_use]
     pub const fn finished_for(mut self, age: Duration) -> Self {
         self.finished_for = Some(age);
         self
     }
 
-    /// Says that the job's worker was last seen that long ago.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::RunningJob;
-    /// let job = RunningJob::new(&7_u64, "build", Duration::from_secs(400)).lost_for(Duration::from_secs(90));
-    /// assert!(job.finished_for.is_none());
-    /// ```
+    /// Sets how long ago the job's worker was last seen. [`RunningJob`] has an example.
     #[must_use]
     pub const fn lost_for(mut self, age: Duration) -> Self {
         self.lost_for = Some(age);
         self
     }
 
-    /// Says that the job is alive by other means than its mark: its worker is marked, a child process is there, another
-    /// host's lease is fresh. Only the deadline acts on such a job, in every stage and every mode.
+    /// Sets whether the job is alive by other means than its mark. Only the deadline acts on such a job, in every stage
+    /// and every mode.
     ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::RunningJob;
-    /// # let child_is_alive = true;
-    /// let job = RunningJob::new(&7_u64, "build", Duration::from_secs(400)).held(child_is_alive);
-    /// assert!(job.held);
-    /// ```
+    /// Other means are a mark of the job's worker, a child process, or a fresh lease of another host.
+    ///
+    /// [`RunningJob`] has an example.
     #[must_use]
     pub const fn held(mut self, held: bool) -> Self {
         self.held = held;
         self
     }
 
-    /// Says how often the job was redriven already. A job that was redriven
+    /// Sets how often the job was redriven already. A job that was redriven
     /// [`max_redrives`](crate::PolicyBuilder::max_redrives) times is reaped instead.
     ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::RunningJob;
-    /// let job = RunningJob::new(&7_u64, "merge", Duration::from_secs(400)).redrives(2);
-    /// assert_eq!(job.redrives, 2);
-    /// ```
+    /// [`RunningJob`] has an example.
     #[must_use]
     pub const fn redrives(mut self, redrives: u32) -> Self {
         self.redrives = redrives;

@@ -1,19 +1,20 @@
-//! The job store's side of the loop: [`JobStore`] and [`AsyncJobStore`], and what comes of a turn.
+//! The job store's side of the loop: [`JobStore`] and [`AsyncJobStore`], and what they answer, [`Outcome`].
 
-use std::error::Error;
 use std::fmt;
 
-use super::{Cause, Claim, Explanation, RunningJob, Verdict};
-use crate::finalizer::Finalizer;
-use crate::show::Shown;
+use super::claim::Claim;
+use super::explain::Explanation;
+use super::job::RunningJob;
+use super::run_error::RunError;
+use super::verdict::{Cause, Verdict};
+use crate::context::Finalizer;
 
-/// A job system's side of [`Reaper::run`](super::Reaper::run): lists the running jobs, and does what the reaper says.
+/// A job system's side of [`Reaper::run`](super::Reaper::run). It lists the running jobs, and does what the reaper says.
 ///
 /// A method that returns an error or panics costs its own job's turn in this sweep, and no more.
 ///
-/// Two things that rustc may say: `fn job(&self, row: &Row) -> RunningJob<'_>` is refused, and its help gives the `'a`
-/// that is missing. The job borrows its id and its stage from the row, so `list` converts ids, and a stage is a literal
-/// or in the row.
+/// The job borrows its id and its stage from the row. So `list` converts ids, and a stage is a literal or in the row.
+/// rustc refuses `fn job(&self, row: &Row) -> RunningJob<'_>`, and its help gives the `'a` that is missing.
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,35 +63,37 @@ pub trait JobStore<'r, K: 'static = u64, V = Finalizer> {
     type Row;
     /// What can go wrong with the job store.
     type Error: fmt::Display;
-    /// The running jobs. Each row is read for itself, so that a bad one costs only itself.
+    /// The running jobs. Each row is read by itself, so that a bad row costs only itself.
     type Rows: IntoIterator<Item = Result<Self::Row, Self::Error>>;
 
     /// Lists all running jobs.
     ///
     /// # Errors
     ///
-    /// If they cannot be listed. There is no sweep this time.
+    /// Returns an error if the jobs cannot be listed. There is no sweep this time.
     fn list(&mut self) -> Result<Self::Rows, Self::Error>;
 
-    /// Returns the row as the reaper is to see it.
+    /// Returns the job that a row is, for the reaper to judge.
     fn job<'a>(&self, row: &'a Self::Row) -> RunningJob<'a, K>;
 
-    /// Has the job finalized again, under `claim`. First takes the job over in the job store, by compare-and-set, and
-    /// restarts its stamp: the row may be outdated. Hands long work to a thread, since the other jobs wait.
+    /// Has the job finalized again, under `claim`.
+    ///
+    /// First take the job over in the job store by compare-and-set, since the row may be outdated, and restart its stamp.
+    /// Give long work to a thread, since the other jobs wait.
     ///
     /// # Errors
     ///
-    /// Whatever went wrong. The claim is given back where it is dropped. A compare-and-set that says no is
+    /// Returns whatever went wrong. Dropping the claim gives the job back. A compare-and-set that says no is
     /// [`Outcome::Refused`], and no error.
     fn redrive(&mut self, row: Self::Row, claim: Claim<'r, K, V>) -> Result<Outcome, Self::Error>;
 
-    /// Ends the job, by compare-and-set, and keeps `claim` until that has succeeded.
+    /// Ends the job by compare-and-set. Keep `claim` until that has succeeded.
     ///
-    /// A job whose end is handed on is still running for the next sweep, whose claim then displaces this one.
+    /// If the end is left to another thread, the job is still running for the next sweep, whose claim displaces this one.
     ///
     /// # Errors
     ///
-    /// The same as of [`redrive`](Self::redrive).
+    /// Returns whatever went wrong, as [`redrive`](Self::redrive) does.
     fn reap(&mut self, row: Self::Row, cause: Cause, claim: Claim<'r, K, V>) -> Result<Outcome, Self::Error>;
 
     /// Called with every verdict, also [`Verdict::Healthy`], before it is acted on. In a dry run nothing else follows.
@@ -98,20 +101,20 @@ pub trait JobStore<'r, K: 'static = u64, V = Finalizer> {
         let _ = (row, verdict, explanation);
     }
 
-    /// Called when listing, reading a row, or acting on a verdict failed. The counters of
-    /// [`ReaperStats`](super::ReaperStats) and the `error` events say so as well.
+    /// Called when listing, reading a row, or acting on a verdict failed. The reaper also counts failures in
+    /// [`ReaperStats`](super::ReaperStats), and sends `error` events.
     fn on_error(&mut self, error: &RunError<K, Self::Error>) {
         let _ = error;
     }
 }
 
-/// A job store whose answers are awaited: the side of [`Reaper::run_once_async`](super::Reaper::run_once_async).
+/// A job system's side of [`Reaper::run_once_async`](super::Reaper::run_once_async), whose answers are awaited.
 ///
 /// It differs from [`JobStore`] in its futures, which are `Send`, and in its claims, which are `'static`. An `async fn`
-/// with these arguments implements each of the three. The trait has no lifetime parameter, since rustc could not prove
-/// such futures `Send` (rust-lang/rust#100013).
+/// implements each of the three methods that return a future. The trait has no lifetime parameter, since rustc could not
+/// prove such futures `Send` (rust-lang/rust#100013).
 ///
-/// Give each action a time limit of its own (`tokio::time::timeout`, say): a row whose action hangs keeps the others
+/// Give each action a time limit of its own, by `tokio::time::timeout` say. A row whose action hangs keeps the others
 /// waiting.
 ///
 /// ```
@@ -151,13 +154,13 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
     type Row: Send;
     /// What can go wrong with the job store.
     type Error: fmt::Display + Send;
-    /// The running jobs. Each row is read for itself, so that a bad one costs only itself.
+    /// The running jobs. Each row is read by itself, so that a bad row costs only itself.
     type Rows: IntoIterator<Item = Result<Self::Row, Self::Error>, IntoIter: Send>;
 
     /// Lists all running jobs: see [`JobStore::list`].
     fn list(&mut self) -> impl Future<Output = Result<Self::Rows, Self::Error>> + Send;
 
-    /// Returns the row as the reaper is to see it.
+    /// Returns the job that a row is, for the reaper to judge.
     fn job<'a>(&self, row: &'a Self::Row) -> RunningJob<'a, K>;
 
     /// Has the job finalized again, under `claim`: see [`JobStore::redrive`].
@@ -186,9 +189,9 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
     }
 }
 
-/// What a job store made of a verdict.
+/// A job store's answer to a verdict that it was to carry out.
 ///
-/// The enum is exhaustive: a compare-and-set says yes or no.
+/// The enum is exhaustive, since a compare-and-set says yes or no.
 ///
 /// ```
 /// use livemark::Outcome;
@@ -200,143 +203,9 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "the loop counts what the store took"]
 pub enum Outcome {
-    /// The store took it: the job is ended, or its finalization begun.
+    /// The store took the verdict. The job is ended, or its finalization is begun.
     Done,
-    /// Its compare-and-set said no: the job has moved on since the row was read. Counted by itself, and no error.
+    /// The store's compare-and-set said no: the job has moved on since the row was read. This is counted by itself, and
+    /// is no error.
     Refused,
-}
-
-/// What went wrong in a turn of the loop, which goes on.
-///
-/// ```
-/// use livemark::RunError;
-///
-/// let error: RunError<u64, &str> = RunError::Row("no such stage");
-/// assert_eq!(error.to_string(), "a bad row, left out: no such stage");
-/// ```
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum RunError<K, E> {
-    /// The running jobs could not be listed: there was no sweep.
-    List(E),
-    /// A row could not be read: its job was not judged.
-    Row(E),
-    /// A job was not redriven or reaped. A later sweep will find it again.
-    #[non_exhaustive]
-    Act {
-        /// The job.
-        job: K,
-        /// What the job store said.
-        error: E,
-        /// The job's id as the registry shows it.
-        #[doc(hidden)]
-        shown: Box<str>,
-    },
-    /// A method of the job store panicked, or other code of the user's that a sweep runs: `Hash`, `Eq` or `Clone` of a
-    /// job id, a claim's function.
-    #[non_exhaustive]
-    Panicked {
-        /// The job whose turn it was, if it was known.
-        job: Option<K>,
-        /// The job's id as the registry shows it.
-        #[doc(hidden)]
-        shown: Box<str>,
-    },
-}
-
-impl<K: 'static, E> RunError<K, E> {
-    pub(super) fn act(job: K, error: E, show: impl Fn(&K) -> Box<str>) -> Self {
-        let shown = show(&job);
-        Self::Act { job, error, shown }
-    }
-
-    pub(super) fn panicked(job: Option<K>, show: impl Fn(&K) -> Box<str>) -> Self {
-        let shown = job.as_ref().map(show).unwrap_or_default();
-        Self::Panicked { job, shown }
-    }
-}
-
-/// Shows a job's id, also where the user's own function for it panics.
-pub(super) fn show_safely<K: 'static>(shown: Shown<'_, K>) -> Box<str> {
-    let text = crate::unwind::caught(|| shown.to_string());
-    text.unwrap_or_else(|_| std::any::type_name::<K>().to_owned()).into()
-}
-
-impl<K, E: fmt::Display> fmt::Display for RunError<K, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::List(error) => write!(f, "the running jobs cannot be listed: {error}"),
-            Self::Row(error) => write!(f, "a bad row, left out: {error}"),
-            Self::Act { error, shown, .. } => write!(f, "job {shown}: a verdict could not be carried out: {error}"),
-            Self::Panicked { job: Some(_), shown } => write!(f, "job {shown}: panicked"),
-            Self::Panicked { job: None, .. } => f.write_str("panicked"),
-        }
-    }
-}
-
-impl<K, E: fmt::Debug> fmt::Debug for RunError<K, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::List(error) => f.debug_tuple("List").field(error).finish(),
-            Self::Row(error) => f.debug_tuple("Row").field(error).finish(),
-            Self::Act { error, shown, .. } => f.debug_struct("Act").field("job", shown).field("error", error).finish(),
-            Self::Panicked { shown, .. } => f.debug_struct("Panicked").field("job", shown).finish(),
-        }
-    }
-}
-
-impl<K, E: Error + 'static> Error for RunError<K, E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::List(error) | Self::Row(error) | Self::Act { error, .. } => Some(error),
-            Self::Panicked { .. } => None,
-        }
-    }
-}
-
-/// What came of one turn of the loop.
-///
-/// ```
-/// # use std::time::Duration;
-/// # use livemark::{Policy, Reaper, Registry};
-/// # let registry: Registry = Registry::new();
-/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-/// # let reaper = Reaper::new(&registry, policy);
-/// # use livemark::{Cause, Claim, JobStore, Outcome, RunningJob};
-/// # struct Jobs;
-/// # impl<'r> JobStore<'r> for Jobs {
-/// #     type Row = u64;
-/// #     type Error = String;
-/// #     type Rows = Vec<Result<u64, String>>;
-/// #     fn list(&mut self) -> Result<Self::Rows, String> { Ok(vec![Ok(7), Err("bad".to_owned())]) }
-/// #     fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> { RunningJob::new(id, "merge", Duration::from_secs(5)) }
-/// #     fn redrive(&mut self, _: u64, _: Claim<'r>) -> Result<Outcome, String> { Ok(Outcome::Done) }
-/// #     fn reap(&mut self, _: u64, _: Cause, _: Claim<'r>) -> Result<Outcome, String> { Ok(Outcome::Done) }
-/// # }
-/// let report = reaper.run_once(&mut Jobs); // one healthy job and one bad row
-/// assert_eq!((report.listed, report.failed, report.redriven), (2, 1, 0));
-/// # Ok::<(), livemark::PolicyError>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct SweepReport {
-    /// Rows that were listed and had their turn, bad ones included.
-    pub listed: u64,
-    /// Jobs left alone for now.
-    pub deferred: u64,
-    /// Jobs whose redrive the store took.
-    pub redriven: u64,
-    /// Jobs whose end the store took.
-    pub reaped: u64,
-    /// What would have been done, in a dry run.
-    pub proposed: u64,
-    /// Verdicts that the store's compare-and-set refused.
-    pub refused: u64,
-    /// Errors of the store: a listing, bad rows, actions.
-    pub failed: u64,
-    /// Panics that were caught.
-    pub panicked: u64,
-    /// The turn ended before the listing did: it panicked midway.
-    pub stopped: bool,
 }

@@ -1,320 +1,64 @@
-//! The reaper: decides what becomes of running jobs. Policy, verdicts, sweeps and counts. No I/O, no `unsafe`.
+//! The reaper: decides what becomes of running jobs. No `unsafe`, and no I/O but through the user's job store.
+//!
+//! From the top down, each file knowing only those below it:
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `run.rs`, `turn.rs` | the loop, and one turn of it: list, judge, act |
+//! | `sweep.rs` | [`Sweep`]: one pass over the running jobs, which judges and explains |
+//! | `judge.rs` | how one job is judged |
+//! | `job_store.rs`, `run_error.rs`, `sweep_report.rs` | the job store's side of the loop, what can go wrong, what came of a turn |
+//! | `explain.rs` | [`Explanation`]: a verdict in words, and what comes next |
+//! | `erased.rs` | a reaper without its types, which an explanation asks |
+//! | `liveness.rs` | for how long an owner keeps its job |
+//! | `reaper.rs` | [`Reaper`]: its registry, its policy, and what it is told about contexts |
+//! | `sweep_state.rs` | what a sweep keeps between two jobs |
+//! | `handle.rs`, `control.rs` | [`ReaperHandle`], and what it shares with its reaper |
+//! | `boot_grace.rs`, `grace_timer.rs` | since when the reaper has looked regularly |
+//! | `findings.rs` | what the latest sweep found of each job, so that news can be told from repetition |
+//! | `trigger.rs` | what a job's ages call for |
+//! | `policy/` | [`Policy`]: the mode and the limits, its builder, its settings file |
+//! | `verdict.rs`, `claim.rs` | what comes out of a judgment |
+//! | `job.rs`, `mode.rs`, `stats.rs`, `stop.rs` | plain data that goes in or out |
 
 mod boot_grace;
 mod claim;
+mod control;
+mod erased;
 mod explain;
+mod findings;
+mod grace_timer;
 mod handle;
 mod job;
 mod job_store;
 mod judge;
-mod memory;
+mod liveness;
 mod mode;
-mod pass;
 mod policy;
+#[expect(clippy::module_inception, reason = "the type that the module is named for")]
+mod reaper;
 mod run;
+mod run_error;
 mod stats;
 mod stop;
+mod sweep;
+mod sweep_report;
+mod sweep_state;
 mod trigger;
+mod turn;
 mod verdict;
-
-use std::any::Any;
-use std::fmt;
-use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
 
 pub use self::claim::Claim;
 pub use self::explain::Explanation;
 pub use self::handle::ReaperHandle;
 pub use self::job::RunningJob;
-pub use self::job_store::{AsyncJobStore, JobStore, Outcome, RunError, SweepReport};
-pub use self::judge::Sweep;
+pub use self::job_store::{AsyncJobStore, JobStore, Outcome};
 pub use self::mode::{Mode, ParseModeError};
 pub use self::policy::{Policy, PolicyBuilder, PolicyError, StageLimits, StageRules};
+pub use self::reaper::Reaper;
+pub use self::run_error::RunError;
 pub use self::stats::ReaperStats;
 pub use self::stop::StopToken;
+pub use self::sweep::Sweep;
+pub use self::sweep_report::SweepReport;
 pub use self::verdict::{Cause, DeferReason, Deferral, Proposed, Verdict};
-
-use self::handle::{Control, control_methods};
-use self::pass::Pass;
-use crate::finalizer::{Finalizer, Pulse};
-use crate::hasher::DefaultHashBuilder;
-use crate::reclaim;
-use crate::registry::RegistryHandle;
-use crate::telemetry;
-
-/// Decides what becomes of running jobs, by a [`Policy`] and a [`Registry`](crate::Registry).
-///
-/// [`run`](Self::run) is the loop, over a [`JobStore`]. [`run_once`](Self::run_once) and
-/// [`run_once_async`](Self::run_once_async) are one turn of it, for a scheduler that has a loop. Where a turn is the
-/// scheduler's own, it opens a [`sweep`](Self::sweep), has each running job judged, and acts on the verdicts. A reaper
-/// is `Sync`: several threads may sweep with it, and claims decide between them.
-///
-/// ```
-/// use std::time::Duration;
-/// use livemark::{Finalizer, Policy, Reaper, Registry, RunningJob, Verdict};
-///
-/// let registry: Registry = Registry::new();
-/// let policy = Policy::builder()
-///     .finalize_grace(Duration::from_secs(300))
-///     .hard_deadline(Duration::from_secs(3600))
-///     .marking_stage("merge")
-///     .build()?;
-/// let reaper = Reaper::new(&registry, policy);
-///
-/// // Past the grace: the job looks dead.
-/// let job = RunningJob::new(&7, "merge", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
-/// let monitor = registry.mark(7, Finalizer::new(Some(1), "merge")); // but its monitor is alive
-/// assert!(matches!(reaper.sweep().judge(&job), Verdict::Defer(_)));
-///
-/// drop(monitor); // dies
-/// assert!(matches!(reaper.sweep().judge(&job), Verdict::Redrive(_)));
-/// # Ok::<(), livemark::PolicyError>(())
-/// ```
-///
-/// Over an `Arc` a reaper is `'static`, and so are its claims: it moves into a task, or lives in an application's
-/// state.
-///
-/// ```
-/// # use std::sync::Arc;
-/// # use std::time::Duration;
-/// # use livemark::{Policy, Reaper, Registry};
-/// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-/// let registry: Arc<Registry> = Arc::default();
-/// let reaper: Reaper<'static> = Reaper::new(&registry, policy);
-/// std::thread::spawn(move || drop(reaper.sweep())).join().expect("the thread ends well");
-/// # Ok::<(), livemark::PolicyError>(())
-/// ```
-pub struct Reaper<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
-    registry: RegistryHandle<'r, K, V, S>,
-    claim: Box<MakeClaim<'r, K, V>>,
-    pulse: Box<PulseOf<'r, V>>,
-    summary: Option<Box<Summarize<'r, V>>>,
-    control: Arc<Control>,
-}
-
-/// Gives the context value for the reaper's own claims.
-type MakeClaim<'r, K, V> = dyn Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r;
-
-/// Gives the pulse in a context value, if it has one.
-type PulseOf<'r, V> = dyn for<'v> Fn(&'v V) -> Option<&'v Pulse> + Send + Sync + 'r;
-
-/// Writes a context value in explanations.
-type Summarize<'r, V> = dyn Fn(&V, &mut fmt::Formatter<'_>) -> fmt::Result + Send + Sync + 'r;
-
-impl<'r, K, S> Reaper<'r, K, Finalizer, S>
-where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
-    S: BuildHasher + Send + Sync + 'static,
-{
-    /// Creates a reaper over `registry`, whose own claims are marked with no run and the job's stage.
-    ///
-    /// The registry is a reference, an `Arc`, or a [`RegistryHandle`]. A `LazyLock` is dereferenced first:
-    /// `&*REGISTRY`.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, Reaper, Registry};
-    ///
-    /// static FINALIZING: Registry = Registry::new(); // the one that the monitors mark in
-    ///
-    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// let reaper = Reaper::new(&FINALIZING, policy);
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    pub fn new(registry: impl Into<RegistryHandle<'r, K, Finalizer, S>>, policy: Policy) -> Self {
-        Self::with_claim(registry, policy, |job| Finalizer::new(None, job.stage))
-    }
-}
-
-impl<'r, K, V, S> Reaper<'r, K, V, S>
-where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-    S: BuildHasher + Send + Sync + 'static,
-{
-    /// Creates a reaper over `registry`, whose own claims are marked with what `claim` gives for the job.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, Reaper, Registry};
-    ///
-    /// let registry: Registry<String, &str> = Registry::new();
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// let reaper = Reaper::with_claim(&registry, policy, |_job| "reaper");
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    pub fn with_claim(
-        registry: impl Into<RegistryHandle<'r, K, V, S>>,
-        policy: Policy,
-        claim: impl Fn(&RunningJob<'_, K>) -> V + Send + Sync + 'r,
-    ) -> Self {
-        Self {
-            registry: registry.into(),
-            claim: Box::new(claim),
-            // Where the contexts are finalizers, `stale_after` means something without more ado.
-            pulse: Box::new(|value| (value as &dyn Any).downcast_ref::<Finalizer>()?.pulse.as_ref()),
-            summary: None,
-            control: Arc::new(Control::new(policy)),
-        }
-    }
-
-    /// Says where the pulse is in a context that is not a [`Finalizer`]: what `stale_after` goes by.
-    ///
-    /// A claim needs no pulse. One that comes with it does not count before it is beaten, since nobody may know it.
-    /// Whoever works under the claim puts a context with a pulse of its own in its place first, by [`Claim::replace`].
-    /// Write the closure in place: one that is bound to a variable is not general enough for rustc.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, Pulse, Reaper, Registry};
-    ///
-    /// #[derive(Clone)]
-    /// struct Deployment {
-    ///     progress: Option<Pulse>,
-    /// }
-    ///
-    /// let registry: Registry<u64, Deployment> = Registry::new();
-    /// let policy = Policy::builder()
-    ///     .hard_deadline(Duration::from_secs(3600))
-    ///     .stale_after(Duration::from_secs(600))
-    ///     .marking_stage("deploy")
-    ///     .build()?;
-    /// let reaper = Reaper::with_claim(&registry, policy, |_job| Deployment { progress: None })
-    ///     .with_pulse(|deployment| deployment.progress.as_ref());
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    #[must_use]
-    pub fn with_pulse(self, pulse: impl for<'v> Fn(&'v V) -> Option<&'v Pulse> + Send + Sync + 'r) -> Self {
-        Self { pulse: Box::new(pulse), ..self }
-    }
-
-    /// Says how a context looks in an [`Explanation`]. Without it, finalizers are shown by run and stage, numbers and
-    /// text as such, and other contexts not at all.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// use livemark::{Policy, Reaper, Registry, RunningJob};
-    ///
-    /// #[derive(Clone)]
-    /// struct Deployment {
-    ///     host: &'static str,
-    /// }
-    ///
-    /// let registry: Registry<u64, Deployment> = Registry::new();
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("deploy").build()?;
-    /// let reaper = Reaper::with_claim(&registry, policy, |_job| Deployment { host: "reaper" })
-    ///     .with_summary(|deployment, f| write!(f, "host {}", deployment.host));
-    ///
-    /// let _monitor = registry.mark(7, Deployment { host: "a1" });
-    /// let job = RunningJob::new(&7, "deploy", Duration::from_secs(400)).finished_for(Duration::from_secs(310));
-    /// let mut sweep = reaper.sweep();
-    /// let verdict = sweep.judge(&job);
-    /// assert!(sweep.explain(&job, &verdict).to_string().contains("owned by host a1, generation"));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    #[must_use]
-    pub fn with_summary(self, summary: impl Fn(&V, &mut fmt::Formatter<'_>) -> fmt::Result + Send + Sync + 'r) -> Self {
-        Self { summary: Some(Box::new(summary)), ..self }
-    }
-
-    /// Names the reaper: the label `reaper` of its metrics, which two reapers of one process would otherwise share.
-    /// Without a name it is `default`.
-    ///
-    /// Name it before its first sweep and its first [`handle`](Self::handle). Later names change nothing.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Policy, Reaper, Registry};
-    /// # let registry: Registry = Registry::new();
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// let reaper = Reaper::new(&registry, policy).named("deploys");
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    #[must_use]
-    pub fn named(mut self, name: &'static str) -> Self {
-        if let Some(control) = Arc::get_mut(&mut self.control).filter(|control| control.is_new()) {
-            control.name = name;
-        }
-        self
-    }
-
-    /// Returns a handle for whoever switches the reaper and watches it.
-    ///
-    /// The first handle and the first sweep register the reaper's metrics: described, and at zero. Install the recorder
-    /// of `metrics` before the first sweep.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Mode, Policy, Reaper, Registry};
-    /// # let registry: Registry = Registry::new();
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// # let reaper = Reaper::new(&registry, policy);
-    /// let handle = reaper.handle();
-    /// std::thread::spawn(move || handle.set_mode(Mode::DeferAll)).join().expect("the thread ends well");
-    /// assert_eq!(reaper.policy().mode(), Mode::DeferAll);
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    #[must_use]
-    pub fn handle(&self) -> ReaperHandle {
-        self.control.register();
-        ReaperHandle(Arc::clone(&self.control))
-    }
-
-    /// Begins a pass over the running jobs, under the policy of this moment.
-    ///
-    /// Starting a sweep frees retired memory, which runs destructors, and with the feature `metrics` it walks through
-    /// the registry for the gauges.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use livemark::{Policy, Reaper, Registry, RunningJob};
-    /// # let registry: Registry = Registry::new();
-    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// # let reaper = Reaper::new(&registry, policy);
-    /// # let running: Vec<RunningJob> = vec![];
-    /// let mut sweep = reaper.sweep();
-    /// for job in &running {
-    ///     let verdict = sweep.judge(job);
-    ///     println!("{}", sweep.explain(job, &verdict));
-    /// }
-    /// assert_eq!(reaper.stats().sweeps, 1);
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
-    #[must_use = "a sweep does nothing until it judges"]
-    pub fn sweep(&self) -> Sweep<'_, 'r, K, V, S> {
-        Sweep::new(self, self.begin())
-    }
-
-    /// Begins a pass.
-    fn begin(&self) -> Pass<'_> {
-        // Writers free what they clear, but it may be that nobody writes any more.
-        reclaim::collect();
-        let control = &*self.control;
-        control.register_at_sweep();
-        control.counts.sweeps.increment();
-        telemetry::sweep_begun(control.name);
-        let policy = control.policy.load_full();
-        let asks = policy.mode() != Mode::Ignore;
-        telemetry::owners(control.name, || if asks { self.registry.census() } else { (0, None) });
-        Pass::new(control, policy)
-    }
-}
-
-impl<K, V, S> Reaper<'_, K, V, S> {
-    fn control(&self) -> &Control {
-        &self.control
-    }
-
-    control_methods! {}
-}
-
-impl<K, V, S> fmt::Debug for Reaper<'_, K, V, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reaper")
-            .field("name", &self.control.name)
-            .field("registry", &*self.registry)
-            .field("policy", &self.policy())
-            .field("stats", &self.stats())
-            .finish_non_exhaustive()
-    }
-}

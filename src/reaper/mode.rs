@@ -3,17 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Says how far a reaper trusts the registry, and whether it acts at all.
+/// How far a reaper trusts the registry, and if it acts at all.
 ///
-/// | mode | tiers 1 and 2 (worker lost, finished) | deadline | registry |
+/// | mode | a job that looks dead (lost, or finished) | deadline | registry |
 /// |---|---|---|---|
-/// | `Honor` | the reaper defers to a live owner, and claims other jobs to act on them | acts, displaces the owner | read and written |
-/// | `Ignore` | act, owned or not | acts | neither read nor written |
-/// | `DeferAll` | wait, owned or not | acts, displaces the owner | read, written by the deadline |
-/// | `DryRun` | say what `Honor` would do | says so only | read |
+/// | `Honor` | defers to a live owner, and claims other jobs to act on them | acts, displaces the owner | read and written |
+/// | `Ignore` | acts, owned or not | acts | neither read nor written |
+/// | `DeferAll` | defers, owned or not | acts, displaces the owner | read, written by the deadline |
+/// | `DryRun` | says what `Honor` would do | says so only | read |
 ///
-/// A [`boot_grace`](crate::PolicyBuilder::boot_grace) holds tiers 1 and 2 back in every mode. The
-/// [`hard_deadline`](crate::PolicyBuilder::hard_deadline) acts in every mode, but `DryRun` only says so.
+/// A [`boot_grace`](crate::PolicyBuilder::boot_grace) defers jobs that look dead in every mode.
+/// [`Sweep::judge`](super::Sweep::judge) has the whole table of decisions.
 ///
 /// A mode as text (`Display`, [`FromStr`], `serde`) is `honor`, `ignore`, `defer_all` or `dry_run`.
 ///
@@ -36,7 +36,7 @@ pub enum Mode {
     /// while nobody knows whether marks can be trusted.
     DeferAll,
     /// The reaper says what [`Honor`](Self::Honor) would do, as `Verdict::DryRun(Proposed)`, and does nothing. Such a
-    /// verdict carries no claim and cannot be acted on. See [`Sweep::judge`](super::Sweep::judge).
+    /// verdict carries no claim and cannot be acted on.
     DryRun,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Says of a text that it names no [`Mode`].
+/// An error for a text that names no [`Mode`].
 ///
 /// ```
 /// let error = "defer".parse::<livemark::Mode>().unwrap_err();

@@ -1,13 +1,14 @@
-//! What a reaper counts: [`ReaperStats`]. Each counter is spelled once.
+//! What a reaper counts: [`ReaperStats`]. A macro spells each counter once.
 
+use super::verdict::{Cause, DeferReason};
 use crate::sync::Counter;
 
 macro_rules! counters {
     ($($(#[$attr:meta])* $name:ident,)*) => {
-        /// What a reaper has counted since it was made: its *verdicts*. Healthy jobs are not counted. In
-        /// [`Mode::DryRun`](super::Mode::DryRun) only sweeps are, and what the loop could not do.
+        /// The counts of a reaper's *verdicts* since it was created. [`Reaper::stats`](super::Reaper::stats) returns them.
         ///
-        /// Each number is exact, but they are read one after the other.
+        /// Healthy jobs are not counted. In [`Mode::DryRun`](super::Mode::DryRun) only sweeps are counted, and failures
+        /// of the loop. Each number is exact, but they are read one after the other.
         ///
         /// ```
         /// # use std::time::Duration;
@@ -52,19 +53,19 @@ counters! {
     defers_boot_grace,
     /// Jobs left alone in [`Mode::DeferAll`](super::Mode::DeferAll), once per sweep that did.
     defers_defer_all,
-    /// Jobs to be finalized again.
+    /// Verdicts to finalize a job again.
     redrives,
-    /// Jobs to be ended because their worker was lost.
+    /// Verdicts to end a job because its worker was lost.
     reaps_worker_lost,
-    /// Jobs to be ended because they ran past their hard deadline.
+    /// Verdicts to end a job because it ran past its hard deadline.
     reaps_backstop,
-    /// Jobs to be ended because they were redriven too often.
+    /// Verdicts to end a job because it was redriven too often.
     reaps_redrives_exhausted,
     /// Claims that came second to another's mark.
     claim_conflicts,
     /// Verdicts that the job store's compare-and-set refused.
     refused,
-    /// Times that the running jobs could not be listed.
+    /// Listings of the running jobs that failed.
     failed_listings,
     /// Rows that could not be read.
     bad_rows,
@@ -72,4 +73,25 @@ counters! {
     failed_actions,
     /// Panics that the loop caught.
     panics,
+}
+
+impl Counts {
+    /// Returns the counter of jobs that are left alone for this reason.
+    pub(super) fn defers(&self, reason: DeferReason) -> &Counter {
+        match reason {
+            DeferReason::Owned | DeferReason::ClaimConflict => &self.finalizer_defers_total,
+            DeferReason::Held => &self.defers_held,
+            DeferReason::BootGrace => &self.defers_boot_grace,
+            DeferReason::DeferAll => &self.defers_defer_all,
+        }
+    }
+
+    /// Returns the counter of jobs that are ended for this cause.
+    pub(super) fn reaps(&self, cause: Cause) -> &Counter {
+        match cause {
+            Cause::WorkerLost => &self.reaps_worker_lost,
+            Cause::Backstop => &self.reaps_backstop,
+            Cause::RedrivesExhausted => &self.reaps_redrives_exhausted,
+        }
+    }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Stops a reaper's loop, which wakes at once. Clones are one token.
+/// A token that stops a reaper's loop, which wakes at once. Clones are one token.
 ///
-/// Dropping a token stops nothing. It waits by a lock, so it is not to be stopped from a signal handler: let the
-/// handler wake a thread that does (the crates `signal-hook` and `ctrlc` do so).
+/// Dropping a token stops nothing. Do not stop a token in a signal handler, because it takes a lock. Let the handler
+/// wake a thread that does, as the crates `signal-hook` and `ctrlc` do.
 ///
 /// ```
 /// use livemark::StopToken;
@@ -39,7 +39,7 @@ impl StopToken {
         Self::default()
     }
 
-    /// Stops whatever waits or looks at this token or a clone of it. Doing it twice is harmless.
+    /// Stops every loop that has this token or a clone of it. Doing it twice is harmless.
     ///
     /// ```
     /// # use livemark::StopToken;
@@ -53,7 +53,7 @@ impl StopToken {
         self.0.woken.notify_all();
     }
 
-    /// Returns `true` once the token is stopped, for ever.
+    /// Returns `true` once the token is stopped. A stopped token stays so.
     ///
     /// ```
     /// # use livemark::StopToken;
@@ -66,7 +66,7 @@ impl StopToken {
         *self.0.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for so long, or until the token is stopped. Returns whether it is.
+    /// Waits for `time`, or until the token is stopped. Returns `true` if it is.
     pub(super) fn wait(&self, time: Duration) -> bool {
         let stopped = self.0.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.0.woken.wait_timeout_while(stopped, time, |stopped| !*stopped);

@@ -1,19 +1,18 @@
-//! What comes out of [`Sweep::judge`](super::Sweep::judge): [`Verdict`], and its reasons. Plain data, but for the claim
-//! in a verdict that acts.
+//! What comes out of [`Sweep::judge`](super::Sweep::judge): [`Verdict`], and its reasons.
 
 use std::fmt;
 
-use super::Claim;
-use crate::finalizer::Finalizer;
-use crate::owner::Owner;
+use super::claim::Claim;
+use crate::context::Finalizer;
+use crate::owner::{Generation, Owner};
 
-/// What to do with a job: the answer of [`Sweep::judge`](super::Sweep::judge).
+/// The decision about one job. [`Sweep::judge`](super::Sweep::judge) returns it.
 ///
-/// A redrive or a reap carries the [`Claim`] of the job. Whoever acts on it owns the job, and moves the claim to the
-/// thread or task that does the work. A dry run's verdict carries nothing that could be acted on.
+/// A redrive or a reap carries the [`Claim`] of the job. Whoever acts on the verdict owns the job, and moves the claim to
+/// the thread or task that does the work. A dry run's verdict carries nothing that could be acted on.
 ///
-/// Its `Display` says what was decided, and [`Sweep::explain`](super::Sweep::explain) says why. The enum is exhaustive:
-/// a loop that acts on verdicts has to say what it does with each.
+/// Its `Display` says what was decided, and [`Sweep::explain`](super::Sweep::explain) says why. The enum is exhaustive,
+/// so that a loop that acts on verdicts says what it does with each.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -37,24 +36,24 @@ use crate::owner::Owner;
 /// ```
 #[must_use = "dropping a verdict gives its claim back"]
 pub enum Verdict<'r, K: 'static = u64, V = Finalizer> {
-    /// Nothing is to be done.
+    /// The job is within its limits.
     Healthy,
-    /// The job is left alone for now: it is alive, or the reaper is not to act yet.
+    /// The job is left alone for now. It is alive, or the reaper is not to act yet.
     Defer(Deferral<V>),
-    /// The finalization is to be run again: the job finished, its grace has passed, and nobody alive holds it.
+    /// The job is to be finalized again. It finished, its grace has passed, and nobody alive holds it.
     ///
-    /// The verdict is about the row that was judged. The owner may have committed since the row was read, so take the
-    /// job over by compare-and-set first, restart its stamp in the same statement, and drop the claim if that fails.
+    /// The verdict is about the row that was judged, and the owner may have committed since that row was read. So take
+    /// the job over by compare-and-set first, and restart its stamp in the same statement. Drop the claim if that fails.
     Redrive(Claim<'r, K, V>),
     /// The job is to be ended, by compare-and-set as well. Keep the claim until that has succeeded.
     ///
-    /// For as long as the job store shows the job running, later sweeps judge it again.
+    /// Later sweeps judge the job again as long as the job store shows it running.
     Reap(Cause, Claim<'r, K, V>),
-    /// What [`Mode::Honor`](super::Mode::Honor) would have done. Nothing is claimed, and there is nothing to act on.
+    /// [`Mode::Honor`](super::Mode::Honor) would have done this. Nothing is claimed, and there is nothing to act on.
     DryRun(Proposed),
 }
 
-/// What a reaper would do with a job: a verdict without a claim.
+/// An act that a reaper would do: a verdict without a claim.
 ///
 /// ```
 /// use livemark::{Cause, Proposed};
@@ -64,13 +63,13 @@ pub enum Verdict<'r, K: 'static = u64, V = Finalizer> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Proposed {
-    /// Run the finalization again.
+    /// Finalize the job again.
     Redrive,
     /// End the job.
     Reap(Cause),
 }
 
-/// Why a job is left alone, and for whom.
+/// The reason why a job is left alone, and its owner.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -91,7 +90,7 @@ pub enum Proposed {
 pub struct Deferral<V = Finalizer> {
     /// The first reason that holds.
     pub reason: DeferReason,
-    /// Who owns the job, if the registry was asked and knew one.
+    /// The owner of the job, if the registry was asked and knew one.
     pub owner: Option<Owner<V>>,
 }
 
@@ -101,7 +100,7 @@ impl<V> Deferral<V> {
     }
 }
 
-/// Why a job is left alone. Of several reasons the first one in this order is told.
+/// The reason why a job is left alone. If several hold, the first in this order is given.
 ///
 /// ```
 /// use livemark::DeferReason;
@@ -118,14 +117,14 @@ pub enum DeferReason {
     Held,
     /// A live owner held the mark when the reaper looked.
     Owned,
-    /// The reaper has just started, or was away for long: it looks twice before it acts.
+    /// The reaper has just started, or was away for long. It looks twice before it acts.
     BootGrace,
-    /// Nobody (or nobody with progress) held the mark when the reaper looked, but someone did when it claimed the job a
-    /// moment later.
+    /// Nobody, or nobody with progress, held the mark when the reaper looked. When the reaper claimed the job a moment
+    /// later, someone did.
     ClaimConflict,
 }
 
-/// Why a job is ended.
+/// The reason why a job is ended.
 ///
 /// ```
 /// use livemark::Cause;
@@ -139,11 +138,12 @@ pub enum DeferReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Cause {
-    /// Its worker is gone, it never finished, and nobody alive holds it. An owner without progress was displaced.
+    /// The job's worker is gone, the job never finished, and nobody alive holds it. An owner without progress is
+    /// displaced.
     WorkerLost,
-    /// It ran past its hard deadline. An owner, if there was one, is displaced.
+    /// The job ran past its hard deadline. An owner, if there is one, is displaced.
     Backstop,
-    /// It finished, nobody alive holds it, and it was redriven as often as the policy allows.
+    /// The job finished, nobody alive holds it, and it was redriven as often as the policy allows.
     RedrivesExhausted,
 }
 
@@ -173,7 +173,7 @@ impl Cause {
         }
     }
 
-    /// Returns the name in a metric's label.
+    /// Returns the cause as a metric's label has it.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::WorkerLost => "worker_lost",
@@ -201,6 +201,32 @@ impl fmt::Display for Proposed {
             Self::Redrive => f.pad("redrive"),
             Self::Reap(cause) => write!(f, "reap, {cause}"),
         }
+    }
+}
+
+/// Shows what was decided. Ages and limits are in [`Sweep::explain`](super::Sweep::explain).
+impl<K: 'static, V> fmt::Display for Verdict<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Healthy => f.write_str("healthy"),
+            Self::Defer(deferral) => {
+                write!(f, "defer, {}", deferral.reason)?;
+                match &deferral.owner {
+                    Some(owner) => write!(f, ", owned by generation {}", owner.generation),
+                    None => Ok(()),
+                }
+            }
+            Self::Redrive(claim) => write_claimed(f, Proposed::Redrive, claim.generation()),
+            Self::Reap(cause, claim) => write_claimed(f, Proposed::Reap(*cause), claim.generation()),
+            Self::DryRun(proposed) => write!(f, "dry run: {proposed}"),
+        }
+    }
+}
+
+fn write_claimed(f: &mut fmt::Formatter<'_>, proposed: Proposed, claim: Option<Generation>) -> fmt::Result {
+    match claim {
+        Some(generation) => write!(f, "{proposed}, claimed as generation {generation}"),
+        None => write!(f, "{proposed}"),
     }
 }
 

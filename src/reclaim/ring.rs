@@ -1,14 +1,16 @@
-//! What a thread has retired and not handed over: [`Ring`]. The thread puts in, and whoever sweeps may take out.
+//! What a thread has retired and not handed over: [`Ring`], a single-producer ring. The thread puts in, and whoever
+//! sweeps may take out.
+#![allow(clippy::arithmetic_side_effects, reason = "counts of 64 bits; `put` is never behind `taken`")]
 
 use std::fmt;
 use std::mem::MaybeUninit;
 
-use crate::sync::{AtomicU64, MODEL, Mutex, Ordering, UnsafeCell};
+use crate::sync::{AtomicU64, LOOM, Mutex, Ordering, UnsafeCell};
 
 /// How many a ring has room for.
-pub(crate) const ROOM: usize = if MODEL { 1 } else { 64 };
+pub(crate) const CAPACITY: usize = if LOOM { 1 } else { 64 };
 
-/// A ring that one thread fills, its owner, and that any thread empties. Neither waits for the other.
+/// A single-producer ring: one thread fills it, its owner, and any thread empties it. Neither waits for the other.
 ///
 /// ```text
 ///              taken              put
@@ -24,7 +26,7 @@ pub struct Ring<T> {
     taken: AtomicU64,
     /// Only ever tried: a thread that finds it locked leaves the work to the one that holds it.
     taking: Mutex<()>,
-    places: [UnsafeCell<MaybeUninit<T>>; ROOM],
+    places: [UnsafeCell<MaybeUninit<T>>; CAPACITY],
 }
 
 // SAFETY: what is put in on one thread is taken out on another. A place is written by the owner while it is free, and
@@ -40,7 +42,7 @@ impl<T> Ring<T> {
                 put: AtomicU64::new(0),
                 taken: AtomicU64::new(0),
                 taking: Mutex::new(()),
-                places: crate::sync::array_of!(UnsafeCell::new(MaybeUninit::uninit()); ROOM),
+                places: crate::sync::array_of!(UnsafeCell::new(MaybeUninit::uninit()); CAPACITY),
             }
         }
     }
@@ -59,29 +61,33 @@ impl<T> Ring<T> {
         let put = self.put.load(Ordering::Relaxed); // E10: this thread's own
         // E10, acquire half: the places that were taken have been read.
         let taken = self.taken.load(Ordering::Acquire);
-        let waiting = usize::try_from(put.wrapping_sub(taken)).unwrap_or(ROOM);
-        if waiting >= ROOM {
+        #[expect(clippy::cast_possible_truncation, reason = "there are `CAPACITY` at most")]
+        let waiting = (put - taken) as usize;
+        // Full: a sweep has begun to take, and was stopped.
+        if waiting >= CAPACITY {
             return Err(value);
         }
         // SAFETY: the place is free, and stays so until the store below; the owner alone writes free ones.
         self.place(put).with_mut(|place| unsafe { (*place).write(value) });
         // E10, release half: whoever takes sees what the place holds.
-        self.put.store(put.wrapping_add(1), Ordering::Release);
-        Ok(waiting.wrapping_add(1))
+        self.put.store(put + 1, Ordering::Release);
+        Ok(waiting + 1)
     }
 
     /// Takes all out, and puts them into `batch`. Takes nothing if another thread is just here.
     pub fn take(&self, batch: &mut Vec<T>) {
+        // Another thread is at it: the work is left to that one.
         let Ok(taking) = self.taking.try_lock() else { return };
         // So that nothing can panic between the two counts.
-        batch.reserve(ROOM);
+        batch.reserve(CAPACITY);
         let taken = self.taken.load(Ordering::Relaxed); // E10: the lock's holder alone writes it
         // E10, acquire half: the places up to it have been written.
         let put = self.put.load(Ordering::Acquire);
-        let waiting = put.wrapping_sub(taken);
+        let waiting = put - taken;
+        // Read the places out before they are given back.
         batch.extend((0..waiting).map(|number| {
             // SAFETY: the place was written before `put` was stored, and is read by the holder of the lock only, once.
-            self.place(taken.wrapping_add(number)).with(|place| unsafe { (*place).assume_init_read() })
+            self.place(taken + number).with(|place| unsafe { (*place).assume_init_read() })
         }));
         // E10, release half: the owner writes the places again after they were read.
         self.taken.store(put, Ordering::Release);
@@ -89,9 +95,8 @@ impl<T> Ring<T> {
     }
 
     /// Returns how many were put in, ever.
-    #[cfg(not(all(crossbeam_loom, feature = "loom")))]
     #[inline]
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.put.load(Ordering::Relaxed) // E6
     }
 
@@ -104,7 +109,7 @@ impl<T> Ring<T> {
     #[inline]
     #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "masked to the number of places")]
     fn place(&self, number: u64) -> &UnsafeCell<MaybeUninit<T>> {
-        &self.places[number as usize % ROOM]
+        &self.places[number as usize % CAPACITY]
     }
 }
 

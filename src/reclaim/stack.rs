@@ -1,5 +1,5 @@
-//! A stack that is filled by anyone and emptied whole: [`Stack`]. To push is lock-free; to pop gives up instead of
-//! waiting.
+//! A [`TreiberStack`]: anyone pushes, lock-free. The stack is taken whole, so that nodes cannot come back (ABA) between
+//! a pop's look and its exchange. A pop gives up instead of waiting.
 
 use std::fmt;
 use std::ptr;
@@ -27,10 +27,10 @@ pub struct Chain<T> {
     last: *mut Node<T>,
 }
 
-/// A stack: to push is lock-free, to pop is given up where another thread is about it.
+/// A Treiber stack whose pops take turns: to push is lock-free, to pop is given up where another thread is about it.
 ///
 /// What is left in it when it is dropped is leaked: the library's are `static`.
-pub struct Stack<T> {
+pub struct TreiberStack<T> {
     /// The top one. Written by `push` and by `take`.
     top: AtomicPtr<Node<T>>,
     /// What was taken from there by `pop`. Only ever tried: a thread that finds it locked leaves the work to the one
@@ -42,7 +42,7 @@ pub struct Stack<T> {
 unsafe impl<T: Send> Send for List<T> {}
 
 impl<T> Node<T> {
-    /// A node on no stack.
+    /// Creates a node on no stack.
     pub fn new(value: T) -> Box<Self> {
         Box::new(Self { value, below: ptr::null_mut() })
     }
@@ -77,24 +77,26 @@ impl<T> List<T> {
         if self.0.is_null() {
             return None;
         }
-        // SAFETY: it came from a box (`Stack::push`), and belonged to the stack that was taken whole.
+        // SAFETY: it came from a box (`TreiberStack::push`), and belonged to the stack that was taken whole.
         let node = unsafe { Box::from_raw(self.0) };
         self.0 = node.below;
         Some(node)
     }
 }
 
-impl<T> Stack<T> {
+impl<T> TreiberStack<T> {
     crate::sync::const_unless_loom! {
-        /// An empty one.
+        /// Returns an empty stack.
         #[must_use]
         pub const fn new() -> Self {
             Self { top: AtomicPtr::new(ptr::null_mut()), taken: Mutex::new(List::new()) }
         }
     }
 
-    /// Puts `node` on top. To be called under a pin that every node waits for before it is pushed again (E9): or the
-    /// one that is loaded here could be freed, and another at its address be taken for it.
+    /// Puts `node` on top.
+    ///
+    /// To be called under a pin that every node waits for before it is pushed again (E9). Otherwise the one that is
+    /// loaded here could be freed, and another at its address be taken for it.
     pub fn push(&self, mut node: Box<Node<T>>) {
         node.below = ptr::null_mut();
         let node = Box::into_raw(node);
@@ -115,7 +117,7 @@ impl<T> Stack<T> {
         }
     }
 
-    /// Takes all of them. The whole stack, so that its nodes cannot come back between a look and an exchange.
+    /// Takes all of them.
     #[must_use]
     pub fn take(&self) -> List<T> {
         List(self.top.swap(ptr::null_mut(), Ordering::Acquire)) // E9, acquire half
@@ -129,7 +131,9 @@ impl<T> Stack<T> {
 
     /// Takes one node out. None if there is none, or another thread is just here.
     pub fn pop(&self) -> Option<Box<Node<T>>> {
+        // Another thread is at it: the work is left to that one.
         let mut taken = self.taken.try_lock().ok()?;
+        // What was taken before is used up first.
         if taken.is_empty() && !self.is_empty() {
             *taken = self.take();
         }
@@ -155,8 +159,8 @@ impl<T> fmt::Debug for List<T> {
     }
 }
 
-impl<T> fmt::Debug for Stack<T> {
+impl<T> fmt::Debug for TreiberStack<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stack").finish_non_exhaustive()
+        f.debug_struct("TreiberStack").finish_non_exhaustive()
     }
 }

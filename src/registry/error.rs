@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::Owner;
 
-/// Why [`Registry::try_mark`](crate::Registry::try_mark) was refused: the job's owner, and the value given back.
+/// The refusal of [`Registry::try_mark`](crate::Registry::try_mark). It has the job's owner, and gives the value back.
 ///
 /// ```
 /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -16,9 +16,9 @@ use crate::owner::Owner;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OccupiedError<V = Finalizer> {
-    /// Who held the mark at that instant.
+    /// The owner that held the mark at that instant.
     pub owner: Owner<V>,
-    /// The value that was to be marked with.
+    /// The value that the mark was to have.
     pub value: V,
 }
 

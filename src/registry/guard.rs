@@ -1,14 +1,14 @@
-//! The guard of a mark: one type, whether it borrows its registry or keeps it alive. Its drop clears by generation,
-//! runs no `Hash`, `Eq` or `Clone`, and so never frees a newer owner.
+//! The guard of a mark: [`MarkGuard`], one type for a registry that is borrowed and for one that is kept alive.
+//!
+//! The guard's drop clears by hash and generation. It runs no `Hash`, `Eq` or `Clone`, and never frees a newer owner.
 
 use std::fmt;
 use std::hash::Hash;
-use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::{OccupiedError, Shared};
-use crate::finalizer::Finalizer;
+use super::error::OccupiedError;
+use super::held::Held;
+use crate::context::Finalizer;
 use crate::map::{Entry, Inserted, Refused};
 use crate::owner::{Generation, Owner};
 use crate::reclaim;
@@ -16,21 +16,20 @@ use crate::show::Shown;
 use crate::telemetry;
 use crate::unwind;
 
-/// A held mark. Dropping the guard clears it: on return, on `?`, on panic, with a cancelled task.
+/// A held mark. Dropping the guard clears the mark: on return, on `?`, on panic, with a cancelled task.
 ///
-/// A guard clears *its own* mark only. If the job was taken over or cleared since, dropping the guard changes nothing
-/// and counts as a [stale clear](super::RegistryStats::stale_clears). The release runs no `Hash`, `Eq` or `Clone` of
-/// the user's, and nothing that a `tracing` subscriber does gets out of it. It is lock-free. The job id's own `Drop`,
-/// which runs after the release, is the user's.
+/// A guard clears *its own* mark only. If the job was taken over or cleared since, dropping the guard changes nothing.
+/// It then counts as a [stale clear](super::RegistryStats::stale_clears). The release is lock-free and runs no `Hash`,
+/// `Eq` or `Clone` of the user's. A panic of a `tracing` subscriber does not get out of it. The job id's own `Drop` runs
+/// after the release, and is the user's.
 ///
-/// A guard of a borrowed registry lives as long as the borrow. One of a `static` registry, or one that keeps its
-/// registry alive ([`Registry::mark_owned`](crate::Registry::mark_owned), [`RegistryHandle`](crate::RegistryHandle)),
-/// is `'static`: see [`OwnedMarkGuard`]. A guard is `Send` and `Sync`, and is covariant in its lifetime.
+/// A guard of a borrowed registry lives as long as the borrow. A guard is `'static` if its registry is a `static`, or if
+/// it keeps its registry alive: see [`OwnedMarkGuard`]. A guard is `Send` and `Sync`, and covariant in its lifetime.
 ///
-/// The mark of a guard that is leaked ([`std::mem::forget`]) stays until the reaper's backstop takes the job over. To
-/// hand a mark on without its guard, [`detach`](Self::detach) it.
+/// If a guard is leaked ([`std::mem::forget`]), its mark stays until the reaper's backstop takes the job over. To hand a
+/// mark on without its guard, [`detach`](Self::detach) the guard.
 ///
-/// Bind the guard to a name: `let _ = registry.mark(..)` clears the mark at once, and only rustc's opt-in lint
+/// Bind the guard to a name. `let _ = registry.mark(..)` clears the mark at once, and only rustc's opt-in lint
 /// `let_underscore_drop` warns of it.
 ///
 /// ```
@@ -55,18 +54,18 @@ use crate::unwind;
 pub struct MarkGuard<'r, K: 'static = u64, V = Finalizer> {
     registry: Held<'r, K, V>,
     job: K,
-    /// Kept so that a release needs no `Hash` of the user's, which might panic.
+    /// Kept because the `Hash` of the user's might panic in a release.
     hash: u64,
     generation: Generation,
-    /// Set by `clear`, whose second release would count as a stale clear, and by `detach`.
+    /// Set by `clear`, which would otherwise release twice and count a stale clear, and by `detach`.
     released: bool,
     has_displaced: bool,
 }
 
-/// The guard of a mark that needs no borrow: of a `static` registry, or one that keeps its registry alive.
+/// A [`MarkGuard`] that borrows nothing: its registry is a `static`, or the guard keeps it alive.
 ///
-/// It is `Send + 'static`, so it lives across `.await` and in spawned tasks. A cancelled task drops its future, and
-/// with it the mark. Keeping the registry alive costs an `Arc` clone.
+/// The guard is `Send + 'static`, so it lives across `.await` and in spawned tasks. A cancelled task drops its future,
+/// and with it the guard. Keeping the registry alive costs an `Arc` clone.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -81,31 +80,6 @@ pub struct MarkGuard<'r, K: 'static = u64, V = Finalizer> {
 /// # drop(run);
 /// ```
 pub type OwnedMarkGuard<K = u64, V = Finalizer> = MarkGuard<'static, K, V>;
-
-/// How a guard holds its registry.
-pub(crate) enum Held<'r, K, V> {
-    Borrowed(&'r Shared<K, V>),
-    Owned(Arc<dyn KeepsAlive<K, V>>),
-}
-
-/// A registry in an `Arc`, without the type of its hasher: a release needs none.
-pub(crate) trait KeepsAlive<K, V>: Send + Sync {
-    fn shared(&self) -> &Shared<K, V>;
-}
-
-/// A panic leaves a registry as it was, so its guards can be used after one. The trait object would forget this.
-impl<K, V> UnwindSafe for Held<'_, K, V> where Shared<K, V>: RefUnwindSafe {}
-impl<K, V> RefUnwindSafe for Held<'_, K, V> where Shared<K, V>: RefUnwindSafe {}
-
-impl<K, V> Held<'_, K, V> {
-    #[inline]
-    fn shared(&self) -> &Shared<K, V> {
-        match self {
-            Self::Borrowed(shared) => shared,
-            Self::Owned(registry) => registry.shared(),
-        }
-    }
-}
 
 impl<K: 'static, V> MarkGuard<'_, K, V> {
     /// Returns the job that is marked.
@@ -130,7 +104,7 @@ impl<K: 'static, V> MarkGuard<'_, K, V> {
         self.generation
     }
 
-    /// Returns `true` while this mark stands: until it is cleared, or displaced by a `mark` or by the reaper.
+    /// Returns `true` until this mark is cleared, or displaced by another `mark` or by the reaper.
     ///
     /// Ask before committing. The answer may be outdated a moment later, so the job store's own compare-and-set has the
     /// last word. Linearizes at the load of the job's slot. Lock-free.
@@ -150,7 +124,7 @@ impl<K: 'static, V> MarkGuard<'_, K, V> {
 
     /// Returns `true` if this mark took the job over from an earlier owner.
     ///
-    /// Two monitors of one job, or a helper that marks what its caller has marked, show themselves by it.
+    /// This shows two monitors of one job, and a helper that marks what its caller has marked.
     /// [`try_mark`](crate::Registry::try_mark) refuses instead.
     ///
     /// ```
@@ -164,7 +138,7 @@ impl<K: 'static, V> MarkGuard<'_, K, V> {
         self.has_displaced
     }
 
-    /// Clears the mark now. Returns whether it still stood.
+    /// Clears the mark now. Returns `true` if it still stood.
     ///
     /// Linearizes at the compare-exchange, or at the load of the slot where the mark is gone. Lock-free.
     ///
@@ -181,11 +155,11 @@ impl<K: 'static, V> MarkGuard<'_, K, V> {
         self.release()
     }
 
-    /// Lets the mark stand without its guard, and returns its generation. Nothing is leaked.
+    /// Lets the mark stand without its guard, and returns its generation. Leaks nothing.
     ///
-    /// For an owner that hands the mark on in a message. Whoever gets the generation ends the mark by
-    /// [`clear_generation`](crate::Registry::clear_generation). Until then only the reaper's backstop, or a
-    /// pulse that stops, frees the job.
+    /// An owner that hands its mark on sends the generation in a message. The receiver ends the mark by
+    /// [`clear_generation`](crate::Registry::clear_generation). Until then only the reaper's backstop, or a pulse that
+    /// stops, frees the job.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -219,15 +193,15 @@ impl<K: 'static, V> MarkGuard<'_, K, V> {
     }
 }
 
-/// A reaper's mark, and the owner that it displaced.
+/// The guard of a reaper's mark, and the owner that the mark displaced.
 pub(crate) type Claimed<'r, K, V> = (MarkGuard<'r, K, V>, Option<Owner<V>>);
 
-/// What a reaper's claim may take a job over from.
+/// Whom a reaper's claim may take a job over from.
 #[derive(Clone, Copy)]
 pub(crate) enum Displaces {
-    /// Whoever holds the mark.
+    /// From whoever holds the mark.
     Anyone,
-    /// The mark of this generation, or nobody.
+    /// From the owner of this generation. With `None` the job must be unowned.
     Only(Option<Generation>),
 }
 
@@ -236,6 +210,7 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
+    /// Marks a job, and displaces its owner if it has one.
     pub(super) fn mark(registry: Held<'r, K, V>, hash: u64, job: K, value: V) -> Self {
         let entry = entry(hash, &job, value);
         let pin = reclaim::pin_for_write();
@@ -249,10 +224,12 @@ where
     pub(super) fn try_mark(registry: Held<'r, K, V>, hash: u64, job: K, value: V) -> Result<Self, OccupiedError<V>> {
         let pin = reclaim::pin_for_write();
         let map = &registry.shared().map;
+        // Look first: an owner that is there already refuses without an allocation.
         let other = map.table().and_then(|table| table.find(hash, &job, &pin));
         if let Some(other) = other {
             return Err(OccupiedError { owner: other.owner.clone(), value });
         }
+        // Insert, unless somebody was faster: the map compares and publishes in one step.
         match map.try_insert(entry(hash, &job, value), None, &pin) {
             Ok(Inserted { generation, .. }) => {
                 drop(pin);
@@ -260,7 +237,7 @@ where
             }
             Err(Refused { entry, owner }) => {
                 let owner = owner.clone();
-                // The rest of the entry is dropped below: users' destructors run when the thread is not pinned.
+                // The rest of the entry is dropped after the pin: destructors of the user's run in an unpinned thread.
                 drop(pin);
                 Err(OccupiedError { owner, value: entry.owner.value })
             }
@@ -287,7 +264,7 @@ where
                 Ok(inserted) => inserted,
                 Err(Refused { entry, owner }) => {
                     let owner = owner.clone();
-                    // Users' destructors run when the thread is not pinned.
+                    // Destructors of the user's run in an unpinned thread.
                     drop(pin);
                     unwind::drop_quietly(|| drop(entry));
                     return Err(owner);
@@ -298,10 +275,10 @@ where
         let owner = displaced.and_then(clone_of_displaced);
         // Unpinned, since a subscriber may take its time.
         drop(pin);
-        Ok((Self::marked(clone_of(registry), job, hash, (generation, has_displaced)), owner))
+        Ok((Self::marked(registry.clone(), job, hash, (generation, has_displaced)), owner))
     }
 
-    /// The guard first, then the report: nothing must leave a mark without a guard.
+    /// Makes the guard of a mark, and only then reports the mark. Nothing may leave a mark without a guard.
     #[inline]
     fn marked(registry: Held<'r, K, V>, job: K, hash: u64, (generation, has_displaced): (Generation, bool)) -> Self {
         let guard = Self { registry, job, hash, generation, released: false, has_displaced };
@@ -314,11 +291,11 @@ where
         guard
     }
 
-    /// Puts another context in the place of this mark's, in one step: for the next stage, say. The generation and the
-    /// time of the mark stay. Returns whether the mark still stood. If not, nothing changes.
+    /// Replaces the context of this mark in one step, for the next stage say. Returns `true` if the mark still stood.
     ///
-    /// Readers see the old value or the new one, and never an unmarked job between them. Linearizes at the
-    /// compare-exchange, or at the load of the slot where the mark is gone. Lock-free. Allocates once.
+    /// The generation and the time of the mark stay. If the mark is gone, nothing changes. Readers see the old context
+    /// or the new one, and never an unmarked job between them. Linearizes at the compare-exchange, or at the load of the
+    /// slot where the mark is gone. Lock-free. Allocates once.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -332,7 +309,7 @@ where
         let job = self.job.clone();
         let map = &self.registry.shared().map;
         let pin = reclaim::pin_for_write();
-        // The time of the mark is in the entry that is to be replaced. Where that is gone, no entry is made.
+        // The time of the mark is in the entry that is to be replaced. If that entry is gone, no new one is made.
         let Some(old) = map.find_generation(self.hash, self.generation, &pin) else {
             drop(pin);
             unwind::drop_quietly(|| drop((job, value)));
@@ -340,7 +317,7 @@ where
         };
         let owner = Owner::new(self.generation, old.owner.marked_at(), value);
         let replaced = map.replace(Entry::new(self.hash, job, owner), &pin);
-        // Users' destructors run when the thread is not pinned.
+        // Destructors of the user's run in an unpinned thread.
         drop(pin);
         replaced.map_err(|refused| unwind::drop_quietly(|| drop(refused))).is_ok()
     }
@@ -350,21 +327,14 @@ fn entry<K: Clone, V>(hash: u64, job: &K, value: V) -> Box<Entry<K, V>> {
     Entry::new(hash, job.clone(), Owner::new(Generation::UNDRAWN, Instant::now(), value))
 }
 
-/// Clones the owner whom a claim has displaced already: a `Clone` that panics must not undo the claim, or a job past
-/// its deadline would never be reaped. Whom it displaced is not known then.
+/// Returns a clone of the owner that a claim has displaced, or `None` if its `Clone` panics. A panic must not undo the
+/// claim, or a job past its deadline would never be reaped.
 fn clone_of_displaced<V: Clone>(owner: &Owner<V>) -> Option<Owner<V>> {
-    if crate::sync::MODEL {
+    if crate::sync::LOOM {
         // The model checker reports what it finds by panicking.
         return Some(owner.clone());
     }
     unwind::caught(|| owner.clone()).ok()
-}
-
-fn clone_of<'r, K, V>(held: &Held<'r, K, V>) -> Held<'r, K, V> {
-    match held {
-        Held::Borrowed(shared) => Held::Borrowed(shared),
-        Held::Owned(registry) => Held::Owned(Arc::clone(registry)),
-    }
 }
 
 impl<K: 'static, V> Drop for MarkGuard<'_, K, V> {

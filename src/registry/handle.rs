@@ -5,16 +5,20 @@ use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::guard::{Claimed, Displaces, Held, KeepsAlive};
-use super::{MarkGuard, OccupiedError, Registry, Shared};
-use crate::finalizer::Finalizer;
+use super::error::OccupiedError;
+use super::guard::{Claimed, Displaces, MarkGuard, OwnedMarkGuard};
+use super::held::{Held, KeepsAlive};
+use super::registry::Registry;
+use super::shared::Shared;
+use crate::context::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::owner::Owner;
 
-/// A `&'r Registry` or an `Arc<Registry>`: what a reaper, a middleware or an application's state holds.
+/// A handle of a registry: a `&'r Registry` or an `Arc<Registry>`. A reaper, a middleware or an application's state
+/// holds one.
 ///
-/// Guards made through a handle of an `Arc` keep the registry alive and are `'static`, and those of a borrowed registry
-/// live as long as the borrow. All else of the registry is reached by `Deref`.
+/// A handle of an `Arc` gives guards that keep the registry alive and are `'static`. A handle of a borrowed registry
+/// gives guards that live as long as the borrow. All else of the registry is reached by `Deref`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -64,7 +68,7 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Marks `job`, as [`Registry::mark`] does, with a guard that holds the registry as this handle does.
+    /// Marks `job`, as [`Registry::mark`] does. The guard holds the registry as this handle does.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -83,7 +87,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`OccupiedError`] if the job has an owner.
+    /// Returns an [`OccupiedError`] if the job has an owner.
     ///
     /// ```
     /// # use livemark::{Registry, RegistryHandle};
@@ -98,7 +102,7 @@ where
         MarkGuard::try_mark(self.held(), self.hash(&job), job, value)
     }
 
-    /// Claims `job` for the reaper, with the owner that this displaces. Returns the owner that keeps the job otherwise.
+    /// Claims `job` for the reaper. Returns the guard and the owner that it displaced, or the owner that keeps the job.
     pub(crate) fn claim(&self, job: &K, value: V, displaces: Displaces) -> Result<Claimed<'r, K, V>, Owner<V>> {
         MarkGuard::claim(&self.held(), self.hash(job), job, value, displaces)
     }
@@ -111,6 +115,56 @@ where
                 Held::Owned(registry)
             }
         }
+    }
+}
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Marks `job`, as [`mark`](Self::mark) does, with a guard that keeps the registry alive.
+    ///
+    /// The guard is `'static`, for tasks and across `.await`. It costs an `Arc` clone more. Where the registry is a
+    /// `static`, [`mark`](Self::mark) gives such a guard already.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use livemark::Registry;
+    ///
+    /// let registry: Arc<Registry<u64, &str>> = Arc::new(Registry::new());
+    /// let guard = registry.mark_owned(7, "run 1");
+    /// std::thread::spawn(move || drop(guard)).join().expect("the thread ends well");
+    /// assert!(!registry.is_active(&7));
+    /// ```
+    pub fn mark_owned(self: &Arc<Self>, job: K, value: V) -> OwnedMarkGuard<K, V>
+    where
+        S: Send + Sync + 'static,
+    {
+        RegistryHandle::from(self).mark(job, value)
+    }
+
+    /// Marks `job` unless it is marked, as [`try_mark`](Self::try_mark) does, with a guard that keeps the registry
+    /// alive.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OccupiedError`] if the job has an owner.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # let registry: Arc<livemark::Registry<u64, &str>> = Arc::new(livemark::Registry::new());
+    /// let guard = registry.try_mark_owned(7, "run 1")?;
+    /// assert!(registry.try_mark_owned(7, "run 2").is_err());
+    /// # drop(guard);
+    /// # Ok::<(), livemark::OccupiedError<&str>>(())
+    /// ```
+    pub fn try_mark_owned(self: &Arc<Self>, job: K, value: V) -> Result<OwnedMarkGuard<K, V>, OccupiedError<V>>
+    where
+        S: Send + Sync + 'static,
+    {
+        RegistryHandle::from(self).try_mark(job, value)
     }
 }
 

@@ -1,25 +1,25 @@
-//! A pinned reading session: [`Reader`]. Its look-ups see the newest state, wait for nobody, and neither allocate nor
-//! free.
+//! Look-ups in a loop, under one pin: [`Reader`].
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
-use super::Registry;
-use crate::finalizer::Finalizer;
+use super::registry::Registry;
+use crate::context::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::map::Table;
 use crate::owner::Owner;
 use crate::reclaim::{self, EpochGuard};
 
-/// A reading session for a hot loop, made by [`Registry::reader`].
+/// A reading session for a hot loop. [`Registry::reader`] makes it.
 ///
-/// It is pinned for as long as it lives, and repins at its next look-up when a writer has handed garbage over: a
-/// look-up has no read-modify-write. Every call sees the newest state, no call allocates or frees anything, and none
-/// waits. A reader that lives but is not used holds back the freeing of all that is cleared meanwhile: keep it for a
-/// loop, not for ever. And one at a time: of two readers that one thread has, even in use, neither can repin.
+/// A reader stays pinned as long as it lives. It repins at its next look-up when a writer has retired memory, so a
+/// look-up has no read-modify-write. Every call sees the newest state, and none waits, allocates or frees.
 ///
-/// Not `Send`: it belongs to the thread that made it.
+/// Keep at most one reader or sweep per thread. While a thread holds two, neither can repin, and nothing that is cleared
+/// meanwhile is freed. A reader that is kept and not used holds this memory back as well.
+///
+/// A reader is not `Send`: it belongs to the thread that made it.
 ///
 /// ```
 /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -30,7 +30,7 @@ use crate::reclaim::{self, EpochGuard};
 /// assert!(!reader.is_active(&7));
 /// ```
 ///
-/// What it lends ends with the next look-up, and it stays on its thread:
+/// What a reader lends ends with its next look-up, and a reader stays on its thread:
 ///
 /// ```compile_fail,E0499
 /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -62,8 +62,30 @@ pub struct Reader<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     registry: &'r Registry<K, V, S>,
     table: Table<'r, K, V>,
     guard: EpochGuard,
-    /// How much had been retired when this was last pinned.
+    /// How much had been retired at the latest pin.
     retired: u64,
+}
+
+impl<K, V, S> Registry<K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Creates a reading session for a hot loop. It pins once, which makes each look-up cheaper.
+    ///
+    /// While the reader lives and is little used, nothing that is cleared is freed. A reader is not `Send`.
+    ///
+    /// ```
+    /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
+    /// # let _guard = registry.mark(7, ());
+    /// let mut reader = registry.reader();
+    /// let owned = (0..100).filter(|job| reader.is_active(job)).count();
+    /// assert_eq!(owned, 1);
+    /// ```
+    pub fn reader(&self) -> Reader<'_, K, V, S> {
+        Reader::new(self)
+    }
 }
 
 impl<'r, K, V, S> Reader<'r, K, V, S>
@@ -71,15 +93,15 @@ where
     K: Eq + Hash,
     S: BuildHasher,
 {
-    pub(super) fn new(registry: &'r Registry<K, V, S>) -> Self {
-        // Before the pin: what is handed over between them lets it repin once too often.
-        let retired = reclaim::retired();
-        Self { registry, table: registry.shared.map.table_or_made(), guard: reclaim::pin(), retired }
+    fn new(registry: &'r Registry<K, V, S>) -> Self {
+        // Read before the pin: what is retired in between then makes the reader repin once too often, not too seldom.
+        let retired = reclaim::handed_over();
+        Self { registry, table: registry.shared.map.table_or_init(), guard: reclaim::pin(), retired }
     }
 
     /// Returns `true` if `job` is marked, as [`Registry::is_active`] does.
     ///
-    /// Linearizes at the load of the job's slot; wait-free but for the depth of the map; allocates nothing.
+    /// Linearizes at the load of the job's slot. Wait-free but for the depth of the map. Allocates nothing.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -97,8 +119,9 @@ where
         self.owner(job).is_some()
     }
 
-    /// Returns who owns `job`, borrowed until the next call: nothing is copied. As [`is_active`](Self::is_active)
-    /// otherwise.
+    /// Returns the job's owner, borrowed until the next call. Copies nothing.
+    ///
+    /// Linearizes and costs as [`is_active`](Self::is_active) does.
     ///
     /// ```
     /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();
@@ -113,18 +136,18 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let hash = self.registry.hash(job);
-        // Before the load: what is loaded below stays while this pin stands, which `&mut self` keeps it.
+        // Repin before the load: what is loaded below lives as long as this pin, and `&mut self` keeps the pin.
         // A model always repins.
-        if reclaim::retired() != self.retired || crate::sync::MODEL {
+        if reclaim::handed_over() != self.retired || crate::sync::LOOM {
             self.repin();
         }
         self.table.find(hash, job, &self.guard).map(|entry| &entry.owner)
     }
 
-    /// Lets the collector pass now.
+    /// Lets the collector go on, now that the reader holds nothing.
     #[cold]
     fn repin(&mut self) {
-        self.retired = reclaim::retired();
+        self.retired = reclaim::handed_over();
         reclaim::repin(&mut self.guard);
     }
 }

@@ -1,12 +1,12 @@
-//! An owned copy of all marks: [`Snapshot`]. Says whether it is of one instant.
+//! An owned copy of all marks: [`Snapshot`].
 
 use std::borrow::Borrow;
 use std::fmt;
 
-use crate::finalizer::Finalizer;
+use crate::context::Finalizer;
 use crate::owner::Owner;
 
-/// All marks of a registry, copied and sorted by job: made by [`Registry::snapshot`](crate::Registry::snapshot).
+/// A copy of all marks of a registry, sorted by job. [`Registry::snapshot`](crate::Registry::snapshot) makes it.
 ///
 /// ```
 /// # let registry: livemark::Registry<String, &str> = livemark::Registry::new();
@@ -16,7 +16,7 @@ use crate::owner::Owner;
 /// assert_eq!(snapshot.get("job-7").map(|owner| owner.value), Some("run 1"));
 /// ```
 ///
-/// Job ids whose `Ord` is no total order come out in some order, and [`get`](Self::get) may miss them.
+/// If the `Ord` of the job ids is no total order, they come out in some order, and [`get`](Self::get) may miss them.
 #[derive(Clone)]
 pub struct Snapshot<K = u64, V = Finalizer> {
     /// Sorted by job, each job once.
@@ -30,28 +30,28 @@ impl<K: Ord, V> Snapshot<K, V> {
     }
 }
 
-/// Sorts by job: by merging, as `std`'s sorts may panic where an `Ord` is no total order. Such ids come out in some
-/// order.
+/// Sorts by job, by merging. The sorts of `std` may panic where an `Ord` is no total order.
 fn sorted<K: Ord, V>(mut left: Vec<(K, Owner<V>)>) -> Vec<(K, Owner<V>)> {
+    let len = left.len();
     if left.is_sorted_by(|(job, _), (next, _)| job.cmp(next).is_le()) {
         return left;
     }
     // Each half is sorted by itself.
-    let right = sorted(left.split_off(left.len() / 2));
+    let right = sorted(left.split_off(len / 2));
     let left = sorted(left);
-    // The lesser of the two first ones goes next.
-    let mut merged = Vec::with_capacity(left.len().saturating_add(right.len()));
+    // The lesser of the two first entries goes next, the left one if they are equal.
+    let mut merged = Vec::with_capacity(len);
     let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
     while let (Some((job, _)), Some((other, _))) = (left.peek(), right.peek()) {
         merged.extend(if other.cmp(job).is_lt() { right.next() } else { left.next() });
     }
-    // One of them is empty now.
+    // One half is empty now.
     merged.extend(left);
     merged.extend(right);
     merged
 }
 
-/// Gives the jobs of a [`Snapshot`] and their owners, in the order of the jobs. [`Snapshot::iter`] makes it.
+/// An iterator over the jobs of a [`Snapshot`] and their owners, in the order of the jobs. [`Snapshot::iter`] makes it.
 ///
 /// ```
 /// # let registry: livemark::Registry<u64, &str> = livemark::Registry::new();

@@ -1,8 +1,8 @@
-//! What a registry counts: [`RegistryStats`]. Exact while nobody writes.
+//! What a registry counts: [`RegistryStats`].
 
-/// What a registry has counted since it was made.
+/// The counts of a registry since it was made. [`Registry::stats`](crate::Registry::stats) returns them.
 ///
-/// Exact while nobody writes. Otherwise the numbers may be of different instants.
+/// They are exact while nobody writes. Otherwise they may be of different instants.
 ///
 /// ```
 /// # let registry: livemark::Registry<u64, ()> = livemark::Registry::new();
@@ -16,11 +16,11 @@
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RegistryStats {
-    /// Marks made, by `mark` and `try_mark`. A mark under way counts already, and is taken off again for a moment if
-    /// another write to its slot comes first.
+    /// Marks made, by `mark` and `try_mark`. A mark under way counts already. If another write to its slot comes first,
+    /// the mark is taken off again for a moment.
     pub marks: u64,
     /// Marks that took a job over from an earlier owner.
     pub displaced: u64,
-    /// Clears of a generation that had been displaced or cleared before: they changed nothing.
+    /// Clears of a generation that had been displaced or cleared before. They changed nothing.
     pub stale_clears: u64,
 }

@@ -262,12 +262,12 @@ fn a_dry_run_reports_what_it_would_do_and_why() {
     let reaper = Reaper::new(&registry, policy().with_mode(Mode::DryRun));
     let _guard = registry.mark(1, Finalizer::new(Some(42), "gates"));
     for (job, verdict) in [
-        (finished(&2), "job 2: tier 2: redrive, not to be done in mode dry_run; finished for 301s"),
-        (finished(&2).redrives(3), "job 2: tier 2: reap, redrives exhausted, not to be done in mode dry_run; "),
-        (lost(&2), "job 2: tier 1: reap, worker lost, not to be done in mode dry_run; lost for 61s"),
+        (finished(&2), "job 2: finished: redrive, not to be done in mode dry_run; finished for 301s"),
+        (finished(&2).redrives(3), "job 2: finished: reap, redrives exhausted, not to be done in mode dry_run; "),
+        (lost(&2), "job 2: lost: reap, worker lost, not to be done in mode dry_run; lost for 61s"),
         (overdue(&1), "job 1: deadline: reap, backstop, displacing run 42 at `gates`, generation "),
-        (finished(&1), "job 1: tier 2: defer, owned by run 42 at `gates`, generation "),
-        (finished(&1).held(true), "job 1: tier 2: defer, held, owned by run 42 at `gates`, generation "),
+        (finished(&1), "job 1: finished: defer, owned by run 42 at `gates`, generation "),
+        (finished(&1).held(true), "job 1: finished: defer, held, owned by run 42 at `gates`, generation "),
     ] {
         let seen = event(|| drop(reaper.sweep().judge(&job)));
         let text = seen.field("verdict");
@@ -737,7 +737,7 @@ fn text_in_an_id_cannot_forge_a_line() {
         assert_eq!(event.field("job"), expected, "{event:?}");
     }
     let verdict = seen.last().unwrap().field("verdict");
-    assert!(verdict.starts_with(&format!("job {expected}: tier 2: redrive")) && verdict.lines().count() == 1);
+    assert!(verdict.starts_with(&format!("job {expected}: finished: redrive")) && verdict.lines().count() == 1);
 }
 
 #[test]

@@ -88,47 +88,47 @@ fn verdicts_are_told_in_words() {
         ),
         (
             finished(&1),
-            "job 1: tier 2: defer, owned by run 42 at `gates`, generation {g}, for {age}; \
+            "job 1: finished: defer, owned by run 42 at `gates`, generation {g}, for {age}; \
              finished for 301s, past finalize_grace of 300s; \
              running for 400s, within hard_deadline of 3600s; next: reap, backstop, in 3200s",
             "defer, owned, owned by generation {g}",
         ),
         (
             lost(&2),
-            "job 2: tier 1: defer, owned by a claim at `merge`, generation {g}, for {age}, pulse {age} ago; \
+            "job 2: lost: defer, owned by a claim at `merge`, generation {g}, for {age}, pulse {age} ago; \
              lost for 61s, past lost_grace of 60s; \
              running for 400s, within hard_deadline of 3600s; next: reap, backstop, in 3200s",
             "defer, owned, owned by generation {g}",
         ),
         (
             lost(&7).held(true),
-            "job 7: tier 1: defer, held; lost for 61s, past lost_grace of 60s; \
+            "job 7: lost: defer, held; lost for 61s, past lost_grace of 60s; \
              running for 400s, within hard_deadline of 3600s; next: reap, backstop, in 3200s",
             "defer, held",
         ),
         (
             finished(&1).held(true),
-            "job 1: tier 2: defer, held, owned by run 42 at `gates`, generation {g}, for {age}; \
+            "job 1: finished: defer, held, owned by run 42 at `gates`, generation {g}, for {age}; \
              finished for 301s, past finalize_grace of 300s; \
              running for 400s, within hard_deadline of 3600s; next: reap, backstop, in 3200s",
             "defer, held, owned by generation {g}",
         ),
         (
             finished(&7),
-            "job 7: tier 2: redrive, claimed as generation {g}; \
+            "job 7: finished: redrive, claimed as generation {g}; \
              finished for 301s, past finalize_grace of 300s; running for 400s, within hard_deadline of 3600s",
             "redrive, claimed as generation {g}",
         ),
         (
             finished(&7).redrives(4),
-            "job 7: tier 2: reap, redrives exhausted, claimed as generation {g}; \
+            "job 7: finished: reap, redrives exhausted, claimed as generation {g}; \
              finished for 301s, past finalize_grace of 300s; redriven 4 of 3 times; \
              running for 400s, within hard_deadline of 3600s",
             "reap, redrives exhausted, claimed as generation {g}",
         ),
         (
             lost(&7),
-            "job 7: tier 1: reap, worker lost, claimed as generation {g}; \
+            "job 7: lost: reap, worker lost, claimed as generation {g}; \
              lost for 61s, past lost_grace of 60s; running for 400s, within hard_deadline of 3600s",
             "reap, worker lost, claimed as generation {g}",
         ),
@@ -146,7 +146,7 @@ fn verdicts_are_told_in_words() {
         ),
         (
             unmarked(finished(&7)),
-            "job 7: tier 2: redrive, without a claim in a stage that does not mark; \
+            "job 7: finished: redrive, without a claim in a stage that does not mark; \
              finished for 301s, past finalize_grace of 300s; running for 400s, within hard_deadline of 3600s",
             "redrive",
         ),
@@ -165,7 +165,7 @@ fn modes_and_graces_are_told_in_words() {
     let with = |policy: Policy, job| words(&Reaper::new(&registry, policy), &job);
 
     let ignored = with(policy().with_mode(Mode::Ignore), finished(&1));
-    assert_eq!(ignored, [&*format!("job 1: tier 2: redrive, without a claim in mode ignore; {ages}"), "redrive"]);
+    assert_eq!(ignored, [&*format!("job 1: finished: redrive, without a claim in mode ignore; {ages}"), "redrive"]);
     let dry = with(policy().with_mode(Mode::DryRun), overdue(&1));
     let [why, what] = dry;
     let displaces = "job 1: deadline: reap, backstop, displacing run 42 at `gates`, generation ";
@@ -173,15 +173,18 @@ fn modes_and_graces_are_told_in_words() {
     let ends = ", not to be done in mode dry_run; running for 3601s, past hard_deadline of 3600s";
     assert!(why.ends_with(ends), "{why}");
     let dry = with(policy().with_mode(Mode::DryRun), finished(&2));
-    assert_eq!(dry, [&*format!("job 2: tier 2: redrive, not to be done in mode dry_run; {ages}"), "dry run: redrive"]);
+    assert_eq!(
+        dry,
+        [&*format!("job 2: finished: redrive, not to be done in mode dry_run; {ages}"), "dry run: redrive"]
+    );
     let deferred = with(policy().with_mode(Mode::DeferAll), finished(&1));
-    let why = "tier 2: defer, defer all, owned by run 42 at `gates`, generation {g}, for {age}";
+    let why = "finished: defer, defer all, owned by run 42 at `gates`, generation {g}, for {age}";
     assert_eq!(deferred, [&*format!("job 1: {why}; {ages}; {next}"), "defer, defer all, owned by generation {g}"]);
     let deferred = with(policy().with_mode(Mode::DeferAll), finished(&2));
-    assert_eq!(deferred, [&*format!("job 2: tier 2: defer, defer all; {ages}; {next}"), "defer, defer all"]);
+    assert_eq!(deferred, [&*format!("job 2: finished: defer, defer all; {ages}; {next}"), "defer, defer all"]);
 
     let boot = Policy::builder().boot_grace(AN_HOUR).no_backstop().marking_stage(MARKING).build().unwrap();
-    let why = "job 2: tier 1: defer, boot grace of 3600s; \
+    let why = "job 2: lost: defer, boot grace of 3600s; \
                lost for 61s, past lost_grace of 60s; running for 400s, no backstop; next: reap, worker lost, in 359";
     let [seen, what] = with(boot, lost(&2));
     assert!(seen.starts_with(why) && what == "defer, boot grace", "{seen}");
@@ -198,7 +201,7 @@ fn a_boot_grace_is_told_beside_its_name_also_where_there_is_an_owner() {
     let reaper = Reaper::new(&registry, policy);
     let _stale = registry.mark(7, monitor().with_pulse(Pulse::aged(seconds(601))));
     let [why, what] = words(&reaper, &finished(&7));
-    let expected = "job 7: tier 2: defer, boot grace of 3600s, owned by run 42 at `gates`, generation {g}";
+    let expected = "job 7: finished: defer, boot grace of 3600s, owned by run 42 at `gates`, generation {g}";
     assert!(why.starts_with(expected), "{why}");
     assert!(why.contains("; without progress for 60") && why.contains(", past stale_after of 600s; "), "{why}");
     assert_eq!(what, "defer, boot grace, owned by generation {g}");
@@ -216,7 +219,7 @@ fn a_pulse_is_told_beside_its_limit() {
 
     assert!(guard.replace(monitor().with_pulse(Pulse::aged(seconds(601)))));
     let [why, _] = words(&reaper, &finished(&7));
-    let expected = "job 7: tier 2: redrive, claimed as generation {g}, \
+    let expected = "job 7: finished: redrive, claimed as generation {g}, \
                     displacing run 42 at `gates`, generation {d}, for {age}, pulse {age} ago; ";
     assert!(why.starts_with(expected), "{why}");
 }
@@ -228,7 +231,7 @@ fn a_conflict_is_told_in_words() {
         let _ = registry.mark(*job.id, monitor()).detach();
         Finalizer::new(None, "reaper")
     });
-    let why = "job 7: tier 2: defer, claim conflict by run 42 at `gates`, generation {g}, for {age}; \
+    let why = "job 7: finished: defer, claim conflict by run 42 at `gates`, generation {g}, for {age}; \
                finished for 301s, past finalize_grace of 300s; \
                running for 400s, within hard_deadline of 3600s; next: reap, backstop, in 3200s";
     assert_eq!(words(&reaper, &finished(&7)), [why, "defer, claim conflict, owned by generation {g}"]);
@@ -248,16 +251,16 @@ fn contexts_are_told_by_their_kind_or_as_the_reaper_is_told() {
     let texts: Registry<u64, &str> = Registry::new();
     let _guard = texts.mark(7, "monitor\n2");
     let reaper = Reaper::with_claim(&texts, policy(), |_| "reaper");
-    let expected = r"job 7: tier 2: defer, owned by monitor\n2, generation {g}, for {age}; ";
+    let expected = r"job 7: finished: defer, owned by monitor\n2, generation {g}, for {age}; ";
     assert!(why(&reaper, &finished(&7)).starts_with(expected), "{}", why(&reaper, &finished(&7)));
 
     let registry: Registry<u64, Deployment> = Registry::new();
     let _guard = registry.mark(7, Deployment("a1\nERROR"));
     let reaper = || Reaper::with_claim(&registry, policy(), |_| Deployment("reaper"));
     let unknown = why(&reaper(), &finished(&7));
-    assert!(unknown.starts_with("job 7: tier 2: defer, owned by generation {g}, for {age}; "), "{unknown}");
+    assert!(unknown.starts_with("job 7: finished: defer, owned by generation {g}, for {age}; "), "{unknown}");
     let known = why(&reaper().with_summary(|deployment, f| write!(f, "host {}", deployment.0)), &finished(&7));
-    let expected = r"job 7: tier 2: defer, owned by host a1\nERROR, generation {g}, for {age}; ";
+    let expected = r"job 7: finished: defer, owned by host a1\nERROR, generation {g}, for {age}; ";
     assert!(known.starts_with(expected), "{known}");
 }
 
@@ -290,7 +293,7 @@ fn text_cannot_forge_a_line() {
     let mut sweep = reaper.sweep();
     let verdict = sweep.judge(&job);
     let text = sweep.explain(&job, &verdict).to_string();
-    let expected = r"job 7\nERROR job 8: reaped\u{202e}\\: tier 2: defer, owned by run 1 at `ga\r\ntes`, generation ";
+    let expected = r"job 7\nERROR job 8: reaped\u{202e}\\: finished: defer, owned by run 1 at `ga\r\ntes`, generation ";
     assert!(text.starts_with(expected), "{text}");
     assert_eq!(text.lines().count(), 1);
     assert_eq!(format!("{:?}", sweep.explain(&job, &verdict)).lines().count(), 1);
@@ -343,7 +346,7 @@ fn nothing_is_formatted_or_looked_up_until_it_is_asked() {
     assert_eq!(counts(), before);
     assert!(copy.upcoming().is_some());
     assert_eq!(SHOWN.get(), before.0, "to look ahead no id is shown");
-    assert!(copy.to_string().starts_with("job 7: tier 2"));
+    assert!(copy.to_string().starts_with("job 7: finished"));
     assert_eq!(SHOWN.get(), before.0 + 1);
 }
 

@@ -1,9 +1,10 @@
 //! What each method of `Registry` promises, on one thread.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::hash::RandomState;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,6 +107,32 @@ fn try_mark_of_an_owned_job_is_refused_and_gives_the_value_back() {
     assert!(guard.is_current(), "a refusal changes nothing");
     assert_eq!(registry.owner(&7).unwrap(), owner);
     assert_eq!(registry.stats(), stats(1, 0, 0), "a refusal is not a mark");
+}
+
+// Jobs are compared between an attempt's load of the slot and its compare-exchange. One comparison here marks another
+// job of the same slot, so that the attempt fails and its generation goes to no mark.
+#[test]
+fn an_attempt_that_fails_is_not_counted_as_a_mark() {
+    static REGISTRY: LazyLock<Registry<Job, (), AllEqual>> = LazyLock::new(Registry::default);
+    thread_local! { static INTERFERES: Cell<bool> = const { Cell::new(false) } }
+
+    #[derive(Clone, Debug, Eq, Hash)]
+    struct Job(u64);
+
+    impl PartialEq for Job {
+        fn eq(&self, other: &Self) -> bool {
+            if INTERFERES.take() {
+                std::mem::forget(REGISTRY.mark(Self(2), ()));
+            }
+            self.0 == other.0
+        }
+    }
+
+    let _first = REGISTRY.mark(Job(1), ());
+    INTERFERES.set(true);
+    let _second = REGISTRY.mark(Job(3), ());
+    assert!(!INTERFERES.get() && [1, 2, 3].iter().all(|job| REGISTRY.is_active(&Job(*job))));
+    assert_eq!(REGISTRY.stats(), stats(3, 0, 0));
 }
 
 #[test]

@@ -3,4 +3,5 @@
 mod auto_traits;
 mod isolation;
 mod orderings;
+mod prose;
 mod sanitized;

@@ -480,8 +480,8 @@ fn check_words(
     let tier = match said {
         Said::Healthy => "healthy; ",
         _ if overdue => "deadline: ",
-        _ if case.facts.finished.is_some() => "tier 2: ",
-        _ => "tier 1: ",
+        _ if case.facts.finished.is_some() => "finished: ",
+        _ => "lost: ",
     };
     prop_assert!(why.starts_with(&format!("job 7: {tier}")), "{}", why);
     let mut compared = vec![("running", Some(case.facts.running), "hard_deadline", case.limits.hard_deadline)];

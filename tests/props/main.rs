@@ -1,5 +1,6 @@
 //! Properties of any input: the library beside a model of it, which says the same in a simpler way.
 
+mod decision_table;
 mod judge_vs_spec;
 mod policy_rebuilt;
 #[cfg(feature = "serde")]

@@ -104,7 +104,7 @@ fn a_running_job_in_each_stage() {
     assert!(job["owner"]["pulse_age_ms"].as_u64().unwrap() > 100, "nobody beats for a gate that is waited for");
     assert_eq!(job["deferred"]["reason"], "owned");
     let text = job["deferred"]["text"].as_str().unwrap();
-    assert!(text.starts_with(&format!("job {}: tier 2: defer, owned by run ", jobs[0])), "{text}");
+    assert!(text.starts_with(&format!("job {}: finished: defer, owned by run ", jobs[0])), "{text}");
     assert!(text.contains("finalize_grace"), "{text}");
     assert_eq!(next(job).0, "reap, backstop", "an owner keeps it until then");
     assert_eq!((&queue["active"], &queue["jobs"]), (&json!(1), &json!(jobs)));

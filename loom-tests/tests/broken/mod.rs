@@ -20,7 +20,7 @@ pub(crate) enum Mistake {
     Leak,
     /// Clears whatever mark it finds.
     ClearIgnoresGeneration,
-    /// Looks at the generation only where its first attempt was outrun.
+    /// Looks at the generation only where its first attempt failed.
     ClearComparesOnRetriesOnly,
     /// Reads an entry after its guard was dropped.
     ReadAfterGuard,

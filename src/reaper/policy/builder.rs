@@ -2,21 +2,23 @@
 
 use std::time::Duration;
 
-use super::{Policy, PolicyError, Stage, StageRules};
-use crate::reaper::Mode;
+use super::error::PolicyError;
+use super::policy::{Policy, Stage};
+use super::rules::StageRules;
+use crate::reaper::mode::Mode;
 
-/// Builds a [`Policy`]. The last value counts where a setting is given twice, but a stage is given once.
+/// A builder of a [`Policy`]. If a setting is given twice, the last value counts, but a stage is given once.
 ///
 /// | setting | default |
 /// |---|---|
 /// | `mode` | [`Mode::Honor`] |
 /// | `finalize_grace` | 300 s |
 /// | `lost_grace` | 60 s |
-/// | `hard_deadline` / `no_backstop` | none: one of the two must be given |
+/// | `hard_deadline` / `no_backstop` | none: give one of the two |
 /// | `max_redrives` | 3 |
 /// | `boot_grace` | none: the reaper acts from its first sweep on |
 /// | `stale_after` | none: the reaper defers to an owner whatever its pulse |
-/// | marking stages / `no_marking_stages` | none: one of the two must be given |
+/// | marking stages / `no_marking_stages` | none: give one of the two |
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,16 +35,20 @@ use crate::reaper::Mode;
 ///     .marking_stages(["gates", "merge"])
 ///     .stage("deploy", StageRules::marking().hard_deadline(Duration::from_secs(4 * 3600)))
 ///     .build()?;
+/// assert_eq!((policy.finalize_grace(), policy.lost_grace()), (Duration::from_secs(300), Duration::from_secs(60)));
+/// assert_eq!((policy.hard_deadline(), policy.max_redrives()), (Some(Duration::from_secs(3600)), 3));
+/// assert_eq!(policy.boot_grace(), Some(Duration::from_secs(60)));
+/// assert_eq!(policy.stale_after(), Some(Duration::from_secs(600)));
 /// assert!(policy.marking_stages().eq(["deploy", "gates", "merge"]));
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
 ///
-/// A builder from [`Policy::to_builder`] holds what that policy was given. What is given to it again replaces that.
+/// [`Policy::to_builder`] returns a builder with the settings of that policy.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct PolicyBuilder {
     given: Settings,
-    /// What the policy that this was made from was given.
+    /// The settings of the policy that this builder was made from.
     inherited: Settings,
 }
 
@@ -54,8 +60,51 @@ struct Settings {
     no_marking_stages: bool,
 }
 
+impl Policy {
+    /// Starts a policy. It must be given a `hard_deadline` or `no_backstop`, and marking stages or `no_marking_stages`.
+    ///
+    /// ```
+    /// use livemark::{Policy, PolicyError};
+    ///
+    /// assert_eq!(Policy::builder().build(), Err(PolicyError::NoDeadline));
+    /// assert_eq!(Policy::builder().no_backstop().build(), Err(PolicyError::NoMarkingStages));
+    /// assert!(Policy::builder().no_backstop().marking_stage("merge").build().is_ok());
+    /// ```
+    pub fn builder() -> PolicyBuilder {
+        PolicyBuilder::default()
+    }
+
+    /// Returns a builder with the settings that this policy was given. A setting that is given again replaces the old one:
+    ///
+    /// - A stage that is given again gets the new rules alone, and other stages stay.
+    /// - A `hard_deadline` replaces an inherited `no_backstop`, and the reverse.
+    /// - A marking stage replaces an inherited `no_marking_stages`. With `no_marking_stages`, no inherited stage marks.
+    /// - A stage follows a limit of the whole policy that is given again, unless it was given its own.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use livemark::{Policy, StageRules};
+    ///
+    /// let secs = Duration::from_secs;
+    /// let policy = Policy::builder()
+    ///     .hard_deadline(secs(3600))
+    ///     .marking_stage("merge")
+    ///     .stage("deploy", StageRules::marking().finalize_grace(secs(900)))
+    ///     .build()?;
+    /// assert_eq!(policy.to_builder().build()?, policy);
+    ///
+    /// let patient = policy.to_builder().finalize_grace(secs(600)).build()?;
+    /// assert_eq!(patient.stage("merge").finalize_grace, secs(600));
+    /// assert_eq!(patient.stage("deploy").finalize_grace, secs(900), "its own");
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn to_builder(&self) -> PolicyBuilder {
+        PolicyBuilder::inheriting(self)
+    }
+}
+
 impl PolicyBuilder {
-    /// Holds what `policy` was given, to be replaced.
+    /// Starts with the settings of `policy`, to be replaced.
     pub(super) fn inheriting(policy: &Policy) -> Self {
         let stages = policy.stages.iter().map(|stage| (stage.name.clone(), stage.rules.clone())).collect();
         let inherited = Settings {
@@ -93,45 +142,24 @@ impl PolicyBuilder {
         self
     }
 
-    /// Sets how long a job may be finished and not committed. Past it the reaper redrives the job, unless a live owner
+    /// Sets how long a job may be finished and not committed. The reaper redrives a job past this, unless a live owner
     /// holds its mark. An age that equals a limit is not past it.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().finalize_grace(Duration::from_secs(30)).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.finalize_grace(), Duration::from_secs(30));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn finalize_grace(self, grace: Duration) -> Self {
         self.with_defaults(|rules| rules.finalize_grace(grace))
     }
 
-    /// Sets how long a job's worker may be lost. Past it the reaper ends the job, unless a live owner holds its mark.
+    /// Sets how long a job's worker may be lost. The reaper ends a job past this, unless a live owner holds its mark.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().lost_grace(Duration::from_secs(10)).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.lost_grace(), Duration::from_secs(10));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn lost_grace(self, grace: Duration) -> Self {
         self.with_defaults(|rules| rules.lost_grace(grace))
     }
 
-    /// Sets how long a job may run in all. Past it the reaper ends the job, owned or not: this is the backstop.
+    /// Sets how long a job may run in all. The reaper ends a job past this, owned or not. This is the backstop.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-    /// assert_eq!(policy.hard_deadline(), Some(Duration::from_secs(3600)));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn hard_deadline(self, deadline: Duration) -> Self {
         self.with_defaults(|rules| rules.hard_deadline(deadline))
     }
@@ -154,60 +182,49 @@ impl PolicyBuilder {
     ///
     /// The job store counts the redrives. Where it reports none, the deadline alone bounds their number.
     ///
-    /// ```
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().max_redrives(1).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.max_redrives(), 1);
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn max_redrives(self, redrives: u32) -> Self {
         self.with_defaults(|rules| rules.max_redrives(redrives))
     }
 
-    /// Sets how long the reaper defers every job that looks dead after its own start, and after any gap that is longer
-    /// than this, between two sweeps or between two due jobs of one. Owners have that time to mark again, and ages that
-    /// jumped while the machine slept have it to settle.
+    /// Defers every job that looks dead for this long after the reaper starts, and after any gap between its looks that is
+    /// longer than this.
     ///
-    /// - The reaper measures the gap by the monotonic and by the wall clock.
-    /// - A gap that follows another one is no pause, but the pace of a slow reaper.
-    /// - The deadline acts all the same, unless it passed during the gap. It then waits for one boot grace.
+    /// A reaper looks when it begins a sweep, and when it comes to a job past a limit. Owners have the boot grace to mark
+    /// again after a restart or a suspended machine. Ages that jumped have it to settle.
     ///
-    /// What exactly a pause is:
-    /// [`guide::limitations`](crate::guide::limitations#what-defers-the-reaper-and-what-does-not).
-    ///
-    /// Set it longer than the time from one sweep to the next.
-    ///
+    /// ```text
+    ///  process        running          suspended        running
+    ///  looks        | | | | | |                         | | | | | | | | | | |
+    ///                         |<--- a pause: longer --->|<-- boot grace -->|
+    ///                         |   than the boot grace   |                  |
+    ///  looks dead    acts                                defers             acts
+    ///  deadline      acts                                defers if it       acts
+    ///                                                    passed during
+    ///                                                    the pause
     /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
     ///
-    /// let policy = Policy::builder().boot_grace(Duration::from_secs(60)).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.boot_grace(), Some(Duration::from_secs(60)));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// The reaper measures gaps by the monotonic and by the wall clock. A long gap that follows a long one is no pause,
+    /// but the pace of a slow reaper. [`guide::consistency`](crate::guide::consistency#pauses) says exactly what
+    /// a pause is.
+    ///
+    /// Set the boot grace longer than the time from one sweep to the next.
+    ///
+    /// [`PolicyBuilder`] has an example.
     pub fn boot_grace(self, grace: Duration) -> Self {
         self.with_defaults(|rules| rules.boot_grace(grace))
     }
 
-    /// Sets how long an owner with a [`Pulse`](crate::Pulse) may make no progress. Past it the reaper treats the job as
-    /// unowned and displaces the owner. An owner without a pulse never goes stale.
+    /// Sets how long an owner with a [`Pulse`](crate::Pulse) may make no progress. The reaper treats a job whose owner is
+    /// past this as unowned, and displaces the owner. An owner without a pulse never goes stale.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().stale_after(Duration::from_secs(600)).no_backstop().marking_stage("merge").build()?;
-    /// assert_eq!(policy.stale_after(), Some(Duration::from_secs(600)));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn stale_after(self, limit: Duration) -> Self {
         self.with_defaults(|rules| rules.stale_after(limit))
     }
 
-    /// Adds a stage whose monitors mark, with the limits of the whole policy.
-    ///
-    /// In such a stage "no mark" means "no live finalizer".
+    /// Adds a stage whose monitors mark, with the limits of the whole policy. In such a stage a missing mark means that no
+    /// finalizer is alive.
     ///
     /// ```
     /// use livemark::Policy;
@@ -223,18 +240,12 @@ impl PolicyBuilder {
 
     /// Adds several stages whose monitors mark, each as by [`marking_stage`](Self::marking_stage).
     ///
-    /// ```
-    /// use livemark::Policy;
-    ///
-    /// let policy = Policy::builder().no_backstop().marking_stages(["merge", "gates"]).build()?;
-    /// assert!(policy.marking_stages().eq(["gates", "merge"]));
-    /// # Ok::<(), livemark::PolicyError>(())
-    /// ```
+    /// [`PolicyBuilder`] has an example.
     pub fn marking_stages(self, stages: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         stages.into_iter().fold(self, Self::marking_stage)
     }
 
-    /// Declares that no stage's monitors mark. The reaper then defers to nobody for a mark's sake.
+    /// Declares that no stage's monitors mark. The reaper then consults the registry for no job.
     ///
     /// ```
     /// use livemark::{Policy, PolicyError};
@@ -249,7 +260,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// Gives a stage rules of its own. Limits that they leave open are those of the whole policy.
+    /// Adds a stage with rules of its own. A limit that the rules leave open is that of the whole policy.
     ///
     /// ```
     /// use std::time::Duration;
@@ -268,7 +279,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// Settles the policy.
+    /// Builds the policy.
     ///
     /// # Errors
     ///
@@ -278,8 +289,7 @@ impl PolicyBuilder {
     /// - neither or both of marking stages and `no_marking_stages`, in every mode
     /// - a limit of zero
     /// - a `finalize_grace`, `lost_grace`, `boot_grace` or `stale_after` at or above the `hard_deadline` of its stage,
-    ///   also where the limit is a default or the policy's (but a stage that does not mark may inherit any
-    ///   `stale_after`)
+    ///   also if the limit is a default or inherited (but a stage that does not mark may inherit any `stale_after`)
     /// - a stage given twice
     ///
     /// ```
@@ -295,9 +305,11 @@ impl PolicyBuilder {
     /// ```
     pub fn build(self) -> Result<Policy, PolicyError> {
         let Self { given, inherited } = self;
+        // The limits of the whole policy.
         let rules = given.defaults.or(&inherited.defaults);
         let defaults = rules.resolve_defaults()?;
 
+        // No stage is given twice.
         let mut stages = given.stages;
         stages.sort_by(|(name, _), (other, _)| name.cmp(other));
         let pairs = stages.iter().zip(stages.iter().skip(1));
@@ -312,7 +324,7 @@ impl PolicyBuilder {
         }
         let may_mark_none = given.no_marking_stages || inherited.no_marking_stages;
 
-        // The inherited stages that were not given again.
+        // The inherited stages that were not given again stay.
         let mut others = inherited.stages;
         others.retain(|(name, _)| stages.binary_search_by(|(given, _)| given.cmp(name)).is_err());
         if given.no_marking_stages {
@@ -326,6 +338,7 @@ impl PolicyBuilder {
             return Err(PolicyError::NoMarkingStages);
         }
 
+        // The limits of each stage, from its own rules and those of the whole policy.
         let stages = stages.into_iter().map(|(name, own)| {
             let limits = own.resolve_stage(&name, &rules)?;
             Ok(Stage { name, limits, rules: own })

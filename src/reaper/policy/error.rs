@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Says why a [`Policy`](crate::Policy) cannot work, with the settings at odds and the stage that they concern.
+/// An error of settings that cannot work as a [`Policy`](crate::Policy), with the settings and the stage at odds.
+///
+/// Its `Debug` is its `Display`, because a `main` that returns the error shows its `Debug`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,7 +19,7 @@ use std::time::Duration;
 ///     "stage \"deploy\": hard_deadline (60s) must be longer than finalize_grace (300s): the backstop would act first",
 /// );
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PolicyError {
     /// Neither `hard_deadline` nor `no_backstop` was given. Without a backstop, a finalizer that hangs holds its job
@@ -92,6 +94,13 @@ impl fmt::Display for PolicyError {
             Self::Zero { setting: "boot_grace", .. } => f.write_str("boot_grace is zero: leave it out to have none"),
             Self::Zero { setting, .. } => write!(f, "{setting} is zero: every job would be past it at once"),
         }
+    }
+}
+
+/// Shows the same as `Display`.
+impl fmt::Debug for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

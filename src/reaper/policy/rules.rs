@@ -1,30 +1,34 @@
-//! What is said of one stage, or of all: [`StageRules`]. What comes of it: [`StageLimits`].
+//! What was given for one stage, or for all: [`StageRules`].
 
 use std::time::Duration;
 
-use super::PolicyError;
+use super::error::PolicyError;
+use super::limits::StageLimits;
 
 const DEFAULT_FINALIZE_GRACE: Duration = Duration::from_secs(300);
 const DEFAULT_LOST_GRACE: Duration = Duration::from_secs(60);
 const DEFAULT_MAX_REDRIVES: u32 = 3;
 
-/// Says of one stage whether its monitors mark, and which of its limits differ from the policy's.
+/// The rules of one stage: if its monitors mark, and the limits in which it differs from the policy.
 ///
-/// Each setter is that of [`PolicyBuilder`](crate::PolicyBuilder), for this stage. A limit that the rules leave open is
-/// that of the whole policy.
+/// Each setter does for this stage what the setter of [`PolicyBuilder`](crate::PolicyBuilder) does for all. A limit that
+/// the rules leave open is that of the whole policy.
 ///
 /// ```
 /// use std::time::Duration;
 /// use livemark::{Policy, StageRules};
 ///
+/// let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
 /// let policy = Policy::builder()
-///     .hard_deadline(Duration::from_secs(3600))
+///     .hard_deadline(hour)
 ///     // These monitors are not ours and never mark: dead means past the grace.
 ///     .stage("external", StageRules::new().finalize_grace(Duration::from_secs(30)).max_redrives(0))
 ///     .stage("migrate", StageRules::marking().no_backstop().stale_after(Duration::from_secs(600)))
+///     .stage("deploy", StageRules::marking().hard_deadline(day).lost_grace(hour).boot_grace(hour))
 ///     .build()?;
 /// assert_eq!(policy.stage("external").finalize_grace, Duration::from_secs(30));
 /// assert_eq!(policy.stage("migrate").hard_deadline, None);
+/// assert_eq!(policy.stage("deploy").hard_deadline, Some(day));
 /// # Ok::<(), livemark::PolicyError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -40,47 +44,8 @@ pub struct StageRules {
     pub(super) stale_after: Option<Duration>,
 }
 
-/// Holds the limits in force in one stage. They are settled: nothing in them is left to the policy or to a default.
-///
-/// [`Policy::stage`](crate::Policy::stage) gives them.
-///
-/// ```
-/// use std::time::Duration;
-/// use livemark::Policy;
-///
-/// let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
-/// let limits = policy.stage("merge");
-/// assert!(limits.marking);
-/// assert_eq!((limits.finalize_grace, limits.lost_grace), (Duration::from_secs(300), Duration::from_secs(60)));
-/// assert_eq!((limits.hard_deadline, limits.max_redrives), (Some(Duration::from_secs(3600)), 3));
-/// assert_eq!((limits.boot_grace, limits.stale_after), (None, None));
-/// # Ok::<(), livemark::PolicyError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StageLimits {
-    /// The stage's monitors mark, so that a missing mark means that no finalizer is alive.
-    pub marking: bool,
-    /// A job may be finished and not committed for this long. See
-    /// [`PolicyBuilder::finalize_grace`](crate::PolicyBuilder::finalize_grace).
-    pub finalize_grace: Duration,
-    /// A job's worker may be lost for this long. See [`PolicyBuilder::lost_grace`](crate::PolicyBuilder::lost_grace).
-    pub lost_grace: Duration,
-    /// A job may run for this long in all, or for ever without a backstop. See
-    /// [`PolicyBuilder::hard_deadline`](crate::PolicyBuilder::hard_deadline).
-    pub hard_deadline: Option<Duration>,
-    /// A job may be redriven this often. See [`PolicyBuilder::max_redrives`](crate::PolicyBuilder::max_redrives).
-    pub max_redrives: u32,
-    /// The reaper waits for this long after it was away. See
-    /// [`PolicyBuilder::boot_grace`](crate::PolicyBuilder::boot_grace).
-    pub boot_grace: Option<Duration>,
-    /// An owner may make no progress for this long. See
-    /// [`PolicyBuilder::stale_after`](crate::PolicyBuilder::stale_after).
-    pub stale_after: Option<Duration>,
-}
-
 impl StageRules {
-    /// Creates the rules of a stage whose monitors do not mark: the reaper consults the registry for none of its jobs.
+    /// Creates the rules of a stage whose monitors do not mark. The reaper consults the registry for none of its jobs.
     ///
     /// ```
     /// use livemark::{Policy, StageRules};
@@ -107,43 +72,44 @@ impl StageRules {
         Self { marking: true, ..Self::default() }
     }
 
-    /// Sets the stage's own [`finalize_grace`](crate::PolicyBuilder::finalize_grace).
+    /// Sets the stage's own [`finalize_grace`](crate::PolicyBuilder::finalize_grace). [`StageRules`] has an example.
     pub fn finalize_grace(self, grace: Duration) -> Self {
         Self { finalize_grace: Some(grace), ..self }
     }
 
-    /// Sets the stage's own [`lost_grace`](crate::PolicyBuilder::lost_grace).
+    /// Sets the stage's own [`lost_grace`](crate::PolicyBuilder::lost_grace). [`StageRules`] has an example.
     pub fn lost_grace(self, grace: Duration) -> Self {
         Self { lost_grace: Some(grace), ..self }
     }
 
-    /// Sets the stage's own [`hard_deadline`](crate::PolicyBuilder::hard_deadline). It also replaces the policy's
-    /// `no_backstop`.
+    /// Sets the stage's own [`hard_deadline`](crate::PolicyBuilder::hard_deadline), which also replaces the policy's
+    /// `no_backstop`. [`StageRules`] has an example.
     pub fn hard_deadline(self, deadline: Duration) -> Self {
         Self { hard_deadline: Some(deadline), ..self }
     }
 
     /// Declares that the stage has [`no_backstop`](crate::PolicyBuilder::no_backstop), whatever the policy's deadline.
+    /// [`StageRules`] has an example.
     pub fn no_backstop(self) -> Self {
         Self { no_backstop: true, ..self }
     }
 
-    /// Sets the stage's own [`max_redrives`](crate::PolicyBuilder::max_redrives).
+    /// Sets the stage's own [`max_redrives`](crate::PolicyBuilder::max_redrives). [`StageRules`] has an example.
     pub fn max_redrives(self, redrives: u32) -> Self {
         Self { max_redrives: Some(redrives), ..self }
     }
 
-    /// Sets the stage's own [`boot_grace`](crate::PolicyBuilder::boot_grace).
+    /// Sets the stage's own [`boot_grace`](crate::PolicyBuilder::boot_grace). [`StageRules`] has an example.
     pub fn boot_grace(self, grace: Duration) -> Self {
         Self { boot_grace: Some(grace), ..self }
     }
 
-    /// Sets the stage's own [`stale_after`](crate::PolicyBuilder::stale_after).
+    /// Sets the stage's own [`stale_after`](crate::PolicyBuilder::stale_after). [`StageRules`] has an example.
     pub fn stale_after(self, limit: Duration) -> Self {
         Self { stale_after: Some(limit), ..self }
     }
 
-    /// Takes what these rules leave open from `fallback`. The two settings of the backstop are one in this.
+    /// Takes the limits that these rules leave open from `fallback`. The two settings of the backstop count as one.
     pub(super) fn or(&self, fallback: &Self) -> Self {
         let gives_backstop = self.no_backstop || self.hard_deadline.is_some();
         let backstop = if gives_backstop { self } else { fallback };
@@ -159,22 +125,23 @@ impl StageRules {
         }
     }
 
-    /// Settles and checks the limits of the whole policy.
+    /// Resolves and checks the limits of the whole policy.
     pub(super) fn resolve_defaults(&self) -> Result<StageLimits, PolicyError> {
         self.resolve(None, self.stale_after)
     }
 
-    /// Settles and checks the limits of a stage with these rules in a policy with those.
+    /// Resolves and checks the limits of a stage with these rules, in a policy with these defaults.
     pub(super) fn resolve_stage(&self, stage: &str, defaults: &Self) -> Result<StageLimits, PolicyError> {
-        // No owner could be found stale in a stage that does not mark, so an inherited limit does no harm there.
+        // In a stage that does not mark nobody asks for owners, so an inherited limit does no harm there.
         let stale_after = if self.marking { self.stale_after.or(defaults.stale_after) } else { self.stale_after };
         self.or(defaults).resolve(Some(stage), stale_after)
     }
 
-    /// `stale_after`: what the deadline is compared with.
+    /// Fills in the defaults, and checks each limit. The deadline is compared with `stale_after`, not with the rules' own.
     fn resolve(&self, stage: Option<&str>, stale_after: Option<Duration>) -> Result<StageLimits, PolicyError> {
         let in_stage = || stage.map(Box::from);
 
+        // Exactly one of the backstop's two settings.
         let hard_deadline = match (self.hard_deadline, self.no_backstop) {
             (Some(_), true) => return Err(PolicyError::DeadlineAndNoBackstop { stage: in_stage() }),
             (None, false) => return Err(PolicyError::NoDeadline),
@@ -190,6 +157,7 @@ impl StageRules {
             stale_after: self.stale_after,
         };
 
+        // A limit of zero would act on every job.
         let zero = |limit: Option<Duration>| limit == Some(Duration::ZERO);
         let settings = [
             ("finalize_grace", Some(limits.finalize_grace)),
@@ -202,6 +170,7 @@ impl StageRules {
             return Err(PolicyError::Zero { setting, stage: in_stage() });
         }
 
+        // A limit that is not below the deadline would never act.
         let bounded = [
             ("finalize_grace", Some(limits.finalize_grace)),
             ("lost_grace", Some(limits.lost_grace)),

@@ -8,8 +8,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{Policy, PolicyBuilder, StageLimits, StageRules};
-use crate::reaper::Mode;
+use super::builder::PolicyBuilder;
+use super::limits::StageLimits;
+use super::policy::Policy;
+use super::rules::StageRules;
+use crate::reaper::mode::Mode;
 
 /// The keys of [`Settings`], those of its aliases included: in a flattened field these are all that serde hands over.
 const SETTINGS: &[&str] = &[
@@ -28,7 +31,7 @@ const SETTINGS: &[&str] = &[
     "stage",
 ];
 
-/// Durations are numbers of seconds. What is left out is as in [`PolicyBuilder`]. A limit of `null` is left out.
+/// The settings of a policy as a file has them. A setting that is left out is as in [`PolicyBuilder`].
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
@@ -67,7 +70,7 @@ struct StageSettings {
     stale_after: Option<Seconds>,
 }
 
-/// A map, but one that does not lose a stage that is given twice.
+/// A map from stages to their rules. It does not lose a stage that is given twice.
 #[derive(Default)]
 struct Stages(Vec<(Box<str>, StageRules)>);
 
@@ -78,8 +81,7 @@ struct Seconds(Duration);
 
 struct Redrives(u32);
 
-/// Reads a policy through its builder, and so with its checks: an error names the settings that contradict each other.
-/// Unknown and duplicate keys are refused, and so is a list in the place of a map.
+/// Reads a policy through its builder, with the builder's checks. An error names the settings that contradict each other.
 impl<'de> Deserialize<'de> for Policy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // As a struct, so that a flattened field takes what it knows and leaves the rest to `deny_unknown_fields`.
@@ -89,7 +91,7 @@ impl<'de> Deserialize<'de> for Policy {
     }
 }
 
-/// Writes all limits in force in all stages, also where they are the policy's own or the builder's.
+/// Writes all limits in force in all stages, also those that are inherited or defaults.
 impl Serialize for Policy {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
         let mut object = serializer.serialize_map(None)?;
@@ -158,14 +160,14 @@ impl Serialize for WrittenLimits<'_> {
         let Self { limits, inherited } = *self;
         let mut object = serializer.serialize_map(None)?;
         object.serialize_entry("marking", &limits.marking)?;
-        // Where nobody marks it may be above the deadline, but only as an inherited one.
+        // An inherited `stale_after` may be above the deadline where nobody marks. A stage's own may not, so leave it out.
         let stale_after = limits.stale_after.filter(|_| limits.marking || limits.stale_after != inherited);
         write_limits(&mut object, limits, stale_after)?;
         object.end()
     }
 }
 
-/// Writes those that are set: what is left out is read back as such.
+/// Writes the limits that are set. A limit that is left out is read back as left out.
 fn write_limits<M: SerializeMap>(
     object: &mut M,
     limits: &StageLimits,
@@ -186,7 +188,7 @@ fn write_limits<M: SerializeMap>(
     Ok(())
 }
 
-/// Reads a `T` from a map only: a derived struct also takes a list, whose values mean what their places say.
+/// Reads a `T` from a map only. A derived struct also takes a list, whose values mean what their places say.
 struct Map<T> {
     expected: &'static str,
     read: PhantomData<T>,
@@ -241,12 +243,12 @@ impl<'de> Deserialize<'de> for Stages {
     }
 }
 
-/// A name that is given: `null` names nothing.
+/// Reads a name that is given. `null` names nothing.
 fn some_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<str>>, D::Error> {
     Box::<str>::deserialize(deserializer).map(Some)
 }
 
-/// A number as the format has it. Integers stay integers: not all of them are floats as well.
+/// A number as the format has it. Integers stay integers, because not all of them are floats as well.
 enum Number {
     Whole(u64),
     Negative(i128),
@@ -256,9 +258,8 @@ enum Number {
     Duration(Duration),
 }
 
-/// Reads a number, whatever form the format gives it.
-///
-/// It must ask for "any" form. Asked for a float, some formats refuse an integer (CBOR), and others round it.
+/// Reads a number, whatever form the format gives it. Asked for a float, some formats would refuse an integer (CBOR), and
+/// others would round it.
 fn number<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static str) -> Result<Number, D::Error> {
     deserializer.deserialize_any(NumberVisitor { expected })
 }
@@ -365,8 +366,8 @@ impl<'de> Deserialize<'de> for Redrives {
     }
 }
 
-/// Writes whole seconds as an integer, for people. Others are a float up to twelve days, and a map with the parts
-/// beyond them, where not every parser reads the float's nanoseconds as they were.
+/// Writes whole seconds as an integer, for people. Other durations are a float up to twelve days. Longer ones are a map
+/// of the parts, because not every parser reads the float's nanoseconds as they were.
 impl Serialize for Seconds {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
         match (self.0.as_secs(), self.0.subsec_nanos()) {

@@ -1,12 +1,13 @@
-//! What the crate's types look like through `serde`: the shapes of dashboards and APIs.
+//! The `serde` shapes of snapshots and owners, for dashboards and APIs. A policy's shape is in `reaper/policy/serde.rs`.
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::finalizer::{Finalizer, Pulse};
+use crate::context::{Finalizer, Pulse};
 use crate::owner::Owner;
 use crate::registry::Snapshot;
 
-/// `{"active": n, "jobs": [ids, sorted], "owners": [{"job": .., "generation": .., "age_ms": .., "value": ..}, ..]}`
+/// Writes `{"active": n, "jobs": [ids], "owners": [{"job": .., "generation": .., "age_ms": .., "value": ..}, ..]}`, each
+/// list sorted by job.
 impl<K: Serialize, V: Serialize> Serialize for Snapshot<K, V> {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
         let mut object = serializer.serialize_struct("Snapshot", 3)?;
@@ -17,7 +18,7 @@ impl<K: Serialize, V: Serialize> Serialize for Snapshot<K, V> {
     }
 }
 
-/// The items of an iterator, as a list.
+/// Writes the items of an iterator as a list.
 struct Each<F>(F);
 
 impl<F, I> Serialize for Each<F>
@@ -44,7 +45,7 @@ impl<K: Serialize, V: Serialize> Serialize for Entry<'_, K, V> {
     }
 }
 
-/// `{"generation": .., "age_ms": .., "value": ..}`: the age is of the moment at which it is written.
+/// Writes `{"generation": .., "age_ms": .., "value": ..}`, with the age at that moment.
 impl<V: Serialize> Serialize for Owner<V> {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
         let mut object = serializer.serialize_struct("Owner", 3)?;
@@ -59,7 +60,7 @@ fn fields_of_owner<O: SerializeStruct, V: Serialize>(object: &mut O, owner: &Own
     object.serialize_field("value", &owner.value)
 }
 
-/// `{"run_id": .., "stage": .., "pulse_age_ms": ..}`
+/// Writes `{"run_id": .., "stage": .., "pulse_age_ms": ..}`.
 impl Serialize for Finalizer {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
         let mut object = serializer.serialize_struct("Finalizer", 3)?;
@@ -70,7 +71,7 @@ impl Serialize for Finalizer {
     }
 }
 
-/// Its age, in milliseconds.
+/// Writes the pulse's age in milliseconds.
 impl Serialize for Pulse {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
         serializer.serialize_u64(milliseconds(self.age()))

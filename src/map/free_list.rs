@@ -1,4 +1,4 @@
-//! Memory of freed entries, kept by each thread that marks for its next marks.
+//! A free list in each thread that marks: memory of freed entries, for its next marks.
 //!
 //! Entries are freed by the dozen, when an epoch has passed, and often by another thread than the one that allocated
 //! them: both is what allocators are slow at. An entry's memory is put to another use only after it could have been
@@ -7,7 +7,7 @@
 use std::alloc::{Layout, dealloc};
 use std::cell::RefCell;
 
-use crate::sync::MODEL;
+use crate::sync::LOOM;
 use crate::unwind::drop_quietly;
 
 /// How many blocks a thread keeps at most: twice as many as a batch has.
@@ -17,17 +17,17 @@ const MOST_BYTES: usize = 64 << 10;
 
 // Of `std` also under loom, where it stays empty: in a model each entry has memory of its own.
 std::thread_local! {
-    static SPARE: RefCell<Spare> = const { RefCell::new(Spare { layout: None, blocks: Vec::new() }) };
+    static FREE_LIST: RefCell<FreeList> = const { RefCell::new(FreeList { layout: None, blocks: Vec::new() }) };
 }
 
 /// Blocks of one layout, that of the thread's first mark: few programs have registries of several types.
-struct Spare {
+struct FreeList {
     layout: Option<Layout>,
     /// Allocated with `layout`, and nobody else's.
     blocks: Vec<*mut u8>,
 }
 
-/// Does what [`Box::new`] does, in a spare block if the thread has one.
+/// Does what [`Box::new`] does, in a block of the free list if there is one.
 #[inline]
 pub(super) fn boxed<T>(value: T) -> Box<T> {
     let Some(block) = take(Layout::new::<T>()) else { return Box::new(value) };
@@ -38,7 +38,7 @@ pub(super) fn boxed<T>(value: T) -> Box<T> {
     unsafe { Box::from_raw(block) }
 }
 
-/// Drops what is in a box, quietly, and keeps its block if the thread marks and has few.
+/// Drops what is in a box, quietly, and puts its block on the free list if the thread marks and has few.
 ///
 /// # Safety
 ///
@@ -55,40 +55,40 @@ pub(super) unsafe fn free<T>(boxed: *mut ()) {
 
 #[inline]
 fn take(layout: Layout) -> Option<*mut u8> {
-    let take = |spare: &RefCell<Spare>| {
-        let mut spare = spare.try_borrow_mut().ok()?;
-        if spare.layout == Some(layout) {
-            return spare.blocks.pop();
+    let take = |list: &RefCell<FreeList>| {
+        let mut list = list.try_borrow_mut().ok()?;
+        if list.layout == Some(layout) {
+            return list.blocks.pop();
         }
-        if spare.layout.is_none() && !MODEL && layout.size() != 0 {
-            spare.layout = Some(layout);
-            spare.blocks.reserve_exact(most(layout));
+        if list.layout.is_none() && !LOOM && layout.size() != 0 {
+            list.layout = Some(layout);
+            list.blocks.reserve_exact(most(layout));
         }
         None
     };
-    SPARE.try_with(take).ok().flatten()
+    FREE_LIST.try_with(take).ok().flatten()
 }
 
 #[inline]
 fn keep(layout: Layout, block: *mut u8) -> bool {
-    let keep = |spare: &RefCell<Spare>| {
-        let Ok(mut spare) = spare.try_borrow_mut() else { return false };
-        let keeps = spare.layout == Some(layout) && spare.blocks.len() < most(layout);
+    let keep = |list: &RefCell<FreeList>| {
+        let Ok(mut list) = list.try_borrow_mut() else { return false };
+        let keeps = list.layout == Some(layout) && list.blocks.len() < most(layout);
         if keeps {
-            spare.blocks.push(block);
+            list.blocks.push(block);
         }
         keeps
     };
-    SPARE.try_with(keep).unwrap_or(false)
+    FREE_LIST.try_with(keep).unwrap_or(false)
 }
 
-/// How many blocks of this layout a thread keeps at most.
+/// Returns how many blocks of this layout a thread keeps at most.
 #[inline]
 fn most(layout: Layout) -> usize {
-    MOST_BYTES.checked_div(layout.size()).unwrap_or(0).min(MOST)
+    MOST_BYTES.checked_div(layout.size()).unwrap_or(0).min(MOST) // 0 if the size is
 }
 
-impl Drop for Spare {
+impl Drop for FreeList {
     fn drop(&mut self) {
         let Some(layout) = self.layout else { return };
         for block in self.blocks.drain(..) {

@@ -1,32 +1,35 @@
-//! Which jobs the latest sweep left alone or redrove: so that news can be told from repetition.
+//! What the latest sweep found of the jobs that were past a limit: [`Findings`], by which news can be told from
+//! repetition.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
-use super::{DeferReason, Proposed};
+use super::verdict::{DeferReason, Proposed};
 use crate::hasher::DefaultHashBuilder;
 
-/// What was told of a job that a sweep left alone, or redrove.
+/// What a sweep found of a job that it left alone or redrove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum Finding {
     Deferred(DeferReason),
     Proposed(Proposed),
     Redriven,
 }
 
-/// What one sweep told of the jobs that it left alone or redrove, by a hash of their ids: an id need not be cloned for
-/// it. Two jobs of one hash, one pair in 2^64, would be taken for one in the log.
+/// Keeps what a sweep found of each job, and whether that was news.
+///
+/// Jobs are kept by a hash of their ids, so that no id is cloned. Two jobs of one hash, one pair in 2^64, would be taken
+/// for one in the log.
 #[derive(Debug, Default)]
-pub(super) struct Told(HashMap<u64, (Left, bool), BuildHasherDefault<AsIs>>);
+pub(super) struct Findings(HashMap<u64, (Finding, bool), BuildHasherDefault<AsIs>>);
 
-impl Told {
+impl Findings {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Notes what is told of `job`. Returns whether it is news: the sweep before told something else, or nothing.
-    pub(super) fn note<K: Hash>(&mut self, job: &K, left: Left, before: Option<&Self>) -> bool {
+    /// Records what was found of `job`. Returns `true` if that is news: `before` has something else, or nothing.
+    pub(super) fn record<K: Hash>(&mut self, job: &K, finding: Finding, before: Option<&Self>) -> bool {
         if let (true, Some(before)) = (self.0.is_empty(), before) {
             self.0.reserve(before.0.len());
         }
@@ -34,26 +37,26 @@ impl Told {
         match self.0.entry(hash) {
             Entry::Vacant(vacant) => {
                 let known = before.and_then(|before| before.0.get(&hash));
-                let is_news = known.is_none_or(|(known, _)| *known != left);
-                vacant.insert((left, is_news));
+                let is_news = known.is_none_or(|(known, _)| *known != finding);
+                vacant.insert((finding, is_news));
                 is_news
             }
-            // Within a sweep a job that is judged again is no news either.
+            // A job that is judged again in the same sweep is no news either.
             Entry::Occupied(mut occupied) => {
-                let is_news = occupied.get().0 != left;
-                occupied.insert((left, is_news));
+                let is_news = occupied.get().0 != finding;
+                occupied.insert((finding, is_news));
                 is_news
             }
         }
     }
 
-    /// Returns whether what was noted of `job` is news.
+    /// Returns `true` if what was found of `job` is news.
     pub(super) fn is_news<K: Hash>(&self, job: &K) -> bool {
         self.0.get(&hash(job)).is_none_or(|(_, is_news)| *is_news)
     }
 }
 
-/// Hashes hashes.
+/// Takes a hash as its own hash.
 #[derive(Default)]
 pub(super) struct AsIs(u64);
 

@@ -1,28 +1,29 @@
-//! The stacks of what waits and of what is due: filled by anyone, taken whole, and emptied one by one by writers.
+//! The Treiber stacks of what waits and of what is ready: filled by anyone, taken whole, and emptied one by one by
+//! writers.
 
 use std::sync::Arc;
 
-use livemark::model::{Node, Stack};
+use livemark::model::{Node, TreiberStack};
 use loom::thread;
 use loom_tests::{Probe, Search, explore};
 
-fn stack_of(names: &[char]) -> Arc<Stack<Probe>> {
-    let stack = Arc::new(Stack::new());
+fn stack_of(names: &[char]) -> Arc<TreiberStack<Probe>> {
+    let stack = Arc::new(TreiberStack::new());
     names.iter().for_each(|name| push(&stack, *name));
     stack
 }
 
-fn push(stack: &Stack<Probe>, name: char) {
+fn push(stack: &TreiberStack<Probe>, name: char) {
     stack.push(Node::new(Probe::new(name)));
 }
 
 /// The name of what was popped, which is read, dropped and freed.
-fn pop(stack: &Stack<Probe>) -> Option<char> {
+fn pop(stack: &TreiberStack<Probe>) -> Option<char> {
     stack.pop().map(|node| node.value.read())
 }
 
 /// All that are left, once every thread is done.
-fn rest(stack: &Stack<Probe>) -> String {
+fn rest(stack: &TreiberStack<Probe>) -> String {
     let mut rest: Vec<char> = std::iter::from_fn(|| pop(stack)).collect();
     rest.sort_unstable();
     rest.into_iter().collect()
@@ -91,7 +92,7 @@ fn pop_against_pop() {
     });
 }
 
-/// E9. What waits is taken whole, as a list, and goes on to what is due: each node once, whoever pushes meanwhile.
+/// E9. What waits is taken whole, as a list, and goes on to what is ready: each node once, whoever pushes meanwhile.
 ///
 /// Seen to fail with a `take` that does not acquire.
 #[test]
@@ -102,9 +103,9 @@ fn push_against_take() {
             let waiting = Arc::clone(&waiting);
             move || push(&waiting, 'b')
         });
-        let due = stack_of(&[]);
-        due.push_chain(waiting.take().into_chain().expect("a is there"));
-        let taken: String = std::iter::from_fn(|| pop(&due)).collect();
+        let ready = stack_of(&[]);
+        ready.push_chain(waiting.take().into_chain().expect("a is there"));
+        let taken: String = std::iter::from_fn(|| pop(&ready)).collect();
         pusher.join().expect("it has pushed");
         let mut left = waiting.take();
         let left: String = std::iter::from_fn(|| left.pop().map(|node| node.value.read())).collect();

@@ -1,0 +1,332 @@
+//! One turn of the loop: the rows are listed, and each is judged and acted on. One job's error or panic costs that job's
+//! turn.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, Hash};
+use std::task::Poll;
+
+use super::claim::Claim;
+use super::explain::Explanation;
+use super::job::RunningJob;
+use super::job_store::{AsyncJobStore, JobStore, Outcome};
+use super::judge::judge;
+use super::reaper::Reaper;
+use super::run_error::{RunError, show_safely};
+use super::sweep_report::SweepReport;
+use super::sweep_state::SweepState;
+use super::verdict::{Cause, Verdict};
+use crate::telemetry;
+use crate::unwind::{Panicked, caught};
+
+impl<'r, K, V, S> Reaper<'r, K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    /// Sweeps once over what the store lists. Leaves the rest when asked to stop.
+    pub(super) fn turn<J>(&self, is_stopped: &dyn Fn() -> bool, store: &mut J) -> SweepReport
+    where
+        J: JobStore<'r, K, V> + ?Sized,
+    {
+        let mut turn = Turn::new(self, Blocking(store));
+        // List the running jobs, and begin the sweep.
+        let listed = caught(|| turn.store.0.list().map(IntoIterator::into_iter));
+        let Some((mut rows, mut pass)) = turn.begin(listed) else { return turn.report };
+        while !turn.record_stop(is_stopped()) {
+            // Read a row, judge its job, and tell the store the verdict.
+            let Some(row) = turn.next(&mut rows) else { break };
+            let Some((job, action, row)) = turn.judge(&mut pass, row) else { continue };
+            // Act. The claim goes to the store, which drops it when the job is done with.
+            let is_redrive = action.is_redrive();
+            let done = caught(|| match action {
+                Action::Redrive(claim) => turn.store.0.redrive(row, claim),
+                Action::Reap(cause, claim) => turn.store.0.reap(row, cause, claim),
+            });
+            turn.record_outcome(job, is_redrive, done);
+        }
+        turn.end(rows)
+    }
+}
+
+impl<K, V, S> Reaper<'static, K, V, S>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    /// Sweeps once as [`turn`](Self::turn) does, and awaits the store's answers.
+    pub(super) async fn turn_async<J>(&self, store: &mut J) -> SweepReport
+    where
+        J: AsyncJobStore<K, V>,
+    {
+        let mut turn = Turn::new(self, Awaited(store));
+        let listed = caught_async(async { turn.store.0.list().await.map(IntoIterator::into_iter) }).await;
+        let Some((mut rows, mut pass)) = turn.begin(listed) else { return turn.report };
+        while let Some(row) = turn.next(&mut rows) {
+            let Some((job, action, row)) = turn.judge(&mut pass, row) else { continue };
+            let is_redrive = action.is_redrive();
+            let act = async {
+                match action {
+                    Action::Redrive(claim) => turn.store.0.redrive(row, claim).await,
+                    Action::Reap(cause, claim) => turn.store.0.reap(row, cause, claim).await,
+                }
+            };
+            let done = caught_async(act).await;
+            turn.record_outcome(job, is_redrive, done);
+        }
+        turn.end(rows)
+    }
+}
+
+/// What the store is to do with a job.
+enum Action<'r, K: 'static, V> {
+    Redrive(Claim<'r, K, V>),
+    Reap(Cause, Claim<'r, K, V>),
+}
+
+impl<K: 'static, V> Action<'_, K, V> {
+    fn is_redrive(&self) -> bool {
+        matches!(self, Self::Redrive(_))
+    }
+}
+
+/// The methods that both kinds of job stores have, and that nobody awaits.
+trait Store<'r, K: 'static, V> {
+    type Row;
+    type Error: fmt::Display;
+    fn job<'a>(&self, row: &'a Self::Row) -> RunningJob<'a, K>;
+    fn on_verdict(&mut self, row: &Self::Row, verdict: &Verdict<'r, K, V>, explanation: &Explanation<'_>);
+    fn on_error(&mut self, error: &RunError<K, Self::Error>);
+}
+
+struct Blocking<'a, J: ?Sized>(&'a mut J);
+struct Awaited<'a, J>(&'a mut J);
+
+/// Hands the methods on to the job store.
+macro_rules! store {
+    () => {
+        type Row = J::Row;
+        type Error = J::Error;
+
+        fn job<'a>(&self, row: &'a J::Row) -> RunningJob<'a, K> {
+            self.0.job(row)
+        }
+
+        fn on_verdict(&mut self, row: &J::Row, verdict: &Verdict<'r, K, V>, explanation: &Explanation<'_>) {
+            self.0.on_verdict(row, verdict, explanation);
+        }
+
+        fn on_error(&mut self, error: &RunError<K, J::Error>) {
+            self.0.on_error(error);
+        }
+    };
+}
+
+impl<'r, K: 'static, V, J: JobStore<'r, K, V> + ?Sized> Store<'r, K, V> for Blocking<'_, J> {
+    store! {}
+}
+
+/// An async store's claims are `'static`, so `'r` is.
+impl<'r: 'static, K: 'static, V, J: AsyncJobStore<K, V>> Store<'r, K, V> for Awaited<'_, J> {
+    store! {}
+}
+
+/// A turn of the loop under way: all of it but the calls that may be awaited.
+struct Turn<'a, 'r, K, V, S, T> {
+    reaper: &'a Reaper<'r, K, V, S>,
+    store: T,
+    report: SweepReport,
+}
+
+impl<'a, 'r, K, V, S, T> Turn<'a, 'r, K, V, S, T>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+    T: Store<'r, K, V>,
+{
+    fn new(reaper: &'a Reaper<'r, K, V, S>, store: T) -> Self {
+        Self { reaper, store, report: SweepReport::default() }
+    }
+
+    /// Begins the sweep, if the running jobs were listed.
+    fn begin<I>(&mut self, listed: Result<Result<I, T::Error>, Panicked>) -> Option<(I, SweepState<'a>)> {
+        let rows = match listed {
+            Ok(Ok(rows)) => rows,
+            Ok(Err(error)) => return self.record_failure(RunError::List(error)),
+            Err(Panicked) => return self.record_panic(None),
+        };
+        match caught(|| self.reaper.begin()) {
+            Ok(state) => Some((rows, state)),
+            Err(Panicked) => self.record_panic(None),
+        }
+    }
+
+    /// Notes whether the loop was asked to stop, and returns it.
+    fn record_stop(&mut self, is_stopped: bool) -> bool {
+        self.report.stopped |= is_stopped;
+        is_stopped
+    }
+
+    /// Returns the next row that can be read. A bad row costs only itself.
+    fn next<I>(&mut self, rows: &mut I) -> Option<T::Row>
+    where
+        I: Iterator<Item = Result<T::Row, T::Error>>,
+    {
+        loop {
+            let Ok(next) = caught(|| rows.next()) else {
+                // What is left of a listing that panicked cannot be trusted.
+                self.report.stopped = true;
+                return self.record_panic(None);
+            };
+            let row = next?;
+            count(&mut self.report.listed);
+            match row {
+                Ok(row) => return Some(row),
+                Err(error) => self.record_failure::<()>(RunError::Row(error)),
+            };
+        }
+    }
+
+    /// Judges a row and tells the store the verdict. Returns what is to be done, if anything is.
+    fn judge(&mut self, state: &mut SweepState<'a>, row: T::Row) -> Option<(K, Action<'r, K, V>, T::Row)> {
+        let told = self.judge_and_tell(state, &row);
+        // Is there anything to do? A job that is left alone is counted, and its turn is over.
+        let report = &mut self.report;
+        let (action, id) = match told {
+            Ok((Verdict::Redrive(claim), Some(id))) => (Action::Redrive(claim), id),
+            Ok((Verdict::Reap(cause, claim), Some(id))) => (Action::Reap(cause, claim), id),
+            Ok((verdict, _)) => {
+                match verdict {
+                    Verdict::Defer(_) => count(&mut report.deferred),
+                    Verdict::DryRun(_) => count(&mut report.proposed),
+                    _ => {}
+                }
+                return caught(|| drop((verdict, row))).err().and_then(|Panicked| self.record_panic(None));
+            }
+            // Name the job, if the store can still say which it is.
+            Err(Panicked) => {
+                let id = caught(|| self.store.job(&row).id.clone()).ok();
+                let _: Result<(), Panicked> = caught(|| drop(row));
+                return self.record_panic(id);
+            }
+        };
+        Some((id, action, row))
+    }
+
+    /// Judges a row and tells the store the verdict. Returns the verdict, and the job's id if it is to be acted on.
+    fn judge_and_tell(
+        &mut self,
+        state: &mut SweepState<'a>,
+        row: &T::Row,
+    ) -> Result<(Verdict<'r, K, V>, Option<K>), Panicked> {
+        let (reaper, store) = (self.reaper, &mut self.store);
+        // The store says which job the row is.
+        let job = caught(|| store.job(row))?;
+        let verdict = caught(|| judge(reaper, state, &job))?;
+        // The verdict stays outside of the call that may panic: dropped while a panic unwinds, it could panic as well.
+        let told = caught(|| {
+            store.on_verdict(row, &verdict, &Explanation::new(reaper, state, &job, &verdict));
+            // An id is cloned only where a failure may have to name it.
+            matches!(verdict, Verdict::Redrive(_) | Verdict::Reap(..)).then(|| job.id.clone())
+        });
+        let Ok(id) = told else {
+            let _: Result<(), Panicked> = caught(|| drop(verdict));
+            return Err(Panicked);
+        };
+        Ok((verdict, id))
+    }
+
+    /// Counts what the store made of a verdict.
+    fn record_outcome(&mut self, job: K, is_redrive: bool, done: Result<Result<Outcome, T::Error>, Panicked>) {
+        match done {
+            Ok(Ok(Outcome::Done)) => {
+                count(if is_redrive { &mut self.report.redriven } else { &mut self.report.reaped });
+                self.discard(job);
+            }
+            Ok(Ok(Outcome::Refused)) => {
+                count(&mut self.report.refused);
+                self.reaper.control.counts.refused.increment();
+                telemetry::refused(self.reaper.control.name, self.reaper.registry.shown(&job));
+                self.discard(job);
+            }
+            Ok(Err(error)) => {
+                let error = RunError::act(job, error, |job| self.show(job));
+                self.record_failure::<()>(error);
+            }
+            Err(Panicked) => {
+                self.record_panic::<()>(Some(job));
+            }
+        }
+    }
+
+    /// Ends the turn. What is left of the listing is dropped, which is the user's code as well.
+    fn end<I>(mut self, rows: I) -> SweepReport {
+        if let Err(Panicked) = caught(|| drop(rows)) {
+            self.record_panic::<()>(None);
+        }
+        self.report
+    }
+
+    /// Drops a clone of a job's id, which is of the user's type.
+    fn discard(&mut self, job: K) {
+        if let Err(Panicked) = caught(|| drop(job)) {
+            self.record_panic::<()>(None);
+        }
+    }
+
+    fn show(&self, job: &K) -> Box<str> {
+        show_safely(self.reaper.registry.shown(job))
+    }
+
+    /// Records that the user's code panicked, in the turn of `job` if it is known.
+    fn record_panic<N>(&mut self, job: Option<K>) -> Option<N> {
+        let error = RunError::panicked(job, |job| self.show(job));
+        self.record_failure(error)
+    }
+
+    /// Counts a failure and reports it. Returns `None`, for callers that have nothing else to return.
+    fn record_failure<N>(&mut self, error: RunError<K, T::Error>) -> Option<N> {
+        let counts = &self.reaper.control.counts;
+        let (counter, number) = match &error {
+            RunError::List(_) => (&counts.failed_listings, &mut self.report.failed),
+            RunError::Row(_) => (&counts.bad_rows, &mut self.report.failed),
+            RunError::Act { .. } => (&counts.failed_actions, &mut self.report.failed),
+            RunError::Panicked { .. } => (&counts.panics, &mut self.report.panicked),
+        };
+        counter.increment();
+        count(number);
+        telemetry::failed(self.reaper.control.name, &error);
+        // Tell the store. Its method and the error's drop are the user's code, and may panic as well.
+        let told = caught(|| self.store.on_error(&error));
+        for Panicked in [told, caught(|| drop(error))].into_iter().filter_map(Result::err) {
+            self.reaper.control.counts.panics.increment();
+            count(&mut self.report.panicked);
+        }
+        None
+    }
+}
+
+/// Adds one to a number of a report, which has no time to overflow.
+#[expect(clippy::arithmetic_side_effects, reason = "there are not 2^64 rows")]
+fn count(number: &mut u64) {
+    *number += 1;
+}
+
+/// Awaits `future`. Returns its output, or that a poll of it panicked.
+async fn caught_async<F: Future>(future: F) -> Result<F::Output, Panicked> {
+    let mut future = Box::pin(future);
+    let polled = poll_fn(|context| match caught(|| future.as_mut().poll(context)) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(Panicked) => Poll::Ready(Err(Panicked)),
+    });
+    let result = polled.await;
+    // Drop what the future still holds, which is the user's code. Where that panics, drop the output as well.
+    match caught(|| drop(future)) {
+        Ok(()) => result,
+        Err(Panicked) => caught(|| drop(result)).and(Err(Panicked)),
+    }
+}
