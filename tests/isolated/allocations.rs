@@ -105,9 +105,9 @@ fn marks_take_the_memory_of_marks_that_were_cleared() {
     wait_until("marks take what was freed", || allocations(mark_and_clear) < 250);
 }
 
-/// A slot's word counts how often its entry was left alone, up to 255 times. Then the entry stays in a bucket of one, or
-/// a word would come back that a slow thread has seen before. It shows in what a clear allocates: a bucket, or nothing
-/// (but for the batches of what was cleared, now and then).
+/// A slot's word counts how often its entry was left alone, up to 255 times. Then the entry stays in a bucket of one,
+/// or a word would come back that a slow thread has seen before. It shows in what a clear allocates: a bucket, or
+/// nothing (but for the batches of what was cleared, now and then).
 // Seen to fail with a count that starts from nothing again (no clear allocated), and with one that stands still.
 #[test]
 #[cfg(target_pointer_width = "64")]

@@ -1,5 +1,5 @@
-//! Who frees what was cleared or replaced: sweeps alone, a slow writer alone, also after a thread was pinned for long, and
-//! never a look-up. No destructor runs while its thread is pinned.
+//! Who frees what was cleared or replaced: sweeps alone, a slow writer alone, also after a thread was pinned for long,
+//! and never a look-up. No destructor runs while its thread is pinned.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -30,8 +30,8 @@ fn churn(registry: &Registry<u64, u64>, times: u64) {
     (0..times).for_each(|job| drop(registry.mark(job % 100, job)));
 }
 
-/// Waits until all that was cleared is freed. That may take more than a sweep: the locals of a thread are dropped after it
-/// is joined.
+/// Waits until all that was cleared is freed. That may take more than a sweep: the locals of a thread are dropped after
+/// it is joined.
 fn nothing_left() {
     wait_until("what was cleared before is freed", || {
         sweep(1);

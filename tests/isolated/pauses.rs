@@ -1,4 +1,5 @@
-//! Pauses of the whole process: SIGSTOP in the middle of a sweep, between two sweeps, and beside pulses that cannot beat.
+//! Pauses of the whole process: SIGSTOP in the middle of a sweep, between two sweeps, and beside pulses that cannot
+//! beat.
 //!
 //! Each test stops and continues the process in which it runs its scenario.
 
@@ -17,8 +18,8 @@ const STOPPED_FOR: Duration = Duration::from_secs(1);
 const BOOT_GRACE: Duration = Duration::from_millis(300);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Runs the calling test in a child process, which is stopped for a while wherever it says `stop me`, and returns `true`.
-/// Returns `false` in that child.
+/// Runs the calling test in a child process, which is stopped for a while wherever it says `stop me`, and returns
+/// `true`. Returns `false` in that child.
 fn ran_in_a_child_that_is_stopped() -> bool {
     let Some(mut child) = process::child() else { return false };
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the child starts");
@@ -56,6 +57,8 @@ fn stop_me() {
     assert!(asked.elapsed() >= STOPPED_FOR, "it was stopped");
 }
 
+static REGISTRY: Registry = Registry::new();
+
 fn policy() -> PolicyBuilder {
     Policy::builder().hard_deadline(8 * HOUR).boot_grace(BOOT_GRACE).marking_stage("merge")
 }
@@ -69,6 +72,12 @@ fn sweep_until_booted(reaper: &Reaper<'_>) {
     while matches!(reaper.sweep().judge(&lost(&u64::MAX)), Verdict::Defer(_)) {
         thread::sleep(BOOT_GRACE / 20);
     }
+}
+
+fn booted() -> Reaper<'static> {
+    let reaper = Reaper::new(&REGISTRY, policy().build().unwrap());
+    sweep_until_booted(&reaper);
+    reaper
 }
 
 #[track_caller]
@@ -85,9 +94,7 @@ fn a_pause_in_the_middle_of_a_sweep_is_looked_at_when_a_job_is_due() {
     if ran_in_a_child_that_is_stopped() {
         return;
     }
-    let registry = Registry::new();
-    let reaper = Reaper::new(&registry, policy().build().unwrap());
-    sweep_until_booted(&reaper);
+    let reaper = booted();
     let mut sweep = reaper.sweep();
     assert!(matches!(sweep.judge(&lost(&1)), Verdict::Reap(Cause::WorkerLost, _)), "before the pause");
     stop_me();
@@ -105,9 +112,7 @@ fn a_pause_in_a_sweep_without_due_jobs_is_looked_at_by_the_next() {
     if ran_in_a_child_that_is_stopped() {
         return;
     }
-    let registry = Registry::new();
-    let reaper = Reaper::new(&registry, policy().build().unwrap());
-    sweep_until_booted(&reaper);
+    let reaper = booted();
     let mut sweep = reaper.sweep();
     assert!(matches!(sweep.judge(&RunningJob::new(&1, "merge", HOUR)), Verdict::Healthy));
     stop_me();
@@ -122,11 +127,9 @@ fn a_deadline_that_passed_during_a_pause_waits_for_one_boot_grace() {
     if ran_in_a_child_that_is_stopped() {
         return;
     }
-    let registry = Registry::new();
-    let reaper = Reaper::new(&registry, policy().build().unwrap());
-    sweep_until_booted(&reaper);
+    let reaper = booted();
     drop(reaper.sweep());
-    let _live = registry.mark(1, Finalizer::new(Some(1), "merge"));
+    let _live = REGISTRY.mark(1, Finalizer::new(Some(1), "merge"));
     stop_me();
     // The store's ages have jumped by the second that the process was stopped for.
     let passed_meanwhile = RunningJob::new(&1, "merge", 8 * HOUR + STOPPED_FOR / 2);
@@ -154,11 +157,10 @@ fn a_pulse_that_could_not_beat_is_not_stale() {
     }
     // A pause that is none to the boot grace, but to the pulse.
     let (boot_grace, stale_after) = (STOPPED_FOR * 3, STOPPED_FOR / 4);
-    let registry = Registry::new();
     let policy = policy().boot_grace(boot_grace).stale_after(stale_after).build().unwrap();
-    let reaper = Reaper::new(&registry, policy);
+    let reaper = Reaper::new(&REGISTRY, policy);
     let pulse = Pulse::new();
-    let live = registry.mark(1, Finalizer::new(Some(1), "merge").with_pulse(pulse.clone()));
+    let live = REGISTRY.mark(1, Finalizer::new(Some(1), "merge").with_pulse(pulse.clone()));
     let job = RunningJob::new(&1, "merge", HOUR).finished_for(HOUR);
     let beat_and_sweep_for = |time: Duration| {
         let started = Instant::now();

@@ -29,8 +29,8 @@ fn churn(registry: &Registry<u64, u64>, times: u64) -> u64 {
     (0..times).map(mark_and_clear).max().unwrap_or(0)
 }
 
-/// Waits until all that was cleared is freed, by sweeps: no write adds to it. That may take more than one: a thread's locals
-/// are dropped after it is joined.
+/// Waits until all that was cleared is freed, by sweeps: no write adds to it. That may take more than one: a thread's
+/// locals are dropped after it is joined.
 fn nothing_left() {
     static REGISTRY: Registry = Registry::new();
     let reaper = Reaper::new(&REGISTRY, policy());

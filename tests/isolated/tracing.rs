@@ -1,7 +1,7 @@
 //! What is reported through `tracing`: which events, at which level, with which fields.
 //!
-//! Which call sites are of interest to a subscriber is known per process, not per thread: a thread without one may hide an
-//! event from the others.
+//! Which call sites are of interest to a subscriber is known per process, not per thread: a thread without one may hide
+//! an event from the others.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -631,7 +631,7 @@ fn a_subscriber_that_panics_at_every_event_changes_nothing() {
 }
 
 // Seen to abort with events that were sent outside of a `catch_unwind`.
-/// As above for the subscriber of a whole process, on any of its threads, up to the destructors of thread-locals.
+/// The same for the subscriber of a whole process, on any of its threads, up to the destructors of thread-locals.
 #[test]
 fn a_broken_subscriber_of_the_whole_process_aborts_nothing() {
     isolated!();

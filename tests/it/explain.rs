@@ -9,9 +9,7 @@ use livemark::{
     Verdict,
 };
 
-use crate::support::{HARD_DEADLINE, MARKING, UNDECLARED, finished, lost, overdue, policy, running, seconds};
-
-const AN_HOUR: Duration = Duration::from_secs(3600);
+use crate::support::{AN_HOUR, HARD_DEADLINE, MARKING, UNDECLARED, finished, lost, overdue, policy, running, seconds};
 
 fn unmarked(mut job: RunningJob<'_>) -> RunningJob<'_> {
     job.stage = UNDECLARED;
@@ -27,8 +25,8 @@ fn monitor() -> Finalizer {
     Finalizer::new(Some(42), "gates")
 }
 
-/// The texts of the verdict on `job`: why, and what. `{g}` stands for the generation of owner or claim, `{d}` for that of
-/// an owner who was displaced, `{age}` for a span of time that passes.
+/// The texts of the verdict on `job`: why, and what. `{g}` stands for the generation of owner or claim, `{d}` for that
+/// of an owner who was displaced, `{age}` for a span of time that passes.
 fn words(reaper: &Reaper<'_>, job: &RunningJob<'_>) -> [String; 2] {
     let mut sweep = reaper.sweep();
     let verdict = sweep.judge(job);

@@ -1,7 +1,7 @@
 //! What each part of the library promises, through its public API: a module for a part.
 //!
-//! The tests run on several threads of one process, as a service's code does. What counts something of the whole process
-//! is in `isolated`, and what wants the cores for itself in `stress`.
+//! The tests run on several threads of one process, as a service's code does. What counts something of the whole
+//! process is in `isolated`, and what wants the cores for itself in `stress`.
 
 mod explain;
 mod guard;

@@ -10,9 +10,7 @@ use livemark::{Claim, Finalizer, Mode, Policy, Pulse, Reaper, Registry, Registry
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
-use crate::support::{MARKING, UNDECLARED, finished, lost, overdue, policy, running, troubled};
-
-const AN_HOUR: Duration = Duration::from_secs(3600);
+use crate::support::{AN_HOUR, MARKING, UNDECLARED, finished, lost, overdue, policy, running, troubled};
 
 /// What a call counted and showed on this thread: the counters that it touched, and the gauges. The label of a reaper
 /// without a name is left out.

@@ -11,13 +11,9 @@ use livemark::{
 };
 
 use crate::support::{
-    FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, UNDECLARED, finished, lost, policy, running, said,
-    wait_until,
+    AN_HOUR, FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, NANOSECOND, Said, UNDECLARED, finished, lost, policy,
+    running, said, wait_until,
 };
-
-/// As limits: what no test lasts, and what any moment is longer than.
-const AN_HOUR: Duration = Duration::from_secs(3600);
-const NANOSECOND: Duration = Duration::from_nanos(1);
 
 /// The builder of [`support::policy`], with room for a limit of an hour before the backstop.
 fn builder() -> PolicyBuilder {
@@ -71,8 +67,8 @@ fn monitor() -> Finalizer {
     Finalizer::new(Some(42), "gates")
 }
 
-/// A pulse that is past `stale_after(AN_HOUR)`. No test lasts so long: a limit of some nanoseconds would be shorter than the
-/// gap between two looks of the reaper, which is then a pause, and what a pause hides does not count.
+/// A pulse that is past `stale_after(AN_HOUR)`. No test lasts so long: a limit of some nanoseconds would be shorter
+/// than the gap between two looks of the reaper, which is then a pause, and what a pause hides does not count.
 fn stopped_pulse() -> Pulse {
     Pulse::aged(AN_HOUR + NANOSECOND)
 }
@@ -632,7 +628,7 @@ fn stages_have_limits_of_their_own_for_pulses() {
     assert_eq!(judged_in("impatient"), Said::Redrive(true));
 }
 
-/// Of an owner found stale and another who marks before the claim: the claim is refused.
+/// An owner is found stale, and another one marks before the claim: the claim is refused.
 #[test]
 fn who_took_over_from_a_stale_owner_meanwhile_keeps_the_job() {
     let registry = Registry::new();
@@ -657,7 +653,7 @@ fn who_took_over_from_a_stale_owner_meanwhile_keeps_the_job() {
     assert_eq!(stats(&reaper), expected);
 }
 
-/// As above, but up to the last moment: the clone of the job id is made between the claim's own look and its
+/// The same, up to the last moment: the clone of the job id is made between the claim's own look and its
 /// compare-exchange.
 #[test]
 fn a_claim_displaces_the_stale_owner_or_nobody_up_to_the_last_moment() {
@@ -824,9 +820,11 @@ fn reasons_have_names() {
     assert_eq!(reasons, ["boot grace", "defer all", "held"]);
 }
 
-/// What a claim function gives may be anybody's pulse, also one that is stale: it counts when it is beaten after the claim.
+/// What a claim function gives may be anybody's pulse, also one that is stale: it counts when it is beaten after the
+/// claim.
 ///
-/// Seen to fail with a mark in the pulse itself, which only pulses that were never beaten had: four finalizations at once.
+/// Seen to fail with a mark in the pulse itself, which only pulses that were never beaten had: four finalizations at
+/// once.
 #[test]
 fn a_claim_with_a_pulse_that_was_beaten_before_is_one_claim() {
     let registry: Registry = Registry::new();

@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use livemark::{Mode, Policy, PolicyBuilder, PolicyError, StageLimits, StageRules};
 
-const ZERO: Duration = Duration::ZERO;
-const NANOSECOND: Duration = Duration::from_nanos(1);
+use crate::support::{NANOSECOND, seconds};
 
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+const ZERO: Duration = Duration::ZERO;
 
 /// A builder to which nothing is missing.
 fn complete() -> PolicyBuilder {
@@ -61,8 +58,8 @@ fn a_deadline_and_no_backstop_contradict_each_other() {
     );
 }
 
-/// Before, such a policy was built, and a reaper with it redrove live finalizers after no more than a `warn` event. This
-/// test was seen to fail with the check taken out of `build()`.
+/// Before, such a policy was built, and a reaper with it redrove live finalizers after no more than a `warn` event.
+/// This test was seen to fail with the check taken out of `build()`.
 #[test]
 fn marking_stages_must_be_named_or_declined_in_every_mode() {
     for mode in [Mode::Honor, Mode::Ignore, Mode::DeferAll, Mode::DryRun] {
@@ -118,8 +115,8 @@ fn a_stage_is_given_once_or_its_marking_could_be_undone_in_silence() {
 
 // Limits that could never act
 
-/// Before, a `lost_grace` and a `boot_grace` were compared with nothing. This test was seen to fail with these two taken
-/// out of the comparison.
+/// Before, a `lost_grace` and a `boot_grace` were compared with nothing. This test was seen to fail with these two
+/// taken out of the comparison.
 #[test]
 fn a_limit_that_is_not_below_the_deadline_is_refused() {
     for (setting, set, _) in BOUNDED {

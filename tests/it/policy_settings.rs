@@ -41,7 +41,7 @@ fn with(settings: &str) -> String {
     format!(r#"{{"hard_deadline":3600,"marking_stages":["merge"],{settings}}}"#)
 }
 
-/// Of settings that must be refused.
+/// Returns the error of settings that must be refused.
 fn error(settings: &str) -> String {
     from_json(settings).expect_err(settings)
 }
@@ -155,8 +155,8 @@ fn a_limit_of_null_is_left_out() {
     assert_eq!(from_json(settings), Ok(expected));
 }
 
-/// By the code before, those with a point or an exponent failed under `arbitrary_precision`: "invalid type: map, expected
-/// a number of seconds". It was seen in the package of that name.
+/// Before, those with a point or an exponent failed under `arbitrary_precision`: "invalid type: map,
+/// expected a number of seconds". It was seen in the package of that name.
 #[test]
 fn numbers_come_as_the_format_has_them() {
     let deadline = |settings: &str| from_json(settings).unwrap().hard_deadline().unwrap();
@@ -196,7 +196,7 @@ impl<'de, D: Deserializer<'de, Error = ValueError>> Deserializer<'de> for Settin
         }
     }
 
-    /// As in CBOR: an integer is no float.
+    /// An integer is no float, as in CBOR.
     fn deserialize_f64<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ValueError> {
         Err(serde::de::Error::custom("not asked for as it is"))
     }

@@ -10,8 +10,8 @@ use livemark::{
 };
 
 use crate::support::{
-    FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, UNDECLARED, finished, lost, overdue, policy, running,
-    said, seconds,
+    FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, UNDECLARED, finished, lost, monitor, overdue, policy,
+    running, said, seconds,
 };
 
 /// What the reaper says of `job`, in a sweep of its own; the claim is given back.
@@ -34,10 +34,6 @@ fn beyond_the_deadline(job: RunningJob<'_>) -> RunningJob<'_> {
 }
 
 const JUST_OVER: Duration = Duration::from_nanos(1);
-
-fn monitor() -> Finalizer {
-    Finalizer::new(Some(1), "merge")
-}
 
 fn stats(reaper: &Reaper<'_>) -> ReaperStats {
     let mut stats = reaper.stats();

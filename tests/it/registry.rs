@@ -116,6 +116,7 @@ fn an_attempt_that_fails_is_not_counted_as_a_mark() {
     static REGISTRY: LazyLock<Registry<Job, (), AllEqual>> = LazyLock::new(Registry::default);
     thread_local! { static INTERFERES: Cell<bool> = const { Cell::new(false) } }
 
+    #[allow(clippy::derived_hash_with_manual_eq, reason = "the same jobs are equal as with a derived `PartialEq`")]
     #[derive(Clone, Debug, Eq, Hash)]
     struct Job(u64);
 

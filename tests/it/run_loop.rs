@@ -14,18 +14,11 @@ use livemark::{
 };
 
 use crate::support::{
-    Census, MARKING, Said, Tracked, finished, lost, overdue, policy, reclaim_until, running, said, seconds, wait_until,
+    AN_HOUR, Census, MARKING, Said, Tracked, blow_up, finished, lost, overdue, policy, reclaim_until, running, said,
+    seconds, wait_until,
 };
 
-/// Longer than any test lasts.
-const AN_HOUR: Duration = Duration::from_secs(3600);
 const AT_ONCE: Duration = Duration::ZERO;
-
-/// Panics without the panic hook's report; with a payload that takes no memory, as some are forgotten.
-fn blow_up() -> ! {
-    struct BlownUp;
-    panic::resume_unwind(Box::new(BlownUp))
-}
 
 /// What a reaper has counted: these numbers, and nothing else.
 macro_rules! stats {
@@ -1132,8 +1125,8 @@ fn after_a_reap_whose_commit_failed_the_job_is_reaped_again() {
     assert_eq!(registry.stats().stale_clears, 1);
 }
 
-/// What a store does that counts redrives and begins a deadline for each run anew: without the count it would go round for
-/// ever.
+/// What a store does that counts redrives and begins a deadline for each run anew: without the count it would go round
+/// for ever.
 #[test]
 fn a_job_that_is_redriven_again_and_again_ends_by_the_count() {
     let registry = Registry::new();

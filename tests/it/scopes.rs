@@ -9,7 +9,7 @@ use std::thread;
 
 use livemark::{MarkGuard, Registry, RegistryStats};
 
-use crate::support::{AllEqual, Census};
+use crate::support::{AllEqual, Census, blow_up};
 
 /// A finalization that may end in any way.
 #[derive(Clone, Copy)]
@@ -44,11 +44,6 @@ fn a_mark_ends_with_its_scope_however_that_ends() {
         assert!(!registry.is_active(&7), "after {result:?}");
     }
     assert_eq!(registry.stats().stale_clears, 0);
-}
-
-/// Panics without the panic hook's report.
-fn blow_up() -> ! {
-    panic::resume_unwind(Box::new("blown up"))
 }
 
 #[test]

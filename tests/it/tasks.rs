@@ -18,7 +18,9 @@ use livemark::{
 use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, Notify, oneshot};
 
-use crate::support::{Census, Tracked, finished, lost, overdue, policy, reclaim_until, running, said, wait_until};
+use crate::support::{
+    Census, Tracked, blow_up, finished, lost, overdue, policy, reclaim_until, running, said, wait_until,
+};
 
 type Jobs = Registry<u64, &'static str>;
 
@@ -318,11 +320,6 @@ type Listed = Result<Row, &'static str>;
 
 fn row(looks: Looks, id: u64, trouble: Trouble) -> Listed {
     Ok((id, looks, trouble))
-}
-
-/// Panics without the panic hook's report.
-fn blow_up() -> ! {
-    panic::resume_unwind(Box::new("blown up"))
 }
 
 /// How the listing goes.

@@ -21,7 +21,7 @@ use livemark::{
 fn send_and_sync<T: Send + Sync>() {}
 fn is_static<T: 'static>() {}
 
-/// Whether a type has a trait, asked without a bound, so that the answer may be no: the inherent constant shadows the
+/// Says if a type has a trait, asked without a bound, so that the answer may be no: the inherent constant shadows the
 /// trait's.
 macro_rules! whether {
     ($($name:ident: $bound:path;)*) => {

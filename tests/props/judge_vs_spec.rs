@@ -10,10 +10,8 @@ use livemark::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Said, UNDECLARED, said, seconds};
+use crate::support::{AN_HOUR, NANOSECOND, Said, UNDECLARED, said, seconds};
 
-const AN_HOUR: Duration = Duration::from_secs(3600);
-const NANOSECOND: Duration = Duration::from_nanos(1);
 /// How old a pulse is that stopped, but for the time that a case takes.
 const STOPPED_FOR: Duration = Duration::from_secs(1801);
 /// A case takes less than this.
@@ -243,7 +241,7 @@ impl Owner {
 }
 
 impl Case {
-    /// Whether the reaper asks for owners at all.
+    /// Set if the reaper asks for owners at all.
     fn asks(&self) -> bool {
         self.limits.marks && self.mode != Mode::Ignore
     }
@@ -598,7 +596,8 @@ fn judged_in(case: &Case, mode: Mode) -> Result<Said, TestCaseError> {
 }
 
 // Seen to fail with reasons in another order, a deadline that comes after the stamp, `>` for `>=` in the redrives, a
-// backstop that claims nothing in `DeferAll`, a reaper's claim that goes stale unbeaten, and an `upcoming` without `held`.
+// backstop that claims nothing in `DeferAll`, a reaper's claim that goes stale unbeaten, and an `upcoming` without
+// `held`.
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -36,12 +36,12 @@ enum Operation {
     Clear {
         job: u64,
     },
-    /// Of the generation of any guard made so far, with the guard's job or another.
+    /// With the generation of any guard made so far, with the guard's job or another.
     ClearGeneration {
         guard: Index,
         job: Option<u64>,
     },
-    /// Of any guard held.
+    /// On any guard held.
     ClearGuard {
         guard: Index,
     },

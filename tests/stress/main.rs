@@ -1,5 +1,5 @@
-//! Many threads at once, and many jobs. Each stress records what happened and checks it: nothing here is content with "no
-//! crash".
+//! Many threads at once, and many jobs. Each stress records what happened and checks it: nothing here is content with
+//! "no crash".
 
 mod races;
 mod reapers;

@@ -28,9 +28,9 @@ impl Choices {
 #[derive(Default)]
 struct Tally {
     marks: u64,
-    /// By guard, by job or by generation: those that said yes.
+    /// Those that said yes: by guard, by job or by generation.
     clears: u64,
-    /// By guard or by generation: those that said no.
+    /// Those that said no: by guard or by generation.
     stale_clears: u64,
     generations: Vec<(u64, Generation)>,
 }

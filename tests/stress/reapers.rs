@@ -6,17 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use livemark::{
-    Cause, Claim, DeferReason, Deferral, Finalizer, JobStore, MarkGuard, Mode, Outcome, Policy, Reaper, Registry,
-    RunningJob, Verdict,
+    Cause, Claim, DeferReason, Deferral, JobStore, MarkGuard, Mode, Outcome, Policy, Reaper, Registry, RunningJob,
+    Verdict,
 };
 
 use crate::support::{
-    HARD_DEADLINE, MARKING, Said, StartingLine, Stop, alone, dawdle, finished, policy, said, seconds, wait_until,
+    HARD_DEADLINE, Said, StartingLine, Stop, alone, dawdle, finished, monitor, policy, said, seconds, wait_until,
 };
-
-fn monitor() -> Finalizer {
-    Finalizer::new(Some(1), MARKING)
-}
 
 // Seen to fail with a `judge` that claimed by `mark` instead of `try_mark`, with one that did not claim, and with
 // a `try_mark` that was a look and a mark.

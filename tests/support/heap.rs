@@ -13,10 +13,13 @@ static ALLOCATOR: Counting = Counting;
 
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
+/// How many allocations go well, and what is called before the next one fails.
+type Failure = (u64, fn());
+
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    /// How many allocations of this thread go well from now on, and what is called before the next one fails.
-    static FAILURE: Cell<Option<(u64, fn())>> = const { Cell::new(None) };
+    /// This thread's next failure, if it is to have one.
+    static FAILURE: Cell<Option<Failure>> = const { Cell::new(None) };
 }
 
 /// Returns how many bytes the process has allocated and not freed.
@@ -43,8 +46,8 @@ pub(crate) fn fail_no_more() {
     FAILURE.set(None);
 }
 
-// SAFETY: hands everything on to the system's allocator, or gives null. The counts are constant-initialized cells without
-// a destructor, whose access allocates nothing.
+// SAFETY: hands everything on to the system's allocator, or gives null. The counts are constant-initialized cells
+// without a destructor, whose access allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match FAILURE.get() {

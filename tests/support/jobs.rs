@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use livemark::{Cause, DeferReason, Policy, Proposed, RunningJob, Snapshot, Verdict};
+use livemark::{Cause, DeferReason, Finalizer, Policy, Proposed, RunningJob, Snapshot, Verdict};
 
 /// Returns the ids of the jobs in a snapshot, in its order.
 pub(crate) fn jobs_of<V>(snapshot: &Snapshot<u64, V>) -> Vec<u64> {
     snapshot.iter().map(|(job, _)| *job).collect()
 }
+
+/// Limits: what no test lasts, and what any moment is longer than.
+pub(crate) const AN_HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const NANOSECOND: Duration = Duration::from_nanos(1);
 
 pub(crate) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -53,6 +57,11 @@ pub(crate) fn overdue(id: &u64) -> RunningJob<'_> {
     RunningJob::new(id, MARKING, seconds(3601))
 }
 
+/// Whoever finalizes a job.
+pub(crate) fn monitor() -> Finalizer {
+    Finalizer::new(Some(1), MARKING)
+}
+
 /// A verdict without its claim and its owner, to be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
@@ -63,7 +72,7 @@ pub(crate) enum Said {
     DryRun(Proposed),
 }
 
-/// Whether the verdict's claim holds a mark.
+/// Set if the verdict's claim holds a mark.
 pub(crate) type Claimed = bool;
 
 pub(crate) fn said<K, V>(verdict: &Verdict<'_, K, V>) -> Said {

@@ -1,5 +1,5 @@
-//! What the tests share. A binary that needs the counting allocator (`heap.rs`), a process for each test (`process.rs`) or
-//! any policy (`any_policy.rs`) declares that by itself.
+//! What the tests share. A binary that needs the counting allocator (`heap.rs`), a process for each test (`process.rs`)
+//! or any policy (`any_policy.rs`) declares that by itself.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 mod hashers;
@@ -10,10 +10,10 @@ mod tracked;
 mod waiting;
 
 pub(crate) use hashers::{AllEqual, OneRootSlot};
-pub(crate) use job_store::{Troubled, troubled};
+pub(crate) use job_store::{Troubled, blow_up, troubled};
 pub(crate) use jobs::{
-    FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, Said, UNDECLARED, finished, jobs_of, lost, overdue, policy,
-    running, said, seconds,
+    AN_HOUR, FINALIZE_GRACE, HARD_DEADLINE, LOST_GRACE, MARKING, NANOSECOND, Said, UNDECLARED, finished, jobs_of, lost,
+    monitor, overdue, policy, running, said, seconds,
 };
 pub(crate) use races::{SlowToClone, StartingLine, Stop, alone, dawdle};
 pub(crate) use tracked::{Census, Tracked};
