@@ -1,9 +1,10 @@
 //! livemark is a lock-free, in-process **registry** of which jobs are being finalized right now, and a **reaper** that
-//! redrives only the ones nobody owns.
+//! redrives (finalizes again) only the ones nobody owns.
 //!
-//! While a monitor finalizes a job (gates, merges, commits: often minutes), it holds a *mark*. Dropping the guard
-//! clears the mark, on return, on `?` and on panic. Before the reaper redrives a job that looks dead, it checks for a
-//! mark and *defers* if there is one. A hard deadline reaps the job in any case.
+//! While a monitor (the thread or task that ends a job) finalizes its job (checks, merges, commits: often minutes), it
+//! holds a *mark*. Dropping the guard clears the mark, on return, on `?` and on panic. Before the reaper redrives a job
+//! that looks dead in a stage declared as marking, it checks for a mark and *defers* to one. A hard deadline, where you
+//! set one, ends the job whoever holds it.
 //!
 //! An `RwLock<HashMap>` with a flag lacks four properties of this crate. The reaper's look-up never waits for a
 //! monitor. A late release never frees a newer owner. Check and claim are one step. A panic releases the mark.

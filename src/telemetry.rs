@@ -226,7 +226,7 @@ pub(crate) fn unprotected<K: 'static>(job: Shown<'_, K>, stage: &str, generation
         job = %job,
         stage = stage,
         generation = generation.get(),
-        "the job is marked, but its stage is not declared as marking, so that its owner is not deferred to: is the stage misspelt?"
+        "the job is marked, but its stage is not declared as marking, so that its owner is not deferred to: is the stage misspelled?"
     );
 }
 

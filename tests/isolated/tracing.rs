@@ -343,7 +343,7 @@ fn what_a_dry_run_could_hide_is_warned_of() {
 
     let _guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
     let misspelt = "the job is marked, but its stage is not declared as marking, so that its owner is not deferred to: \
-                    is the stage misspelt?";
+                    is the stage misspelled?";
     let job = || RunningJob::new(&7, UNDECLARED, seconds(400)).finished_for(seconds(301));
     assert_eq!(warned(&dry, job()), [misspelt]);
     assert!(warned(&dry, job()).is_empty(), "once, as long as nothing changes");

@@ -2,6 +2,7 @@
 
 mod auto_traits;
 mod isolation;
+mod numbers;
 mod orderings;
 mod prose;
 mod sanitized;
