@@ -21,10 +21,10 @@ pub struct Scene {
     // joined all others. loom's own `Arc` would multiply the executions.
     registry: Option<Arc<Jobs>>,
     main: Rc<Participant>,
-    /// Of threads to come. All are registered and pinned before the first `spawn`: doing it inside the threads
+    /// Those of threads to come. All are registered and pinned before the first `spawn`: doing it inside the threads
     /// multiplies the executions by a thousand and finds nothing of ours.
     waiting: RefCell<Vec<Participant>>,
-    /// Of threads that were joined. Their ends are crossbeam's business as well, and come after all races.
+    /// Those of threads that were joined. Their ends are crossbeam's business as well, and come after all races.
     joined: RefCell<Vec<Participant>>,
     _collector: Collector,
 }

@@ -65,7 +65,7 @@ pub fn explore<O>(
 ///
 /// # Panics
 ///
-/// As [`explore`].
+/// Panics where [`explore`] does.
 pub fn model<O>(
     name: &str,
     threads: usize,
@@ -82,7 +82,7 @@ pub fn model<O>(
 ///
 /// # Panics
 ///
-/// As [`explore`].
+/// Panics where [`explore`] does.
 pub fn model_that_frees<O>(
     name: &str,
     threads: usize,

@@ -9,7 +9,7 @@ use loom_tests::{Probe, Search, explore};
 
 /// Puts a probe in, and says whether there was room.
 ///
-/// To be called by one thread at a time.
+/// Called by one thread at a time.
 fn put(ring: &Ring<Probe>, name: char) -> bool {
     // SAFETY: each model has one thread that calls this, or joins the one that did.
     unsafe { ring.put(Probe::new(name)) }.is_ok()

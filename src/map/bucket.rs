@@ -93,7 +93,7 @@ impl<K, V> Bucket<K, V> {
         unsafe { std::slice::from_raw_parts(Self::first(bucket), (*bucket).len) }
     }
 
-    /// Frees a bucket, a pointer to one without its type; its entries live on.
+    /// Frees a bucket, by a pointer without its type. Its entries live on.
     ///
     /// # Safety
     ///

@@ -7,9 +7,9 @@ use crate::sync::LoomTracked;
 
 /// A marked job, in one allocation that never moves and is never written after it is published.
 ///
-/// Owned by the map from the compare-exchange that publishes it to the one that unlinks it, which retires it. Freed
-/// when its epoch has passed. Buckets point at entries; when a bucket is copied the entry stays, so that no user code
-/// runs.
+/// The map owns it from the compare-exchange that publishes it to the one that unlinks it, which retires it. It is
+/// freed when its epoch has passed. Buckets point at entries. When a bucket is copied its entries stay, so that no user
+/// code runs.
 #[repr(align(16))] // ENTRY_ALIGN
 pub(crate) struct Entry<K, V> {
     hash: u64,

@@ -2,7 +2,7 @@
 
 use crate::sync::LOOM;
 
-/// How many slots the root has: powers of two. The least take 64 KiB; with fewer, jobs would share slots sooner.
+/// How many slots the root has: powers of two. The least take 64 KiB. With fewer, jobs would share slots sooner.
 pub(super) const ROOT_SLOTS_MIN: usize = if LOOM { 2 } else { 1 << 13 };
 pub(super) const ROOT_SLOTS_MAX: usize = if LOOM { 2 } else { 1 << 24 };
 /// How many bits of the hash choose a slot of a branch.

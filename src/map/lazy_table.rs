@@ -10,7 +10,7 @@ use crate::sync::{OncePtr, Ordering};
 
 /// The slots of the root, made at their first use and never moved: an idle registry takes no memory.
 pub(super) struct LazyTable<K, V> {
-    /// Null until the first mark or reader; then the same for ever.
+    /// Null until the first mark or reader, then the same for ever.
     slots: OncePtr<Slot<K, V>>,
     /// How many slots there are or will be, a power of two, less one.
     mask: usize,
@@ -41,7 +41,7 @@ impl<K, V> LazyTable<K, V> {
         // one order of all slots.
         let slots = self.slots.load(Ordering::SeqCst);
         // SAFETY: not null at this load, it came from `make`'s boxed slice of this length, seen whole by E8. It is
-        // freed by `drop` only, which has `&mut self`; so no guard is needed.
+        // freed by `drop` only, which has `&mut self`, so that no guard is needed.
         (!slots.is_null()).then(|| Table::new(unsafe { &*self.all(slots) }))
     }
 

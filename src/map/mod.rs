@@ -11,7 +11,7 @@
 //!
 //! Every write is an optimistic retry on one slot: load its word, make a new one, compare-exchange, and start again
 //! where another write came first. Every read is one load of one slot, after a walk through branches that never change.
-//! What a write unlinks it retires; a reader keeps a guard for as long as it uses what it loaded. A word that says by
+//! What a write unlinks it retires. A reader keeps a guard for as long as it uses what it loaded. A word that says by
 //! itself that a job is not there needs none.
 //!
 //! Methods take the caller's [`EpochGuard`], or [`WriteGuard`]. They run no code of the user's but `Eq` of the job,

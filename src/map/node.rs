@@ -18,7 +18,7 @@ type Invariant<T> = fn(T) -> T;
 /// Dropping a slot frees the bucket or branch in it, not the entries (`JobMap` frees those).
 pub(super) struct Slot<K, V> {
     word: AtomicUsize,
-    /// A model's atomics are there for all threads from the start; this shows it slots that are looked at before they
+    /// A model's atomics are there for all threads from the start. This shows it slots that are looked at before they
     /// are seen whole.
     tracked: LoomTracked,
     /// `Send` and `Sync` as the entries are.
@@ -59,8 +59,7 @@ impl<K, V> Slot<K, V> {
         (0..number).map(|_| Self::new(TaggedWord::UNUSED)).collect()
     }
 
-    /// Returns the newest word. It may be *compared* by anyone; looking into it needs a guard that was live at this
-    /// load.
+    /// Returns the newest word. Anyone may *compare* it. To look into it needs a guard that was live at this load.
     #[inline]
     pub(super) fn load(&self) -> TaggedWord {
         self.tracked.read();
@@ -157,7 +156,7 @@ impl<K, V> Slot<K, V> {
         word.is_branch().then(|| unsafe { &*word.pointer::<Branch<K, V>>() })
     }
 
-    /// Retires the bucket of `word`, if it has one of its own; the entries live on.
+    /// Retires the bucket of `word`, if it has one of its own. The entries live on.
     ///
     /// # Safety
     ///

@@ -35,7 +35,7 @@ const SWEEP_ROUNDS: usize = 16;
 const WRITE_ROUNDS: usize = 3;
 /// How many batches a writer frees for each that it hands over: more than one, so that they get fewer.
 const WRITE_MIN: usize = 8;
-/// How many a sweep frees; a batch may hold a single entry.
+/// How many a sweep frees, as a batch may hold a single entry.
 const SWEEP_MIN: usize = 1 << 10;
 /// While more are ready than were freed, twice as many are freed the next time: in one write up to this number,
 const WRITE_MAX: usize = 1 << 10;
@@ -149,7 +149,7 @@ pub(super) fn free_owed() {
 /// Lets epochs pass, and frees what is ready. Does next to nothing where nothing waits.
 ///
 /// It needs nobody's help: what threads have retired and not handed over is taken from them. Where a thread is pinned
-/// all the time, the epoch does not pass; the work is bounded all the same.
+/// all the time, the epoch does not pass, and the work is bounded all the same.
 pub(crate) fn collect() {
     // Nothing waits: most sweeps end here. First what was freed, as in `reclaim_stats`.
     let reclaimed = reclaimed();

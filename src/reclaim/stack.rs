@@ -95,7 +95,7 @@ impl<T> TreiberStack<T> {
 
     /// Puts `node` on top.
     ///
-    /// To be called under a pin that every node waits for before it is pushed again (E9). Otherwise the one that is
+    /// The caller is pinned, and every node waits for that pin before it is pushed again (E9). Otherwise the node that is
     /// loaded here could be freed, and another at its address be taken for it.
     pub fn push(&self, mut node: Box<Node<T>>) {
         node.below = ptr::null_mut();
