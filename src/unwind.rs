@@ -38,7 +38,7 @@ fn discard(mut payload: Box<dyn Any + Send>) -> Panicked {
             Err(another) => payload = another,
         }
     }
-    // This could go on for ever, so this one is leaked.
+    // This could go on forever, so this one is leaked.
     std::mem::forget(payload);
     Panicked
 }

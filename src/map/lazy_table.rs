@@ -10,7 +10,7 @@ use crate::sync::{OncePtr, Ordering};
 
 /// The slots of the root, made at their first use and never moved: an idle registry takes no memory.
 pub(super) struct LazyTable<K, V> {
-    /// Null until the first mark or reader, then the same for ever.
+    /// Null until the first mark or reader, then the same forever.
     slots: OncePtr<Slot<K, V>>,
     /// How many slots there are or will be, a power of two, less one.
     mask: usize,

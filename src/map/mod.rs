@@ -275,7 +275,7 @@ where
         let new = match found {
             Some((place, _)) => word_replacing(&entries, place, entry),
             None if entries.is_empty() => TaggedWord::single(entry),
-            // The bucket is full and the hash has more bits: the slot grows into a branch, for ever.
+            // The bucket is full and the hash has more bits: the slot grows into a branch, forever.
             None if entries.len() >= BUCKET_MAX && leaf.shift < u64::BITS => {
                 TaggedWord::branch(Branch::new(&[&entries[..], &[entry]].concat(), leaf.shift))
             }

@@ -308,7 +308,7 @@ mod tests {
         reaper.sweep_after(100);
         // Within one sweep.
         assert_eq!([100, 100, 100].map(|gap| reaper.job_after(gap)), [0, 100, 200]);
-        // One slow job in each sweep, and others after it: they are not kept waiting for ever.
+        // One slow job in each sweep, and others after it: they are not kept waiting forever.
         let held_back = [(); 6].map(|()| {
             reaper.sweep_after(1);
             reaper.job_after(1);

@@ -89,7 +89,7 @@ impl<'r, K: 'static, V> Claim<'r, K, V> {
         self.guard.as_ref().map(MarkGuard::generation)
     }
 
-    /// Returns the owner that the claim displaced, so that it can be cancelled. Returns `None` if the job had no owner.
+    /// Returns the owner that the claim displaced, so that it can be canceled. Returns `None` if the job had no owner.
     ///
     /// The backstop displaces whoever holds the mark, also an earlier claim of the reaper's. A redrive displaces an owner
     /// that made no progress.

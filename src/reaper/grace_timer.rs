@@ -32,7 +32,7 @@ pub(super) struct Start {
 /// A timer that has not run to its end begins anew while the reaper was awake for less than so many times its limit.
 const RESTART_LIMITS: u32 = 3;
 /// A long gap between two jobs that so many sweeps had before is the reaper's pace. A job store that is always slow at
-/// one job must not keep the others waiting for ever.
+/// one job must not keep the others waiting forever.
 const SWEEPS_TO_A_PACE: u8 = 2;
 
 /// The two looks that a gap is between. Each kind has a pace of its own.
@@ -88,7 +88,7 @@ impl GraceTimer {
             // A pause. Before the timer has run to its end it makes one long pause with those before it.
             let earlier = self.awake.and(self.start.pause).unwrap_or_default();
             self.start.pause = Some(earlier.saturating_add(gap));
-            // Begin anew, but not for ever.
+            // Begin anew, but not forever.
             let awake = self.awake.unwrap_or_default();
             if awake < self.limit.saturating_mul(RESTART_LIMITS) {
                 self.start.at = now;

@@ -183,7 +183,7 @@ where
             return verdict;
         }
 
-        // Warn of likely mistakes: a stage that is misspelt, a reaper with a registry of its own.
+        // Warn of likely mistakes: a stage that is misspelled, a reaper with a registry of its own.
         if mode == Mode::Honor {
             self.warn_if_unprotected(job, limits, proposed);
         }
@@ -249,7 +249,7 @@ where
         is_news
     }
 
-    /// Warns of a marked job that is acted on, because its stage is not declared as marking. A misspelt stage would
+    /// Warns of a marked job that is acted on, because its stage is not declared as marking. A misspelled stage would
     /// bring the incident back in silence, so the owner is looked up for this warning alone.
     fn warn_if_unprotected(&self, job: &RunningJob<'_, K>, limits: &StageLimits, proposed: Proposed) {
         if limits.marking || proposed == Proposed::Reap(Cause::Backstop) {

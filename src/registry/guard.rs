@@ -16,7 +16,7 @@ use crate::show::Shown;
 use crate::telemetry;
 use crate::unwind;
 
-/// A held mark. Dropping the guard clears the mark: on return, on `?`, on panic, with a cancelled task.
+/// A held mark. Dropping the guard clears the mark: on return, on `?`, on panic, with a canceled task.
 ///
 /// A guard clears *its own* mark only. If the job was taken over or cleared since, dropping the guard changes nothing.
 /// It then counts as a [stale clear](super::RegistryStats::stale_clears). The release is lock-free and runs no `Hash`,
@@ -64,7 +64,7 @@ pub struct MarkGuard<'r, K: 'static = u64, V = Finalizer> {
 
 /// A [`MarkGuard`] that borrows nothing: its registry is a `static`, or the guard keeps it alive.
 ///
-/// The guard is `Send + 'static`, so it lives across `.await` and in spawned tasks. A cancelled task drops its future,
+/// The guard is `Send + 'static`, so it lives across `.await` and in spawned tasks. A canceled task drops its future,
 /// and with it the guard. Keeping the registry alive costs an `Arc` clone.
 ///
 /// ```

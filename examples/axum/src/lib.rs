@@ -232,7 +232,7 @@ async fn set_mode(State(app): State<App>, Path(mode): Path<String>) -> Result<St
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Serves until `stop` is cancelled and all jobs have ended. Returns what happened to them.
+/// Serves until `stop` is canceled and all jobs have ended. Returns what happened to them.
 ///
 /// # Errors
 ///

@@ -164,7 +164,7 @@ impl PolicyBuilder {
         self.with_defaults(|rules| rules.hard_deadline(deadline))
     }
 
-    /// Declares that the reaper ends no job for its age. A finalizer that hangs then holds its job for ever.
+    /// Declares that the reaper ends no job for its age. A finalizer that hangs then holds its job forever.
     ///
     /// ```
     /// use livemark::Policy;

@@ -23,7 +23,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum PolicyError {
     /// Neither `hard_deadline` nor `no_backstop` was given. Without a backstop, a finalizer that hangs holds its job
-    /// for ever, and a policy must ask for that.
+    /// forever, and a policy must ask for that.
     NoDeadline,
     /// Both `hard_deadline` and `no_backstop` were given.
     DeadlineAndNoBackstop {

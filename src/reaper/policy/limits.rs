@@ -28,7 +28,7 @@ pub struct StageLimits {
     pub finalize_grace: Duration,
     /// A job's worker may be lost for this long. See [`PolicyBuilder::lost_grace`](crate::PolicyBuilder::lost_grace).
     pub lost_grace: Duration,
-    /// A job may run for this long in all, or for ever without a backstop. See
+    /// A job may run for this long in all, or forever without a backstop. See
     /// [`PolicyBuilder::hard_deadline`](crate::PolicyBuilder::hard_deadline).
     pub hard_deadline: Option<Duration>,
     /// A job may be redriven this often. See [`PolicyBuilder::max_redrives`](crate::PolicyBuilder::max_redrives).

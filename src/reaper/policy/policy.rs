@@ -62,7 +62,7 @@ use crate::reaper::mode::Mode;
 ///   for a limit of 2<sup>63</sup> seconds or more, and refuses to write it.
 ///
 /// Give the policy a key of its own in a larger file. In a `#[serde(flatten)]` field serde gives a struct only the keys
-/// that it knows, and **a misspelt setting vanishes**. `#[serde(deny_unknown_fields)]` on the struct *around* the
+/// that it knows, and **a misspelled setting vanishes**. `#[serde(deny_unknown_fields)]` on the struct *around* the
 /// policy refuses the setting there, although serde does not promise this. Never flatten an `Option<Policy>`, because
 /// serde makes `None` of a policy that is refused.
 #[derive(Clone)]
