@@ -12,7 +12,7 @@ use crate::owner::Generation;
 ///          63         56 55                          8 7            2 1  0
 /// SINGLE  │   ABA tag   │    address of the entry / 16  │ hash 63..58  │ 1 1 │
 /// BUCKET  │    address of the bucket                                  │ 0 1 │
-/// BRANCH  │    address of the branch, forever                        │ 1 0 │
+/// BRANCH  │    address of the branch, forever                         │ 1 0 │
 /// EMPTY   │    generation that was cleared last, 0 before the first   │ 0 0 │
 /// ```
 ///
