@@ -17,7 +17,10 @@
 //! Methods take the caller's [`EpochGuard`], or [`WriteGuard`]. They run no code of the user's but `Eq` of the job,
 //! whose panic leaves the map as it was. Destructors of what was retired long before run quietly, when the guard is
 //! dropped and the thread is no longer pinned.
-#![allow(clippy::arithmetic_side_effects, reason = "shifts by constants, and counts of what is in memory")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "shifts stay below the bits of a hash, counts below what is in memory"
+)]
 
 mod bucket;
 mod double_collect;

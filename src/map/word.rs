@@ -58,7 +58,7 @@ impl TaggedWord {
     pub(super) const UNUSED: Self = Self(EMPTY);
 
     /// Returns the word of a slot whose last entry, of `generation`, is cleared.
-    #[expect(clippy::cast_possible_truncation, reason = "on 32-bit targets the low bits do: see the limitations page")]
+    #[expect(clippy::cast_possible_truncation, reason = "on 32-bit targets the low bits do: see the pitfalls page")]
     pub(super) fn cleared(generation: Generation) -> Self {
         Self(((generation.get() as usize) << 2) | EMPTY)
     }

@@ -37,12 +37,12 @@ impl Control {
 
     /// Registers the reaper's metrics at zero, for its first handle.
     pub(super) fn register(&self) {
-        self.registered.call_once(|| telemetry::register(self.name));
+        self.registered.call_once(|| telemetry::register(self.name)); // which catches a recorder's panics
     }
 
     /// Registers the reaper's metrics at zero, at its first sweep. A handle may have come before there was a recorder.
     pub(super) fn register_at_sweep(&self) {
-        self.has_swept.call_once(|| telemetry::register(self.name));
+        self.has_swept.call_once(|| telemetry::register(self.name)); // as above
     }
 
     /// Returns `true` as long as nothing was reported under the reaper's name.

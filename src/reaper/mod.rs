@@ -18,8 +18,9 @@
 //! | `findings.rs` | what the latest sweep found of each job, so that news can be told from repetition |
 //! | `trigger.rs` | what a job's ages call for |
 //! | `policy/` | [`Policy`]: the mode and the limits, its builder, its settings file |
+//! | `stats.rs` | what a reaper counts |
 //! | `verdict.rs`, `claim.rs` | what comes out of a judgment |
-//! | `job.rs`, `mode.rs`, `stats.rs`, `stop.rs` | plain data that goes in or out |
+//! | `job.rs`, `mode.rs`, `stop.rs` | plain data that goes in |
 
 mod boot_grace;
 mod claim;

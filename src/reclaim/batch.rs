@@ -13,7 +13,7 @@
 //!
 //! Few flights are under way at a time, and one takes all batches that wait. So crossbeam's queue stays short however
 //! long a thread was pinned, and all that waited behind it is ready two epochs after it has gone.
-#![allow(clippy::arithmetic_side_effects, reason = "sums of what is in memory, or of events, in 64 bits")]
+#![allow(clippy::arithmetic_side_effects, reason = "sums of what is in memory, and of events in 64 bits")]
 
 use std::cell::Cell;
 

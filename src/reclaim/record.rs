@@ -1,6 +1,7 @@
 //! What each thread that clears has of its own, and others look at: [`Record`], in a list that only grows, [`Records`].
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::ptr;
 
 use super::ring::Ring;
@@ -27,6 +28,8 @@ pub struct Record<T> {
 pub struct Records<T> {
     /// The one that was made last.
     newest: AtomicPtr<Record<T>>,
+    /// `Send` and `Sync` as a lock around what the rings hold: whoever sees the list may take that out.
+    _taken_by_anyone: PhantomData<std::sync::Mutex<T>>,
 }
 
 // SAFETY: the ring and the atomic are `Sync` where `T` is `Send`, and `older` is not written after the record is
@@ -41,7 +44,7 @@ impl<T> Records<T> {
         /// Returns a list of no records.
         #[must_use]
         pub const fn new() -> Self {
-            Self { newest: AtomicPtr::new(ptr::null_mut()) }
+            Self { newest: AtomicPtr::new(ptr::null_mut()), _taken_by_anyone: PhantomData }
         }
     }
 

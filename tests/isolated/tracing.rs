@@ -325,7 +325,7 @@ fn a_dry_run_tells_each_of_its_findings_once_as_well() {
     assert_eq!(level(overdue(&7)), Level::INFO);
 }
 
-/// A stage that is misspelt would bring the incident back in silence, and a registry of one's own as well.
+/// A stage that is misspelled would bring the incident back in silence, and a registry of one's own as well.
 ///
 /// Seen to fail before there were such warnings.
 #[test]
@@ -342,13 +342,13 @@ fn what_a_dry_run_could_hide_is_warned_of() {
     assert!(warned(&dry, finished(&8)).is_empty(), "once");
 
     let _guard = registry.mark(7, Finalizer::new(Some(42), "gates"));
-    let misspelt = "the job is marked, but its stage is not declared as marking, so that its owner is not deferred to: \
+    let misspelled = "the job is marked, but its stage is not declared as marking, so that its owner is not deferred to: \
                     is the stage misspelled?";
     let job = || RunningJob::new(&7, UNDECLARED, seconds(400)).finished_for(seconds(301));
-    assert_eq!(warned(&dry, job()), [misspelt]);
+    assert_eq!(warned(&dry, job()), [misspelled]);
     assert!(warned(&dry, job()).is_empty(), "once, as long as nothing changes");
     let reaper = Reaper::new(&registry, policy());
-    assert_eq!(warned(&reaper, job()), [misspelt, "redrive"]);
+    assert_eq!(warned(&reaper, job()), [misspelled, "redrive"]);
     reaper.set_mode(Mode::Ignore);
     drop(reaper.sweep());
     assert_eq!(warned(&reaper, job()), ["redrive"], "the registry is not asked");

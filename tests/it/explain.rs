@@ -362,7 +362,7 @@ fn ahead(policy: &Policy, registry: &Registry, job: RunningJob<'_>) -> Option<(P
 }
 
 #[test]
-fn a_healthy_jobs_tier_or_deadline_is_ahead() {
+fn a_healthy_jobs_trigger_is_ahead() {
     let registry = Registry::new();
     let backstop = |left| Some((Proposed::Reap(Cause::Backstop), left));
     let next = |job| ahead(&policy(), &registry, job);
@@ -470,7 +470,7 @@ fn a_deferral_is_news_when_it_begins_and_when_its_reason_changes() {
     let in_a_sweep = |job| is_news(&mut reaper.sweep(), job);
     assert!(!in_a_sweep(running(&7)), "a healthy job never is");
     assert_eq!([(); 3].map(|()| in_a_sweep(finished(&7))), [true, false, false]);
-    assert!(!in_a_sweep(lost(&7)), "another tier, for the same reason");
+    assert!(!in_a_sweep(lost(&7)), "another trigger, for the same reason");
     assert!(in_a_sweep(finished(&7).held(true)) && !in_a_sweep(finished(&7).held(true)), "another reason");
     assert!(in_a_sweep(finished(&7)));
     assert!(!in_a_sweep(running(&7)));

@@ -1,4 +1,4 @@
-//! What a reaper promises beyond its tiers: the modes `DeferAll` and `DryRun`, `boot_grace`, and `stale_after`.
+//! What a reaper promises beyond its triggers: the modes `DeferAll` and `DryRun`, `boot_grace`, and `stale_after`.
 
 use std::cell::Cell;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! What a reaper promises: the tiers and their order, claims, counters, modes, and what it leaves alone.
+//! What a reaper promises: the triggers and their order, claims, counters, modes, and what it leaves alone.
 
 use std::sync::{Arc, Mutex};
 use std::thread;

@@ -349,7 +349,7 @@ fn judged() -> &'static [(Combination, Decided)] {
         let boots = [Boot::NoGrace, Boot::JustStarted, Boot::BackFromAPause, Boot::LongBack];
         let judging = boots.map(|boot| thread::spawn(move || (0..60).find_map(|_| judged_in_time(boot))));
         let judged = judging.into_iter().map(|thread| thread.join().expect("judging does not panic"));
-        judged.flat_map(|seen| seen.expect("the machine has half a second for it")).collect()
+        judged.flat_map(|seen| seen.expect("60 attempts, none without a pause of the machine's")).collect()
     })
 }
 

@@ -254,8 +254,8 @@ impl Case {
         self.limits.boot_grace == Some(Boot::InForce)
     }
 
-    /// What the tier that the job is in does, and how long from now: for a job that is in one.
-    fn tier(&self) -> Option<(Proposed, Option<Duration>)> {
+    /// What the trigger that the job is past does, and how long from now: for a job that is past one.
+    fn trigger(&self) -> Option<(Proposed, Option<Duration>)> {
         let Case { limits, facts, .. } = self;
         let due = |grace: Duration, age: Duration| if age > grace { None } else { Some(grace - age) };
         if let Some(finished) = facts.finished {
@@ -280,7 +280,7 @@ fn expected(case: &Case) -> Said {
     if limits.hard_deadline.is_some_and(|deadline| facts.running > deadline) {
         return acts(Proposed::Reap(Cause::Backstop), limits.marks && matches!(mode, Mode::Honor | Mode::DeferAll));
     }
-    let Some((proposed, None)) = case.tier() else { return Said::Healthy };
+    let Some((proposed, None)) = case.trigger() else { return Said::Healthy };
     let reasons = [
         (mode == Mode::DeferAll, DeferReason::DeferAll),
         (facts.held, DeferReason::Held),
@@ -301,8 +301,8 @@ fn expected_next(case: &Case) -> Result<Option<(Proposed, Duration)>, ()> {
         return Ok(None);
     }
     let deadline = limits.hard_deadline.map(|deadline| (Proposed::Reap(Cause::Backstop), deadline - facts.running));
-    let tier = case.tier().filter(|_| mode != Mode::DeferAll && !facts.held);
-    let tier = tier.and_then(|(does, due)| {
+    let trigger = case.trigger().filter(|_| mode != Mode::DeferAll && !facts.held);
+    let trigger = trigger.and_then(|(does, due)| {
         let kept = match case.keeps() {
             Keeps::UntilTheDeadline => return None,
             Keeps::For(time) => time,
@@ -311,7 +311,7 @@ fn expected_next(case: &Case) -> Result<Option<(Proposed, Duration)>, ()> {
         let booting = if case.boots() { AN_HOUR } else { Duration::ZERO };
         Some((does, due.unwrap_or_default().max(kept).max(booting)))
     });
-    match (deadline, tier) {
+    match (deadline, trigger) {
         (Some((_, one)), Some((_, other))) if one.abs_diff(other) < A_MOMENT => Err(()),
         (one, other) => Ok(one.into_iter().chain(other).min_by_key(|(_, left)| *left)),
     }
@@ -465,7 +465,7 @@ fn reaper<'r>(registry: &'r JobRegistry, case: &Case) -> Reaper<'r, Job, Finaliz
     reaper
 }
 
-/// The text names the tier, and every age and limit that there is.
+/// The text names the trigger, and every age and limit that there is.
 fn check_words(
     case: &Case,
     said: Said,
@@ -477,13 +477,13 @@ fn check_words(
     let why = explanation.to_string();
     let what = verdict.to_string();
     let overdue = case.limits.hard_deadline.is_some_and(|deadline| case.facts.running > deadline);
-    let tier = match said {
+    let trigger = match said {
         Said::Healthy => "healthy; ",
         _ if overdue => "deadline: ",
         _ if case.facts.finished.is_some() => "finished: ",
         _ => "lost: ",
     };
-    prop_assert!(why.starts_with(&format!("job 7: {tier}")), "{}", why);
+    prop_assert!(why.starts_with(&format!("job 7: {trigger}")), "{}", why);
     let mut compared = vec![("running", Some(case.facts.running), "hard_deadline", case.limits.hard_deadline)];
     compared.push(("finished", case.facts.finished, "finalize_grace", Some(case.limits.finalize_grace)));
     compared.push(("lost", case.facts.lost, "lost_grace", Some(case.limits.lost_grace)));

@@ -347,7 +347,7 @@ fn the_generations_of_a_job_only_grow_for_whoever_looks() {
     });
 }
 
-// Seen to fail with a `Word::vacated` that was the same for every generation: a slot that had been empty, marked and
+// Seen to fail with a `TaggedWord::cleared` that was the same for every generation: a slot that had been empty, marked and
 // cleared again looked untouched, and took a generation that was drawn before.
 #[test]
 fn a_mark_that_stands_is_newer_than_all_that_were_before_it() {

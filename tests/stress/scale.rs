@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use livemark::Registry;
 
-use crate::support::{AllEqual, OneRootSlot, reclaim_until};
+use crate::support::{AllEqual, OneRootSlot, alone, reclaim_until};
 
 const MANY: u64 = 100_000;
 
@@ -88,11 +88,13 @@ impl<T> ExtractOdd for Vec<T> {
 
 #[test]
 fn a_hundred_thousand_numbers_come_and_go() {
+    let _alone = alone();
     up_and_down(&Registry::<u64, _>::new(), MANY, |n| n);
 }
 
 #[test]
 fn ten_thousand_strings_come_and_go_and_are_found_by_str() {
+    let _alone = alone();
     let registry: Registry<String, Counted> = Registry::new();
     up_and_down(&registry, 10_000, |n| format!("job-{n}"));
 
@@ -103,21 +105,25 @@ fn ten_thousand_strings_come_and_go_and_are_found_by_str() {
 
 #[test]
 fn ten_thousand_ids_of_16_bytes_come_and_go() {
+    let _alone = alone();
     up_and_down(&Registry::<[u8; 16], _>::new(), 10_000, |n| (u128::from(n) << 64 | 7).to_be_bytes());
 }
 
 #[test]
 fn twenty_thousand_jobs_of_one_root_slot_come_and_go() {
+    let _alone = alone();
     up_and_down(&Registry::<u64, _, _>::with_hasher(OneRootSlot::default()), 20_000, |n| n);
 }
 
 #[test]
 fn two_thousand_equal_hashes_come_and_go() {
+    let _alone = alone();
     up_and_down(&Registry::<u64, _, _>::with_hasher(AllEqual::default()), 2_000, |n| n);
 }
 
 #[test]
 fn a_registry_that_is_dropped_full_drops_everything() {
+    let _alone = alone();
     let live = Arc::new(AtomicUsize::new(0));
     let registry: Registry<u64, Counted> = Registry::new();
     for n in 0..MANY {
@@ -130,6 +136,7 @@ fn a_registry_that_is_dropped_full_drops_everything() {
 
 #[test]
 fn a_job_that_is_marked_over_and_over_keeps_no_garbage() {
+    let _alone = alone();
     let live = Arc::new(AtomicUsize::new(0));
     let registry: Registry<u64, Counted> = Registry::new();
     let mut peak = 0;

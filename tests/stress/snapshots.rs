@@ -17,7 +17,7 @@ fn snapshots_while(write: impl Fn() + Sync, mut look: impl FnMut() -> bool) -> u
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 write();
-                // A moment of peace now and then, for an atomic cut to be had also on a slow machine.
+                // A moment of peace now and then, for an atomic reading to be had also on a slow machine.
                 thread::yield_now();
             }
         });
@@ -32,7 +32,7 @@ fn snapshots_while(write: impl Fn() + Sync, mut look: impl FnMut() -> bool) -> u
     })
 }
 
-// Seen to fail with a `cut` that called its first pass atomic.
+// Seen to fail with a `double_collect` that called its first reading atomic.
 #[test]
 fn an_atomic_snapshot_shows_a_state_that_was() {
     const JOBS: u64 = 64;
@@ -57,7 +57,7 @@ fn an_atomic_snapshot_shows_a_state_that_was() {
     assert!(atomic > 0, "no snapshot was atomic, so nothing was checked");
 }
 
-// Seen to fail with a `cut` that called its first pass atomic, and with a `replace` that removed and inserted.
+// Seen to fail with a `double_collect` that called its first reading atomic, and with a `replace` that removed and inserted.
 #[test]
 fn an_atomic_snapshot_never_misses_a_job_that_is_handed_over() {
     let registry: Registry<u64, u64> = Registry::new();
