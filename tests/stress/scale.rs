@@ -1,4 +1,4 @@
-//! To 100,000 jobs and back, with ids of several kinds and with hashes that are all equal: nothing is lost, nothing
+//! Up to 100,000 jobs and back, with ids of several kinds and with hashes that are all equal: nothing is lost, nothing
 //! leaks.
 
 use std::hash::{BuildHasher, Hash};

@@ -56,9 +56,9 @@ const OWNED: [usize; 5] = [8, 64, 1_024, 65_536, 1_000_000];
 const QUICK_OWNED: [usize; 3] = [64, 1_024, 65_536];
 const ROUNDS: usize = 31;
 const QUICK_ROUNDS: usize = 3;
-/// Of the jobs that a reaper's pass is measured with: the hundredth part of a million.
+/// How many jobs a reaper's pass is measured with: the hundredth part of a million.
 const OWNED_IN_A_PASS: usize = 10_000;
-/// So many owned jobs take seconds to mark and copy: a fourth of the rounds.
+/// How many owned jobs take seconds to mark and copy: a fourth of the rounds.
 const MANY: usize = 500_000;
 
 enum Command {

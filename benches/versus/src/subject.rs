@@ -11,10 +11,10 @@ use livemark::{Finalizer, RunningJob};
 /// A way to build the registry.
 pub trait Subject: Send + Sync + Sized + 'static {
     const NAME: &'static str;
-    /// Whether several threads can use it at once.
+    /// `true` if several threads can use it at once.
     const SHARED: bool = true;
     const BATCH: Batch;
-    /// Whether a write takes the longer the more jobs are owned, without bound.
+    /// `true` if a write takes the longer the more jobs are owned, without bound.
     const WRITES_COPY_ALL: bool = false;
 
     /// What a thread uses it through: with the handle that the crate's documentation has each thread keep, if there is

@@ -21,7 +21,7 @@ pub fn stay_on_core(number: usize) {
 #[derive(Clone, Copy)]
 pub enum Pace {
     FullSpeed,
-    /// So many writes in a second, a mark and a clear being two.
+    /// How many writes a second, a mark and a clear being two.
     Writes(u32),
 }
 

@@ -21,7 +21,7 @@ fn shell(script: &str) -> Vec<String> {
     ["sh", "-c", script].map(str::to_owned).to_vec()
 }
 
-/// Whether the process whose id is in `file` exists; one that was not waited for does.
+/// Returns `true` if the process whose id is in `file` exists. One that was not waited for does.
 fn exists(file: &Path) -> bool {
     let pid = fs::read_to_string(file).unwrap().trim().parse().unwrap();
     test_kill_process(Pid::from_raw(pid).unwrap()).is_ok()

@@ -30,7 +30,7 @@ const AIMED: usize = 4;
 /// The phases of a job, in order: its run's stage, unless its own row or the ledger says more. `commit` is decided but
 /// not acted upon, `acted` not committed, and of what is `ended` the run is still open.
 const PHASES: [&str; 9] = ["queued", "process", "marked", "stamped", "build", "test", "commit", "acted", "ended"];
-/// Of every unfinished job, and of every job that has just ended.
+/// What every unfinished job has, and every job that has just ended.
 const PHASE: &str = "
     SELECT CASE WHEN jobs.state = 'queued' THEN 'queued'
                 WHEN jobs.state <> 'running' THEN 'ended'
@@ -189,7 +189,7 @@ struct Test {
     /// Processes that were at work when their server was killed.
     left: BTreeSet<Process>,
     kills: usize,
-    /// By phase.
+    /// Counted by phase.
     met: BTreeMap<String, Met>,
     /// Unfinished jobs at a kill: the fewest.
     fewest: u64,

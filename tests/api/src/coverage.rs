@@ -12,16 +12,16 @@ use rustdoc_types::{Crate, Id, Item, ItemEnum, Visibility};
 /// whose own example names it.
 pub struct Coverage {
     items: usize,
-    /// By path.
+    /// Keyed by path.
     undocumented: BTreeSet<String>,
     /// How many are shown by an example that they link to.
     by_link: usize,
-    /// By path.
+    /// Keyed by path.
     without_example: BTreeSet<String>,
 }
 
 impl Coverage {
-    /// Of all that can be reached from the crate's root.
+    /// Covers all that can be reached from the root of the crate.
     pub fn of(documented: &Crate) -> Self {
         let (undocumented, without_example) = (BTreeSet::new(), BTreeSet::new());
         let mut coverage = Self { items: 0, undocumented, by_link: 0, without_example };

@@ -38,7 +38,7 @@ pub(crate) enum Answer {
     Said(bool),
     Nothing,
     Owner(Option<(Generation, Value)>),
-    /// Of the jobs of the history; how many others there were.
+    /// The jobs of the history, and how many others there were.
     Snapshot(Owners, usize),
     /// A snapshot that was not of one instant, as it said.
     Torn,
@@ -62,7 +62,7 @@ impl Call {
         }
     }
 
-    /// Whether it left everything as it was, by its answer. (Of a guard's drop that cannot be told.)
+    /// Returns `true` if it left everything as it was, by its answer. (A guard's drop does not tell.)
     pub(crate) fn changed_nothing(&self, answer: &Answer) -> bool {
         match self {
             Self::IsCurrent(..) | Self::IsActive(_) | Self::Owner(_) | Self::Snapshot => true,

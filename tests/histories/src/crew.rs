@@ -15,7 +15,7 @@ use crate::history::{Answered, History};
 use crate::spec::Spec;
 use crate::subject::{Bug, Guard, Jobs, Subject, read};
 
-/// Of a history, at most.
+/// The most of a history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) threads: usize,
@@ -28,7 +28,7 @@ impl Size {
 }
 
 const CREW: usize = 3;
-/// So many histories have a slot of their own each, then the registry is made anew.
+/// How many histories have a slot of their own each, before the registry is made anew.
 const HISTORIES: u64 = 8_192;
 /// Marked neighbours: with two more their slot grows into a branch.
 const NEIGHBOURS: u64 = 7;
@@ -50,7 +50,7 @@ struct Program {
     others: usize,
     calls: usize,
     seed: u64,
-    /// Of marks that were made before.
+    /// Guards of marks that were made before.
     guards: Vec<(usize, Guard)>,
 }
 

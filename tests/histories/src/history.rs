@@ -23,12 +23,12 @@ pub(crate) struct Answered {
 pub(crate) struct History {
     /// How it was before.
     pub(crate) before: Spec,
-    /// By their beginning.
+    /// Ordered by their beginning.
     pub(crate) calls: Vec<Answered>,
 }
 
 impl History {
-    /// Whether one order of the calls explains all answers.
+    /// Returns `true` if one order of the calls explains all answers.
     pub(crate) fn is_linearizable(&self) -> bool {
         let mut events: Vec<(usize, &Answered)> =
             self.calls.iter().flat_map(|call| [(call.began, call), (call.ended, call)]).collect();
@@ -45,7 +45,7 @@ impl History {
         tester.is_consistent()
     }
 
-    /// Whether two calls of one job overlapped, one of which changed it.
+    /// Returns `true` if two calls of one job overlapped, one of which changed it.
     pub(crate) fn is_contended(&self) -> bool {
         self.calls.iter().enumerate().any(|(at, one)| {
             self.calls[at + 1..].iter().any(|other| {

@@ -40,8 +40,8 @@ impl SequentialSpec for Spec {
         unreachable!("{call} has not returned")
     }
 
-    /// Whether the call, now, may be answered so; and does it. What generation a mark gets is not for this to say,
-    /// but that it is greater than those before it.
+    /// Returns `true` if the call, now, may be answered so, and does it. A mark's generation may
+    /// be any that is greater than those before it.
     fn is_valid_step(&mut self, call: &Call, answer: &Answer) -> bool {
         match (*call, *answer) {
             (Call::Mark(job, value), Answer::Marked(generation)) => self.mark(job, generation, value),

@@ -83,7 +83,7 @@ impl Catalog {
 }
 
 impl Mutant {
-    /// Whether it was asked for: all are, where nothing is said.
+    /// Returns `true` if it was asked for. All are, where nothing is said.
     pub(crate) fn is_one_of(&self, only: &[String]) -> bool {
         let asked = |words: &String| self.edges.contains(words) || self.name.contains(words.as_str());
         only.is_empty() || only.iter().any(asked)

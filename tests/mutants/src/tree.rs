@@ -102,7 +102,7 @@ impl Tree {
         }
     }
 
-    /// Whether cargo's test command went well, and what it wrote; an error if it did not end.
+    /// Runs cargo's test command. Returns how it went and what it wrote, or an error if it did not end.
     fn cargo(&self, check: &Check, options: &[&str], patience: Duration) -> Result<(bool, String), String> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(match check.suite {

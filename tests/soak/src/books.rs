@@ -14,7 +14,7 @@ use crate::heap;
 /// What may be allocated more than after the first round, when what waited to be freed is freed: more jobs at work,
 /// more spare blocks.
 const GROWTH_KIB: u64 = 8 << 10;
-/// So many violations are printed.
+/// How many violations are printed.
 const PRINTED: usize = 20;
 
 /// A number of events.
@@ -55,7 +55,7 @@ counts! {
     redriven: "redriven and finalized",
     reaped_lost: "reaped, worker lost",
     reaped_backstop: "reaped by the backstop",
-    /// Of a job that was final by the time of the verdict: the listing was older.
+    /// The job was final by the time of the verdict: the listing was older.
     outdated: "verdicts on jobs that were final by then",
     deferred: "deferrals",
     panicked: "finalizers that panicked",
@@ -74,7 +74,7 @@ counts! {
     rounds: "rounds of the books",
     /// Guards that were dropped or cleared, and generations that were cleared.
     releases: "releases",
-    /// By `Registry::clear`, whoever held the mark.
+    /// Cleared by `Registry::clear`, whoever held the mark.
     cleared: "marks cleared by job",
 }
 
@@ -196,7 +196,7 @@ impl Books {
         println!("violations: {}", self.violations().len());
     }
 
-    /// Whether nothing was violated, and everything happened.
+    /// Returns `true` if nothing was violated, and everything happened.
     pub(crate) fn closed_well(&self) -> bool {
         let missing = self.missing();
         if !missing.is_empty() {
@@ -230,7 +230,7 @@ impl Context {
         Self { job, seal: job.wrapping_mul(2) }
     }
 
-    /// Whether it is of this job, and not yet dropped.
+    /// Returns `true` if it is of this job, and not yet dropped.
     pub(crate) fn is_of(&self, job: u64) -> bool {
         self.job == job && self.seal == job.wrapping_mul(2)
     }

@@ -163,7 +163,7 @@ impl Soak {
         });
     }
 
-    /// Whether to go on; nobody pauses while the answer is held.
+    /// Says if the load goes on. Nobody pauses while the answer is held.
     fn goes_on(&self) -> Option<RwLockReadGuard<'_, ()>> {
         let acting = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         (!self.done.load(Ordering::Relaxed)).then_some(acting)

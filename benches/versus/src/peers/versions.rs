@@ -399,7 +399,7 @@ impl<V: Value> Subject for EvMap<V> {
 }
 
 impl<V: Value> EvMapSession<'_, V> {
-    /// As [`LeftRightSession::write`].
+    /// Does what [`LeftRightSession::write`] does.
     #[inline]
     fn write(&self, job: u64, write: impl FnOnce(&mut EvMapWriter<V>)) -> bool {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,7 @@ use crate::subject::{Session, Subject};
 
 /// Some passes over a million jobs.
 const BUDGET: Duration = Duration::from_millis(20);
-/// Of so many running jobs one is owned.
+/// How many running jobs there are to each owned one.
 const ONE_IN: usize = 100;
 
 pub fn round<S: Subject>(bed: &mut Bed<S>) -> Vec<Sample> {

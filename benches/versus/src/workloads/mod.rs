@@ -92,7 +92,7 @@ impl Sample {
 }
 
 const ONE_THREAD: &str = "for one thread only";
-/// Of a subject whose writes copy all jobs, this many of them take a tenth of a second each.
+/// How many jobs make each write of a subject that copies all of them take a tenth of a second.
 const TOO_MANY_TO_COPY: usize = 500_000;
 const STUCK: &str = "not done within 250 ms of writes at full speed";
 const COPIES: &str = "skipped: each write copies all jobs";
