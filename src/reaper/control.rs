@@ -4,9 +4,9 @@ use std::sync::{Arc, Once};
 
 use arc_swap::ArcSwap;
 
-use super::boot_grace::SweepHistory;
 use super::policy::Policy;
 use super::stats::Counts;
+use super::sweep_history::SweepHistory;
 use crate::telemetry;
 
 /// The part of a reaper that has no types, and that its handles share.

@@ -1,4 +1,4 @@
-//! A timer of the boot grace: [`GraceTimer`]. `boot_grace.rs` draws when it begins anew.
+//! The timer of a boot grace, or of a `stale_after`: [`GraceTimer`]. `sweep_history.rs` draws when it begins anew.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -14,7 +14,7 @@
 //! | `reaper.rs` | [`Reaper`]: its registry, its policy, and what it is told about contexts |
 //! | `sweep_state.rs` | what a sweep keeps between two jobs |
 //! | `handle.rs`, `control.rs` | [`ReaperHandle`], and what it shares with its reaper |
-//! | `boot_grace.rs`, `grace_timer.rs` | since when the reaper has looked regularly |
+//! | `sweep_history.rs`, `grace_timer.rs` | since when the reaper has looked regularly: the boot grace |
 //! | `findings.rs` | what the latest sweep found of each job, so that news can be told from repetition |
 //! | `trigger.rs` | what a job's ages call for |
 //! | `policy/` | [`Policy`]: the mode and the limits, its builder, its settings file |
@@ -22,7 +22,6 @@
 //! | `verdict.rs`, `claim.rs` | what comes out of a judgment |
 //! | `job.rs`, `mode.rs`, `stop.rs` | plain data that goes in |
 
-mod boot_grace;
 mod claim;
 mod control;
 mod erased;
@@ -43,6 +42,7 @@ mod run_error;
 mod stats;
 mod stop;
 mod sweep;
+mod sweep_history;
 mod sweep_report;
 mod sweep_state;
 mod trigger;

@@ -5,12 +5,12 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::boot_grace::HistoryState;
 use super::control::Control;
 use super::findings::{Finding, Findings};
 use super::grace_timer::Moment;
 use super::job::RunningJob;
 use super::policy::{Policy, StageLimits};
+use super::sweep_history::HistoryState;
 use super::trigger::{Trigger, past};
 
 /// Keeps what a sweep knows between two jobs.

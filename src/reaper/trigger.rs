@@ -17,10 +17,10 @@ pub(super) fn past(age: Duration, limit: Duration) -> bool {
 pub(super) enum Trigger {
     /// The job is past its deadline, which comes before all else.
     Deadline,
-    /// The job's worker is lost past its grace, and the job has not finished.
-    Lost,
     /// The job finished and is past its grace. Holds what that calls for.
     Finished(Proposed),
+    /// The job has not finished, and its worker is lost past its grace.
+    Lost,
 }
 
 impl Trigger {

@@ -118,7 +118,7 @@ fn pages() -> Vec<PathBuf> {
     for name in ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "DESIGN.md", "SECURITY.md"] {
         pages.extend(Some(root.join(name)).filter(|page| page.exists()));
     }
-    for folder in ["benches", "examples"] {
+    for folder in ["benches", "examples", "loom-tests"] {
         pages.extend(files(&root.join(folder), "md"));
     }
     pages
@@ -370,6 +370,24 @@ fn the_page_on_operations_lists_every_event_and_every_metric() {
         .filter(|text| !page.contains(&format!("`{text}`")))
         .collect();
     assert_eq!(missing, [""; 0]);
+}
+
+/// An alert can be written before anything happened: each counter is registered at zero.
+///
+/// Seen to fail with a new `count!` that `register` did not have.
+#[test]
+fn every_counter_is_registered() {
+    let telemetry = read(&root().join("src/telemetry.rs"));
+    let (before, register) = telemetry.split_once("pub(crate) fn register(").expect("it is there");
+    let names = |text: &str| -> BTreeSet<String> {
+        let counted = text.split("count!(\"").skip(1).filter_map(|rest| rest.split_once('"'));
+        counted.map(|(name, _)| name.to_owned()).collect()
+    };
+    let counted = names(before);
+    assert!(counted.len() >= 7, "{counted:?}");
+    let missing: Vec<_> = counted.iter().filter(|name| !register.contains(&format!("\"{name}\""))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(names(register).is_empty(), "counters are reported above `register`");
 }
 
 /// The README and the guide draw one incident. The guide goes on where the README ends.

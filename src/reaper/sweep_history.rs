@@ -7,7 +7,7 @@
 //! ```text
 //!                           a pause             another
 //!  looks       | | | | |................| | | |.........| | | | | | | | | | | | | | | |
-//!  timer         runs                   0 1 2 3         0 1 2 3 4 5 6 7 8 9 runs
+//!  timer         over                   0 1 2 3         0 1 2 3 4 5 6 7 8 9 over
 //!                                                       |--- boot grace ---|
 //!  looks dead    acts                   defers                              acts
 //!  deadline      acts                   defers if it passed during a pause  acts
