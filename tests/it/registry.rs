@@ -134,6 +134,8 @@ fn an_attempt_that_fails_is_not_counted_as_a_mark() {
     let _second = REGISTRY.mark(Job(3), ());
     assert!(!INTERFERES.get() && [1, 2, 3].iter().all(|job| REGISTRY.is_active(&Job(*job))));
     assert_eq!(REGISTRY.stats(), stats(3, 0, 0));
+    // What a `static` still holds at the end looks like a leak: its words are no plain pointers.
+    assert!(REGISTRY.clear(&Job(2)));
 }
 
 #[test]
