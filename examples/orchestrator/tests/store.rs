@@ -249,7 +249,7 @@ fn a_file_is_created_once_and_recognised_later() {
 /// A file as the first version made it, with a job in each state.
 fn first_version(path: &std::path::Path) -> Connection {
     let connection = Connection::open(path).unwrap();
-    connection.execute_batch(include_str!("../src/schema-1.sql")).unwrap();
+    connection.execute_batch(include_str!("../src/store/schema-1.sql")).unwrap();
     connection
         .execute_batch(
             "PRAGMA application_id = 0x6c766d6b; PRAGMA user_version = 1;
@@ -265,7 +265,7 @@ fn first_version(path: &std::path::Path) -> Connection {
 /// The second version, with the same jobs.
 fn second_version(path: &std::path::Path) -> Connection {
     let connection = first_version(path);
-    connection.execute_batch(include_str!("../src/schema-2.sql")).unwrap();
+    connection.execute_batch(include_str!("../src/store/schema-2.sql")).unwrap();
     connection.execute_batch("PRAGMA user_version = 2").unwrap();
     connection
 }

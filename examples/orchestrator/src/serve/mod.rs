@@ -1,10 +1,14 @@
 //! The service: the same monitors and the same reaper, running continuously, with an HTTP face.
 
 mod access;
+mod body;
 mod events;
+mod health;
 mod lock;
 mod page;
+mod policy;
 mod routes;
+mod submit;
 mod view;
 
 use std::io::{Write, stdout};
@@ -96,7 +100,7 @@ pub fn run(options: Options) -> Result<()> {
         hook: &no_hook,
     };
     // Before the reaper's first handle, which shows its metrics at zero.
-    let metrics = routes::recorder();
+    let metrics = health::recorder();
     let reaper = Reaper::new(&FINALIZING, engine.config.policy(Mode::Honor)?);
     let service: &'static Service = Box::leak(Box::new(Service {
         reaper: reaper.handle(),

@@ -1,0 +1,97 @@
+//! The file: how it is opened, recognized, and brought up to date.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::error::{Error, Result};
+use crate::store::{Store, now};
+
+/// Marks an SQLite file as ours ("lvmk"), so that another program's is never written to.
+const APPLICATION_ID: i32 = 0x6c76_6d6b;
+/// What leads from each version of the schema to the next; an empty file is of version 0.
+const STEPS: [&str; 3] = [include_str!("schema-1.sql"), include_str!("schema-2.sql"), include_str!("schema-3.sql")];
+/// How long to wait for a database that is locked while we open it, and later.
+const BUSY_OPENING: Duration = Duration::from_secs(1);
+const BUSY_WORKING: Duration = Duration::from_secs(10);
+/// More than there are statements in the store, so that each is prepared once per connection.
+const STATEMENTS: usize = 64;
+
+/// A file that holds, or now holds, our schema.
+#[derive(Clone, Debug)]
+pub struct Database {
+    path: PathBuf,
+}
+
+impl Database {
+    /// Creates the schema in a new or empty file, recognises a file that has it, and brings an older one of ours up to
+    /// date. Anything else is refused.
+    pub fn open(path: &Path) -> Result<Self> {
+        // Absolute, so that SQLite sees no special name (":memory:") and a child process the same file.
+        let path = std::path::absolute(path).map_err(Error::io(format!("{}", path.display())))?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) {
+            return Err(Error::NoDirectory(parent.to_owned()));
+        }
+        let database = Self { path };
+        let ours = database.prepare().map_err(|error| Error::open(&database.path, error))?;
+        if ours { Ok(database) } else { Err(Error::ForeignDatabase(database.path)) }
+    }
+
+    /// Returns `true` if the file has our schema now.
+    fn prepare(&self) -> rusqlite::Result<bool> {
+        let mut connection = self.connect(BUSY_OPENING)?;
+        // After a kill there may be much to write back, and with fsync: that need not be before the first answer.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let number = |sql| transaction.query_row(sql, [], |row| row.get::<_, i32>(0));
+        let id = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
+        let empty = number("SELECT COUNT(*) FROM sqlite_schema")? == 0;
+        let version = match id {
+            (APPLICATION_ID, version @ 1..) => usize::try_from(version).ok(),
+            (0, 0) if empty => Some(0),
+            _ => None,
+        };
+        let Some(steps) = version.and_then(|version| STEPS.get(version..)) else { return Ok(false) };
+        if !steps.is_empty() {
+            for step in steps {
+                transaction.execute_batch(step)?;
+            }
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", STEPS.len() as i64)?;
+        }
+        transaction.commit()?;
+        // Readers and the one writer do not wait for each other. A killed process loses nothing it committed.
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        Ok(true)
+    }
+
+    fn connect(&self, busy: Duration) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(busy)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(connection)
+    }
+
+    /// A connection that works on the jobs of `queue`; each thread has its own.
+    pub fn store(&self, queue: &str) -> Result<Store> {
+        let connection = self.connect(BUSY_WORKING)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok(Store { connection, queue: queue.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Numbers a new replay.
+    pub fn begin_replay(&self) -> Result<u64> {
+        let connection = self.connect(BUSY_WORKING)?;
+        connection.execute("INSERT INTO replays (started_at) VALUES (?1)", [now()])?;
+        Ok(connection.last_insert_rowid().unsigned_abs())
+    }
+}
