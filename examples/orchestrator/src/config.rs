@@ -8,6 +8,7 @@ use std::time::Duration;
 use livemark::{Mode, Policy, PolicyError};
 use serde::{Deserialize, Deserializer};
 
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::store::DEFAULT_KIND;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub default_kind: Kind,
     /// The other kinds, by name.
     pub kinds: BTreeMap<String, Kind>,
+    /// What commands find in their environment.
+    pub environment: Environment,
 }
 
 /// What a kind of job runs.
@@ -115,6 +118,7 @@ struct File {
     gates: Option<Vec<Gate>>,
     #[serde(default)]
     kinds: BTreeMap<String, KindInFile>,
+    environment: Option<Environment>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +174,7 @@ impl Config {
         let config = Self {
             limits: given.limits.or(default.limits).ok_or_else(|| told("no limits".into()))?,
             kinds: kinds.collect(),
+            environment: given.environment.or(default.environment).unwrap_or_default(),
             default_kind,
         };
         config.check().map_err(told)?;
@@ -178,6 +183,7 @@ impl Config {
 
     fn check(&self) -> Result<(), String> {
         self.default_kind.check("")?;
+        self.environment.check()?;
         for (name, kind) in &self.kinds {
             if name == DEFAULT_KIND {
                 return Err("kinds.default: the default kind is `job` and `gates`".into());

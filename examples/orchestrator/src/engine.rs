@@ -118,10 +118,11 @@ impl Engine<'_> {
 
     fn drive_queued(&self, job: JobId) -> Result<()> {
         let mut store = self.store()?;
-        match store.start(job)? {
-            Some(run) => monitor::drive(self, &store, job, run),
-            None => Ok(()), // another monitor was faster
+        // Once more where its process could not be started, and it is queued again.
+        while let Some(run) = store.start(job)? {
+            monitor::drive(self, &store, job, run)?;
         }
+        Ok(())
     }
 
     /// One of the monitor threads of a service: takes one queued job after the other, until the shift ends.

@@ -88,6 +88,9 @@ pub enum Error {
         /// What it said, or why it could not.
         reason: String,
     },
+    /// A command could not be started, for want of something that may be there again soon.
+    #[error("not started for now: {0}")]
+    NotNow(String),
     /// Something did not happen within its time limit.
     #[error("gave up waiting for {0}")]
     TimedOut(String),

@@ -1,5 +1,6 @@
 //! Child processes: the job's own and the gates, and the lock on the workspace they work in.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::store::RunId;
@@ -31,12 +33,19 @@ pub enum Exit {
     Stopped,
     /// It could not be started.
     NotStarted(String),
+    /// It could not be started for want of something that may be there again soon. This says nothing of the job.
+    NotNow(String),
 }
 
 impl Exit {
     /// Returns `true` if all is well.
     pub fn is_green(&self) -> bool {
         *self == Self::Code(0)
+    }
+
+    /// What is said of a command that could not be started for this reason.
+    pub(crate) fn not_started(error: &io::Error) -> Self {
+        if is_shortage(error) { Self::NotNow(error.to_string()) } else { Self::NotStarted(error.to_string()) }
     }
 
     /// The exit code, for the job's row.
@@ -56,6 +65,7 @@ impl fmt::Display for Exit {
             Self::TimedOut => f.write_str("killed at its time limit"),
             Self::Stopped => f.write_str("killed, its result is not wanted"),
             Self::NotStarted(reason) => write!(f, "not started: {reason}"),
+            Self::NotNow(reason) => write!(f, "not started for now: {reason}"),
         }
     }
 }
@@ -66,6 +76,8 @@ impl Exit {
         match self {
             Self::Code(code) => format!("code {code}"),
             Self::Signal(signal) => format!("signal {signal}"),
+            Self::NotNow(reason) => format!("shortage {reason}"),
+            Self::NotStarted(reason) => format!("error {reason}"),
             other => format!("error {other}"),
         }
     }
@@ -75,34 +87,50 @@ impl Exit {
         match what {
             "code" => value.parse().ok().map(Self::Code),
             "signal" => value.parse().ok().map(Self::Signal),
-            "error" => Some(Self::NotStarted(value.strip_prefix("not started: ").unwrap_or(value).to_owned())),
+            "shortage" => Some(Self::NotNow(value.to_owned())),
+            "error" => Some(Self::NotStarted(value.to_owned())),
             _ => None,
         }
     }
 }
 
-/// Runs `command` in `directory` until it ends, takes longer than `limit`, or `wanted` turns false.
-///
-/// `supervisor` is this program's own file: started as the command's parent, it ends the command if we are killed.
-pub fn run(
-    supervisor: &Path,
-    command: &[String],
-    directory: &Path,
-    limit: Duration,
-    wanted: impl Fn() -> bool,
-) -> Exit {
+/// Returns `true` if the operating system had too little of something: descriptors, processes, memory, room on a disk.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT, Errno::NOLCK];
+    error.raw_os_error().is_some_and(|code| shortages.iter().any(|shortage| shortage.raw_os_error() == code))
+}
+
+/// A command, and all that it finds.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// This program's own file: started as the command's parent, it ends the command if we are killed.
+    pub supervisor: &'a Path,
+    /// Program, then arguments.
+    pub command: &'a [String],
+    /// Where it runs.
+    pub directory: &'a Path,
+    /// All of its environment.
+    pub environment: &'a [(OsString, OsString)],
+    /// The file that keeps what it prints.
+    pub output: &'a Path,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// Runs a command until it ends, takes longer than its limit, or `wanted` turns false.
+pub fn run(task: &Task<'_>, wanted: impl Fn() -> bool) -> Exit {
     let started = Instant::now();
-    let mut supervised = match Supervised::spawn(supervisor, command, directory) {
+    let mut supervised = match Supervised::spawn(task) {
         Ok(supervised) => supervised,
-        Err(error) => return Exit::NotStarted(error.to_string()),
+        Err(error) => return Exit::not_started(&error),
     };
     loop {
         match supervised.child.try_wait() {
             Ok(Some(status)) => return supervised.told(status),
             Ok(None) if !wanted() => return Exit::Stopped,
-            Ok(None) if started.elapsed() > limit => return Exit::TimedOut,
+            Ok(None) if started.elapsed() > task.limit => return Exit::TimedOut,
             Ok(None) => thread::sleep(POLL),
-            Err(error) => return Exit::NotStarted(error.to_string()),
+            Err(error) => return Exit::not_started(&error),
         }
     }
 }
@@ -115,11 +143,15 @@ struct Supervised {
 }
 
 impl Supervised {
-    fn spawn(supervisor: &Path, command: &[String], directory: &Path) -> io::Result<Self> {
-        let mut child = Command::new(supervisor)
+    fn spawn(task: &Task<'_>) -> io::Result<Self> {
+        let mut child = Command::new(task.supervisor)
             .arg(supervise::SUBCOMMAND)
-            .args(command)
-            .current_dir(directory)
+            .arg(task.output)
+            .args(task.command)
+            .current_dir(task.directory)
+            // The supervisor hands its environment on, and its own can be read as well.
+            .env_clear()
+            .envs(task.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -148,7 +180,8 @@ impl Supervised {
         }
         match status.signal() {
             Some(signal) => Exit::Signal(signal),
-            None => Exit::NotStarted(format!("the supervisor ended with {status}")),
+            // It could not even say why. That is not the command's fault.
+            None => Exit::NotNow(format!("the supervisor ended with {status}")),
         }
     }
 }
@@ -175,7 +208,7 @@ impl WorkspaceLock {
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(workspace.join("merge.lock"))?;
         if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
+            if error != Errno::WOULDBLOCK {
                 return Err(error.into());
             }
             let mut holder = String::new();

@@ -7,10 +7,12 @@
 pub mod client;
 pub mod config;
 pub mod engine;
+pub mod environment;
 pub mod error;
 pub mod feed;
 pub mod gates;
 pub mod monitor;
+pub mod output;
 pub mod reap;
 pub mod replay;
 pub mod serve;

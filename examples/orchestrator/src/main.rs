@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use lexopt::{Arg, Parser, ValueExt};
 use orchestrator::client::{self, Client};
 use orchestrator::config::{Config, REPLAY};
+use orchestrator::environment::TOKEN;
 use orchestrator::error::{Error, Result};
 use orchestrator::replay::{Replay, restart};
 use orchestrator::serve;
@@ -86,9 +87,6 @@ Usage: orchestrator queue [--url URL] [--json]
   --url URL   where it is (default: http://127.0.0.1:7447)
   --json      all there is to know, as JSON, for scripts
   -h, --help  this text";
-
-/// Where a token is looked for that is not given.
-const TOKEN: &str = "ORCHESTRATOR_TOKEN";
 
 /// What is asked for.
 enum Request {

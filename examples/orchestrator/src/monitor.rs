@@ -5,8 +5,8 @@
 //! live finalization has no owner. Leaving early, by `?` or by a panic, clears as well.
 
 use std::cell::Cell;
+use std::mem::replace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,20 @@ use livemark::{Claim, Finalizer, MarkGuard, Pulse};
 use crate::config::{COMMIT, Kind, STAGE};
 use crate::engine::{Engine, Step};
 use crate::error::{Error, Result};
-use crate::gates::{self, Exit, WorkspaceLock};
+use crate::gates::{self, Exit, Task, WorkspaceLock};
+use crate::output::{self, Source};
+use crate::reap::complain;
 use crate::store::{Effect, JobId, Outcome, RunId, Store};
 
 /// How often a monitor looks whether its job is still its own, where no mark tells it.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Pause before a command that could not be started is tried again, doubled each time, and at most how long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often it is asked meanwhile whether it is still wanted.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Counts commands that could not be started for now.
+pub(crate) const NOT_STARTED: &str = "orchestrator_not_started_total";
 /// How long a displaced monitor may take to leave the workspace.
 const LEAVING: Duration = Duration::from_secs(5);
 
@@ -52,18 +61,33 @@ impl<'a> Monitor<'a> {
 
     /// Writes down how the run ended, whichever way it did.
     fn watched(&self, work: impl FnOnce(&Self) -> Result<Outcome>) -> Result<()> {
-        let outcome = match catch_unwind(AssertUnwindSafe(|| work(self))) {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => {
-                self.note(&format!("failed: {error}"))?;
-                Outcome::Failed
-            }
-            Err(_) => {
-                self.note("panicked; unwinding cleared the mark")?;
-                Outcome::Panicked
-            }
+        let (outcome, what) = match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(Ok(outcome)) => (outcome, None),
+            Ok(Err(error)) => (Outcome::Failed, Some(format!("failed: {error}"))),
+            Err(_) => (Outcome::Panicked, Some("panicked; unwinding cleared the mark".to_owned())),
         };
-        self.store.end_run(self.run, outcome)
+        self.end_run(outcome, what.as_deref())
+    }
+
+    /// Writes it down as soon as the store can be written.
+    ///
+    /// Until then the job would look as if its monitor were still at work, and only the backstop would end it. What
+    /// kept the monitor from its work, a full disk, may keep it from this as well. So it does not give up before the
+    /// backstop has ended the job, or the service ends: its next start knows of no run.
+    fn end_run(&self, outcome: Outcome, what: Option<&str>) -> Result<()> {
+        let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
+        loop {
+            let written = self.store.end_run(self.run, outcome);
+            if written.is_ok() {
+                return what.map_or(Ok(()), |what| self.note(what));
+            }
+            let limits = &self.engine.config.limits;
+            if self.engine.shift.is_ending() || began.elapsed() > limits.hard_deadline {
+                return written;
+            }
+            thread::sleep(pause);
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
     }
 
     fn first_run(&self) -> Result<Outcome> {
@@ -74,16 +98,21 @@ impl<'a> Monitor<'a> {
         self.note("starts the job's process")?;
         self.step(Step::Started)?;
         let exit = match self.kind()? {
-            Some(kind) => self.run(&kind.job.command, self.watch())?,
+            Some(kind) => self.run(&kind.job.command, Source::Process(self.run), self.watch())?,
             None => Exit::NotStarted("the settings have no such kind any more".to_owned()),
         };
+        if let Exit::NotNow(reason) = exit {
+            // Nothing has happened yet, so that the job can begin anew.
+            self.store.requeue(self.job, self.run)?;
+            return Err(Error::NotNow(reason));
+        }
         // First the mark, then the stamp that makes the job reapable.
         let guard = self.mark();
         self.enter("marked", &format!("process: {exit}; marked"))?;
         if !self.store.finish(self.run, exit.code())? {
-            // Reaped while its process ran, when there was no mark to tell us by.
+            // Ended while its process ran, when there was no mark to displace.
             self.note("is no longer the job's run: finalizes nothing")?;
-            return Ok(Outcome::Displaced);
+            return Ok(Outcome::Overtaken);
         }
         self.note("stamped finished")?;
         self.finalize(guard.into())
@@ -136,16 +165,28 @@ impl<'a> Monitor<'a> {
 
     /// The lock on the workspace, or the run that has it.
     fn lock(&self, claim: &Claim<'_>) -> Result<Result<WorkspaceLock, String>> {
-        let workspace = self.workspace()?;
         let started = Instant::now();
+        let mut patience = Patience::new(self.engine.config.limits.process);
         loop {
-            let lock = WorkspaceLock::take(&workspace, self.run).map_err(Error::io("workspace lock"))?;
+            let taken = gates::workspace(self.engine.workspaces, self.job)
+                .and_then(|workspace| WorkspaceLock::take(&workspace, self.run));
+            let lock = match taken {
+                Ok(lock) => lock,
+                Err(error) if gates::is_shortage(&error) => {
+                    let wanted = || claim.is_current();
+                    match self.wait_for_better_times(&mut patience, "the gates", &error.to_string(), wanted) {
+                        Waited::Enough => continue,
+                        Waited::InVain | Waited::Unwanted => return Err(Error::NotNow(error.to_string())),
+                    }
+                }
+                Err(error) => return Err(Error::io("workspace lock")(error)),
+            };
             // Who owns the job and finds it locked has displaced a monitor, which is about to see that. Without a mark
             // there is no telling, and the workspace counts as half-merged at once.
             if lock.is_ok() || claim.guard().is_none() || started.elapsed() > LEAVING {
                 return Ok(lock);
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(LOOK_AGAIN);
         }
     }
 
@@ -158,8 +199,12 @@ impl<'a> Monitor<'a> {
             let task = self.store.start_task(self.run, &gate.name)?;
             self.progress();
             // The gate of a displaced monitor only gets in the way of its successor.
-            let exit = self.run(&gate.command, || claim.is_current())?;
+            let exit = self.run(&gate.command, Source::Task(task), || claim.is_current())?;
             self.store.end_task(task, &exit.to_string())?;
+            if let Exit::NotNow(reason) = exit {
+                // No answer, neither green nor red. A redrive asks again.
+                return Err(Error::NotNow(format!("gate {}: {reason}", gate.name)));
+            }
             if !exit.is_green() {
                 self.note(&format!("gate {}: RED, {exit}", gate.name))?;
                 return Ok(false);
@@ -181,9 +226,57 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    fn run(&self, command: &[String], wanted: impl Fn() -> bool) -> Result<Exit> {
-        let Engine { supervisor, config, .. } = self.engine;
-        Ok(gates::run(supervisor, command, &self.workspace()?, config.limits.process, wanted))
+    /// Runs a command. One that cannot be started for now is tried again, for as long as it might have run.
+    fn run(&self, command: &[String], source: Source, wanted: impl Fn() -> bool) -> Result<Exit> {
+        let Engine { supervisor, config, workspaces, .. } = self.engine;
+        let limit = config.limits.process;
+        let environment = config.environment.of(self.job, self.run);
+        let output = output::file(workspaces, self.job, source);
+        let mut patience = Patience::new(limit);
+        loop {
+            let exit = match gates::workspace(workspaces, self.job) {
+                Ok(directory) => {
+                    let (directory, environment, output) = (&directory, &environment, &output);
+                    gates::run(&Task { supervisor, command, directory, environment, output, limit }, &wanted)
+                }
+                Err(error) => Exit::not_started(&error),
+            };
+            let Exit::NotNow(reason) = &exit else { return Ok(exit) };
+            let what = if let Source::Process(_) = source { "the job's process" } else { "the gate" };
+            match self.wait_for_better_times(&mut patience, what, reason, &wanted) {
+                Waited::Enough => {}
+                Waited::InVain => return Ok(exit),
+                Waited::Unwanted => return Ok(Exit::Stopped),
+            }
+        }
+    }
+
+    /// Waits a while before something is tried again that could not be had for now.
+    fn wait_for_better_times(
+        &self,
+        patience: &mut Patience,
+        what: &str,
+        reason: &str,
+        wanted: impl Fn() -> bool,
+    ) -> Waited {
+        metrics::counter!(NOT_STARTED).increment(1);
+        if !replace(&mut patience.said, true) {
+            // What there is too little of may keep it from being written down.
+            complain(self.note(&format!("cannot start {what}, tries again: {reason}")));
+        }
+        let until = Instant::now() + patience.pause;
+        patience.pause = LONGEST_PAUSE.min(patience.pause * 2);
+        while Instant::now() < until {
+            if !wanted() {
+                return Waited::Unwanted;
+            }
+            // Who is asked to end does not wait for better times.
+            if self.engine.shift.is_ending() || patience.began.elapsed() > patience.limit {
+                return Waited::InVain;
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Waited::Enough
     }
 
     /// While the job's process runs there is no mark by which we could be told that the job was reaped, so we look.
@@ -197,10 +290,6 @@ impl<'a> Monitor<'a> {
             // What cannot be read is no reason to end it.
             self.store.is_own(self.job, self.run).unwrap_or(true)
         }
-    }
-
-    fn workspace(&self) -> Result<PathBuf> {
-        gates::workspace(self.engine.workspaces, self.job).map_err(Error::io("workspace"))
     }
 
     /// `None` if the settings have changed since the job was submitted.
@@ -238,4 +327,30 @@ impl<'a> Monitor<'a> {
         self.pulse.beat();
         self.engine.feed.changed();
     }
+}
+
+/// How long something was tried in vain already.
+struct Patience {
+    began: Instant,
+    limit: Duration,
+    /// Until the next try.
+    pause: Duration,
+    /// Whether the timeline has it.
+    said: bool,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { began: Instant::now(), limit, pause: FIRST_PAUSE, said: false }
+    }
+}
+
+/// What came of a wait.
+enum Waited {
+    /// It can be tried again.
+    Enough,
+    /// It took too long.
+    InVain,
+    /// Nobody wants it any more.
+    Unwanted,
 }

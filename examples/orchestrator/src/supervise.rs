@@ -7,21 +7,30 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio, exit, id};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::pipe::pipe;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpgid};
 
 use crate::gates::Exit;
+use crate::output::Kept;
 
-/// The subcommand that makes this program a supervisor. The command and its arguments follow.
+/// The subcommand that makes this program a supervisor. The file for the output follows, then the command and its
+/// arguments.
 pub const SUBCOMMAND: &str = "supervise";
 /// What the supervisor says before and after: a line each.
 pub(crate) const STARTED: &str = "started ";
+/// How long the output of a command that has ended is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Runs `command`, and says how it ended.
 pub fn run(command: impl Iterator<Item = OsString>) {
@@ -32,7 +41,7 @@ pub fn run(command: impl Iterator<Item = OsString>) {
         let _ = rustix::thread::set_name(c"supervisor");
         let _ = rustix::process::set_child_subreaper(i32::try_from(id()).ok().and_then(Pid::from_raw));
     }
-    let exit = supervised(command).unwrap_or_else(|error| Exit::NotStarted(error.to_string()));
+    let exit = supervised(command).unwrap_or_else(|error| Exit::not_started(&error));
     say(&exit.to_line());
 }
 
@@ -44,6 +53,7 @@ fn say(line: &str) {
 }
 
 fn supervised(mut command: impl Iterator<Item = OsString>) -> io::Result<Exit> {
+    let output = command.next().ok_or_else(|| io::Error::other("no file for the output is given"))?;
     let program = command.next().ok_or_else(|| io::Error::other("the command is empty"))?;
     let stage = Arc::new(Mutex::new(Stage::Waiting));
     let watched = Arc::clone(&stage);
@@ -61,13 +71,14 @@ fn supervised(mut command: impl Iterator<Item = OsString>) -> io::Result<Exit> {
     let workspace = File::create("command.lock")?;
     flock(&workspace, FlockOperation::LockExclusive)?;
 
+    let output = Output::keep(Path::new(&output))?;
     let (mut child, group) = {
         let mut stage = lock(&stage);
         let child = Command::new(program)
             .args(command)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(output.end()?)
+            .stderr(output.end()?)
             .process_group(0)
             .spawn()?;
         let group = Pid::from_child(&child);
@@ -82,8 +93,52 @@ fn supervised(mut command: impl Iterator<Item = OsString>) -> io::Result<Exit> {
     let status = child.wait()?;
     // Killed, but perhaps not gone yet. Those that are not our children are in somebody else's care.
     while waitpgid(group, WaitOptions::empty()).is_ok() {}
+    output.finish();
     waited?;
     Ok(ended(status))
+}
+
+/// The pipe that a command prints into, and what becomes of it.
+struct Output {
+    writer: OwnedFd,
+    kept: Arc<Mutex<Kept>>,
+    over: mpsc::Receiver<()>,
+}
+
+impl Output {
+    /// Reads the pipe to its end, whatever comes: a command is not to wait for us.
+    fn keep(path: &Path) -> io::Result<Self> {
+        let (reader, writer) = pipe()?;
+        // Nothing is started before both are closed to children.
+        fcntl_setfd(&reader, FdFlags::CLOEXEC)?;
+        fcntl_setfd(&writer, FdFlags::CLOEXEC)?;
+        let kept = Arc::new(Mutex::new(Kept::to(path)));
+        let (end, over) = mpsc::channel();
+        let keeping = Arc::clone(&kept);
+        thread::Builder::new().spawn(move || {
+            let mut reader = File::from(reader);
+            let mut bytes = vec![0; 16 << 10];
+            while let Ok(read @ 1..) = reader.read(&mut bytes) {
+                lock(&keeping).push(&bytes[..read]);
+            }
+            // Nobody waits if the supervisor has given up.
+            let _ = end.send(());
+        })?;
+        Ok(Self { writer, kept, over })
+    }
+
+    /// An end of the pipe for the command. Both of its streams go into one, so that their order is kept.
+    fn end(&self) -> io::Result<Stdio> {
+        Ok(self.writer.try_clone()?.into())
+    }
+
+    /// Writes down what is left in the pipe. What has left the command's group may hold the pipe open for ever.
+    fn finish(self) {
+        let Self { writer, kept, over } = self;
+        drop(writer);
+        let _ = over.recv_timeout(LAST_WORDS);
+        lock(&kept).flush();
+    }
 }
 
 fn ended(status: ExitStatus) -> Exit {
@@ -103,8 +158,8 @@ enum Stage {
     Over,
 }
 
-fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
-    stage.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn kill(group: Pid) {

@@ -224,7 +224,7 @@ fn a_job_that_is_reaped_while_its_process_runs_has_no_effect() {
     assert_eq!(counts.reaper.reaps_backstop, 1);
     assert_eq!(fixture.store().state(job).unwrap(), State::Reaped);
     assert_eq!(fixture.store().acted(job).unwrap(), None);
-    assert_eq!(fixture.store().count_outcomes(Outcome::Displaced).unwrap(), 1, "its monitor saw it");
+    assert_eq!(fixture.store().count_outcomes(Outcome::Overtaken).unwrap(), 1, "its monitor saw it");
     assert!(fixture.registry.is_empty());
 }
 

@@ -7,14 +7,24 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use orchestrator::gates::{Exit, WorkspaceLock, workspace};
+use orchestrator::gates::{Exit, Task, WorkspaceLock, workspace};
 use rustix::process::{Pid, test_kill_process};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(30);
 
 fn run(command: &[String], directory: &Path, limit: Duration, wanted: impl Fn() -> bool) -> Exit {
-    orchestrator::gates::run(Path::new(env!("CARGO_BIN_EXE_orchestrator")), command, directory, limit, wanted)
+    let output = TempDir::new().unwrap();
+    let environment: Vec<_> = std::env::vars_os().collect();
+    let task = Task {
+        supervisor: Path::new(env!("CARGO_BIN_EXE_orchestrator")),
+        command,
+        directory,
+        environment: &environment,
+        output: &output.path().join("output"),
+        limit,
+    };
+    orchestrator::gates::run(&task, wanted)
 }
 
 fn shell(script: &str) -> Vec<String> {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 
+use crate::monitor::NOT_STARTED;
 use crate::serve::Service;
 use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::view::{Counts, to_json};
@@ -45,6 +46,8 @@ pub(super) fn recorder() -> PrometheusHandle {
     let _ = metrics::set_global_recorder(recorder);
     metrics::describe_gauge!("orchestrator_jobs", "Jobs by state.");
     metrics::describe_counter!("orchestrator_jobs_submitted_total", "Jobs that were submitted to this process.");
+    metrics::describe_counter!(NOT_STARTED, "Commands that could not be started for now, and were tried again.");
+    metrics::counter!(NOT_STARTED).absolute(0);
     metrics::describe_gauge!("orchestrator_shutting_down", "1 if no job is started any more.");
     handle
 }

@@ -121,6 +121,13 @@ impl Store {
         self.write("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", params![run, now(), outcome])
     }
 
+    /// Queues a running job again whose process could not be started, if `run` is its own run.
+    pub fn requeue(&self, job: JobId, run: RunId) -> Result<bool> {
+        let sql = "UPDATE jobs SET state = 'queued', run_id = NULL, started_at = NULL
+            WHERE id = ?1 AND state = 'running' AND run_id = ?2";
+        Ok(self.connection.prepare_cached(sql)?.execute(params![job, run])? == 1)
+    }
+
     /// After a restart: no run of this queue has a monitor any more, so what was running is queued again.
     ///
     /// Its process will be run again from its start, so its age begins anew as well. Its redrives stay counted.

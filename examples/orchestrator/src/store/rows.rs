@@ -89,6 +89,8 @@ text_enum! {
         TooLate = "too late",
         /// It saw in time that it was displaced, and did nothing.
         Displaced = "displaced",
+        /// Its job was ended or restarted before it had a mark that could be displaced.
+        Overtaken = "overtaken",
         /// Its monitor panicked.
         Panicked = "panicked",
         /// Its monitor returned an error.
