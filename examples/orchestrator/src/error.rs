@@ -72,6 +72,17 @@ pub enum Error {
         /// The process id of the other one, if it said so.
         holder: Option<String>,
     },
+    /// The database has several names, under each of which SQLite would keep journals of its own.
+    #[error("{}: the file has {names} names (hard links), and is served under none of them", path.display())]
+    Linked {
+        /// One of the names.
+        path: PathBuf,
+        /// How many there are.
+        names: u64,
+    },
+    /// The database that is served is no longer where it was.
+    #[error("{}: the job store was removed or replaced while it was served", .0.display())]
+    Replaced(PathBuf),
     /// The address to listen on cannot be had.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -88,6 +99,9 @@ pub enum Error {
         /// What it said, or why it could not.
         reason: String,
     },
+    /// A check of the service's health could not write.
+    #[error("nothing can be written: {0}")]
+    Unwritable(String),
     /// A command could not be started, for want of something that may be there again soon.
     #[error("not started for now: {0}")]
     NotNow(String),

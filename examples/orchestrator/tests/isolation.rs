@@ -66,7 +66,8 @@ fn no_descriptor_of_the_service_reaches_a_job() {
     });
     // What this test was given already is not the service's. And `ls` has the directory open that it lists.
     let is_inherited = |fd: &str, target: &str| {
-        fd.parse::<u32>().is_ok_and(|fd| fd > 2) && fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|own| own.as_os_str() == target)
+        fd.parse::<u32>().is_ok_and(|fd| fd > 2)
+            && fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|own| own.as_os_str() == target)
     };
     let targets: Vec<_> = found
         .filter(|(fd, target)| !target.starts_with("/proc/") && !is_inherited(fd, target))

@@ -31,6 +31,7 @@ use crate::engine::{Engine, no_hook};
 use crate::error::{Error, Result};
 use crate::reap::{self, complain};
 use crate::serve::access::Access;
+use crate::serve::health::Probe;
 use crate::serve::lock::ServerLock;
 use crate::store::{Database, Store};
 
@@ -40,6 +41,8 @@ const QUEUE: &str = "main";
 const BLOCKING: usize = 8;
 /// How long connections may take to end when everything else has.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// The exit code of a service that lost its store.
+const OUSTED: i32 = 2;
 /// Who asks for the end is told of jobs that hold it up for longer than this.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
@@ -70,6 +73,8 @@ struct Service {
     stores: Stores,
     access: Access,
     metrics: PrometheusHandle,
+    /// Whether anything can be written.
+    probe: Probe,
     /// The newest state, for all who watch; computed only while somebody does.
     newest: watch::Sender<Arc<str>>,
     /// Set when streams are to end.
@@ -79,9 +84,9 @@ struct Service {
 /// Serves until asked to end. What is still running then is left to the next start.
 pub fn run(options: Options) -> Result<()> {
     let config = Config::load(options.config.as_deref(), SERVE)?;
-    let db = std::path::absolute(&options.db).map_err(Error::io(format!("{}", options.db.display())))?;
-    let _lock = ServerLock::take(&db)?;
+    // First what leaves nothing behind where it fails.
     let (listener, address) = listen(&options.listen)?;
+    let (lock, db) = ServerLock::take(&options.db)?;
     let database = Database::open(&db)?;
     let workspaces = workspaces(options.workspaces, &db)?;
     let program = env::current_exe().map_err(Error::io("finding this program's own file"))?;
@@ -107,11 +112,12 @@ pub fn run(options: Options) -> Result<()> {
         stores: Stores { database: engine.database, idle: Mutex::default() },
         access: Access::new(options.token, address),
         metrics,
+        probe: Probe::default(),
         newest: watch::Sender::new(Arc::default()),
         over: watch::Sender::new(false),
         engine,
     }));
-    service.start_and_serve(&reaper, listener, address)
+    service.start_and_serve(&reaper, listener, address, lock)
 }
 
 fn listen(address: &str) -> Result<(TcpListener, SocketAddr)> {
@@ -136,6 +142,7 @@ impl Service {
         reaper: &Reaper<'static>,
         listener: TcpListener,
         address: SocketAddr,
+        lock: ServerLock,
     ) -> Result<()> {
         let Engine { config, shift, .. } = self.engine;
         let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build();
@@ -151,11 +158,16 @@ impl Service {
                 .and_then(|()| {
                     (0..config.limits.monitors).try_for_each(|_| spawn("monitor", Box::new(|| self.engine.work())))
                 })
-                .and_then(|()| runtime.block_on(self.serve(listener, address, &stop)));
+                .and_then(|()| runtime.block_on(self.serve(listener, address, &stop, lock)));
             match started {
                 // What has not ended yet is as if we had been killed: the next start queues it again.
-                Ok(false) => exit(0),
-                Ok(true) => Ok(()),
+                Ok(Ending::Cut) => exit(0),
+                // Nothing that still runs may write to a store that is another's now.
+                Ok(Ending::Ousted(error)) => {
+                    complain(Err(error));
+                    exit(OUSTED)
+                }
+                Ok(Ending::Whole) => Ok(()),
                 Err(error) => {
                     shift.end();
                     stop.stop();
@@ -165,8 +177,14 @@ impl Service {
         })
     }
 
-    /// Serves until a signal, then until the running jobs have ended. Whether they have.
-    async fn serve(&'static self, listener: TcpListener, address: SocketAddr, reaper: &StopToken) -> Result<bool> {
+    /// Serves until a signal, then until the running jobs have ended.
+    async fn serve(
+        &'static self,
+        listener: TcpListener,
+        address: SocketAddr,
+        reaper: &StopToken,
+        lock: ServerLock,
+    ) -> Result<Ending> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::io("listening"))?;
         let mut signals = Signals::new().map_err(Error::io("waiting for signals"))?;
         let mut over = self.over.subscribe();
@@ -179,7 +197,12 @@ impl Service {
         // A service goes on where nobody reads what it says.
         let _ = self.announce(address);
 
-        signals.recv().await;
+        let ousted = ousted(lock);
+        tokio::pin!(ousted);
+        tokio::select! {
+            _ = signals.recv() => {}
+            error = &mut ousted => return Ok(Ending::Ousted(error)),
+        }
         self.engine.shift.end();
         // Nothing can be redriven any more, so there is nothing to be judged.
         reaper.stop();
@@ -193,12 +216,13 @@ impl Service {
         });
         let idle = tokio::select! {
             idle = idle => idle.unwrap_or(false),
+            error = &mut ousted => return Ok(Ending::Ousted(error)),
             number = signals.recv() => exit(128 + number),
         };
         self.over.send_replace(true);
         // A client that does not go does not hold us up.
         let _ = tokio::time::timeout(GOODBYE, server).await;
-        Ok(idle)
+        Ok(if idle { Ending::Whole } else { Ending::Cut })
     }
 
     fn say_why_it_goes_on(&self) -> std::io::Result<()> {
@@ -216,15 +240,44 @@ impl Service {
     }
 }
 
+/// How a service came to its end.
+enum Ending {
+    /// Every job that was running has ended.
+    Whole,
+    /// Some have not.
+    Cut,
+    /// The store is no longer its own.
+    Ousted(Error),
+}
+
+/// Waits until the store is no longer our own.
+async fn ousted(mut lock: ServerLock) -> Error {
+    loop {
+        tokio::time::sleep(lock::LOOK_EVERY).await;
+        match lock.check() {
+            Err(error @ (Error::Replaced(_) | Error::Served { .. })) => return error,
+            // What cannot be looked at now can be later.
+            Err(error) => complain(Err(error)),
+            Ok(()) => {}
+        }
+    }
+}
+
 /// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Never asked: a file that reaches a limit is an error then, and not our end.
+    _file_limit: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            _file_limit: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
+        })
     }
 
     /// The number of the next one.
