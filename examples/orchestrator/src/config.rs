@@ -14,10 +14,12 @@ use crate::store::DEFAULT_KIND;
 
 /// The one stage our jobs have; declared to the reaper as a stage whose monitors mark.
 pub const STAGE: &str = "finalize";
+/// Where a job is before it is finalized.
+pub const PROCESS: &str = "process";
 /// What the mark says while the job is being committed.
 pub const COMMIT: &str = "commit";
 /// Stages that are no gates.
-const NOT_GATES: [&str; 5] = [STAGE, COMMIT, "process", "marked", "stamped"];
+const NOT_GATES: [&str; 5] = [STAGE, COMMIT, PROCESS, "marked", "stamped"];
 
 /// Each has a thread and a connection to the job store.
 const MONITORS: usize = 256;
@@ -208,6 +210,28 @@ impl Config {
     /// Every kind's name.
     pub fn kind_names(&self) -> impl Iterator<Item = &str> {
         [DEFAULT_KIND].into_iter().chain(self.kinds.keys().map(String::as_str))
+    }
+
+    /// Every stage that a job of some kind goes through, in order. The gates of the default kind come first.
+    pub fn stages(&self) -> Vec<&str> {
+        let mut stages = vec![PROCESS, STAGE];
+        let mut gates = Vec::new();
+        for kind in [&self.default_kind].into_iter().chain(self.kinds.values()) {
+            // What a kind has between two gates that are known already belongs between them.
+            let mut at = 0;
+            for gate in &kind.gates {
+                match gates.iter().position(|known| *known == gate.name) {
+                    Some(known) => at = known + 1,
+                    None => {
+                        gates.insert(at, gate.name.as_str());
+                        at += 1;
+                    }
+                }
+            }
+        }
+        stages.extend(gates);
+        stages.push(COMMIT);
+        stages
     }
 
     /// The reaper's policy under these limits.

@@ -54,6 +54,8 @@ pub struct Engine<'a> {
     pub feed: &'a Feed,
     /// Says when work may begin.
     pub shift: &'a Shift,
+    /// Whether reaps and redrives are told on standard error as well.
+    pub logs: bool,
     /// What happens to the monitors.
     pub hook: &'a Hook<'a>,
 }

@@ -37,12 +37,46 @@ struct Said {
 pub struct Judged {
     /// The job's own run when the reaper looked.
     pub run: RunId,
+    /// What the verdict was.
+    pub what: Ruling,
+    /// Why, at length.
+    pub text: String,
+    /// When, in milliseconds since the epoch.
+    pub at_ms: u64,
     /// Set while it is left alone.
     pub deferred: Option<Deferred>,
     /// What would have been done, in a dry run.
     pub dry_run: Option<Proposed>,
     /// What the reaper does next if nothing changes, and when.
     pub next: Option<(Proposed, Instant)>,
+}
+
+/// A verdict in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ruling {
+    /// Within its limits.
+    Healthy,
+    /// Left alone, though a limit is passed.
+    Defer,
+    /// Its finalization is begun again.
+    Redrive,
+    /// It is ended.
+    Reap,
+    /// Something would have been done.
+    DryRun,
+}
+
+impl Ruling {
+    fn of(verdict: &Verdict<'_>) -> Self {
+        match verdict {
+            Verdict::Healthy => Self::Healthy,
+            Verdict::Defer(_) => Self::Defer,
+            Verdict::Redrive(_) => Self::Redrive,
+            Verdict::Reap(..) => Self::Reap,
+            Verdict::DryRun(_) => Self::DryRun,
+        }
+    }
 }
 
 /// That a run is left alone at present.
@@ -148,11 +182,13 @@ impl Feed {
         let next = explanation.upcoming().and_then(|(what, left)| Some((what, Instant::now().checked_add(left)?)));
         let dry_run = if let Verdict::DryRun(proposed) = verdict { Some(*proposed) } else { None };
         let mut news = explanation.is_news();
+        let what = Ruling::of(verdict);
+        let text = explanation.to_string();
         let mut deferred = match verdict {
             Verdict::Defer(deferral) => Some(Deferred {
                 reason: deferral.reason,
                 owner: deferral.owner.as_ref().map(|owner| OwnerSeen::from(&owner.value)),
-                text: explanation.to_string(),
+                text: text.clone(),
                 times: 1,
                 since: Instant::now(),
             }),
@@ -160,7 +196,9 @@ impl Feed {
         };
 
         let mut said = self.said();
-        let before = said.of.remove(&job).filter(|before| before.run == run).and_then(|before| before.deferred);
+        let known = said.of.remove(&job).filter(|known| known.run == run);
+        let is_other = known.as_ref().is_none_or(|known| known.what != what);
+        let before = known.and_then(|known| known.deferred);
         if let Some(deferred) = &mut deferred {
             news |= before.as_ref().is_none_or(|before| before.owner != deferred.owner);
             if let Some(Deferred { times, since, .. }) = before {
@@ -176,9 +214,9 @@ impl Feed {
                 let _ = self.deferrals.send(deferral);
             }
         }
-        said.of.insert(job, Judged { run, deferred, dry_run, next });
+        said.of.insert(job, Judged { run, what, text, at_ms: store::now(), deferred, dry_run, next });
         drop(said);
-        if news {
+        if news || is_other {
             self.changed();
         }
         news

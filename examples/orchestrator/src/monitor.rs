@@ -108,7 +108,8 @@ impl<'a> Monitor<'a> {
         }
         // First the mark, then the stamp that makes the job reapable.
         let guard = self.mark();
-        self.enter("marked", &format!("process: {exit}; marked"))?;
+        self.store.marked(self.job, self.run, &self.name, &format!("process: {exit}; marked"))?;
+        self.progress();
         if !self.store.finish(self.run, exit.code())? {
             // Ended while its process ran, when there was no mark to displace.
             self.note("is no longer the job's run: finalizes nothing")?;

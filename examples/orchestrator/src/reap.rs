@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::mem::take;
 use std::thread::{Builder, Scope};
 
+use jiff::Timestamp;
 use livemark::{
     Cause, Claim, DeferReason, Explanation, JobStore, Outcome, Reaper, RunError, RunningJob, StopToken, Verdict,
 };
@@ -13,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::OwnerSeen;
 use crate::monitor;
-use crate::store::{JobId, Running, State, Store};
+use crate::store::{JobId, NoteKind, Running, State, Store};
 
 /// Who the timeline says it was.
 pub const WHO: &str = "reaper";
@@ -36,9 +37,17 @@ pub fn run<'scope, 'env>(
     stop: &StopToken,
 ) -> Result<()> {
     let mut jobs = Jobs { scope, engine, store: engine.store()?, failures: Failures::default() };
-    jobs.store.note(None, WHO, &format!("starts, mode {}", reaper.policy().mode()))?;
+    jobs.store.note_as(NoteKind::Mode, None, WHO, &format!("starts, mode {}", reaper.policy().mode()))?;
     reaper.run(engine.config.limits.sweep_every, stop, &mut jobs);
     Ok(())
+}
+
+/// A row, as the library sees it.
+pub fn running_job<'a>(job: &'a JobId, row: &Running) -> RunningJob<'a> {
+    let mut running = RunningJob::new(job, STAGE, row.running_for).redrives(row.redrives);
+    running.finished_for = row.finished_for;
+    running.lost_for = row.lost_for;
+    running
 }
 
 /// The jobs of one queue, as the reaper sees them.
@@ -66,10 +75,7 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
     }
 
     fn job<'a>(&self, (job, row): &'a Self::Row) -> RunningJob<'a> {
-        let mut running = RunningJob::new(job, STAGE, row.running_for).redrives(row.redrives);
-        running.finished_for = row.finished_for;
-        running.lost_for = row.lost_for;
-        running
+        running_job(job, row)
     }
 
     fn on_verdict(&mut self, (job, row): &Self::Row, verdict: &Verdict<'env>, explanation: &Explanation<'_>) {
@@ -90,7 +96,7 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
             // What was made of it is told where that is known.
             Verdict::Healthy | Verdict::Redrive(_) | Verdict::Reap(..) => return,
         };
-        complain(self.store.note(Some(*job), WHO, &what));
+        complain(self.store.note_as(NoteKind::Verdict, Some(*job), WHO, &what));
     }
 
     fn redrive(&mut self, (job, row): Self::Row, claim: Claim<'env>) -> Result<Outcome> {
@@ -101,7 +107,7 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
         let Some(run) = self.store.redrive(job, row.run)? else { return Ok(Outcome::Refused) };
         let marked = if claim.guard().is_some() { "claimed" } else { "no claim" };
         let by = displaced(&claim).unwrap_or_else(|| marked.to_owned());
-        self.store.note(Some(job), WHO, &format!("redrives it as run {run}, {by}"))?;
+        self.tell(NoteKind::Redrive, job, &format!("redrives it as run {run}, {by}"));
         // If it fails, the job stays running and its mark is cleared: a later sweep finds it again.
         let work = move || {
             let _shift = shift;
@@ -119,7 +125,7 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
         }
         let ends = if end == State::Reaped { "reaps it".to_owned() } else { format!("ends it as '{end}'") };
         let displaced = displaced(&claim).map_or_else(String::new, |displaced| format!(", {displaced}"));
-        self.store.note(Some(job), WHO, &format!("{ends}: {cause}{displaced}"))?;
+        self.tell(NoteKind::Reap, job, &format!("{ends}: {cause}{displaced}"));
         Ok(Outcome::Done) // the claim is dropped after the commit
     }
 
@@ -131,9 +137,20 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
         };
         let what = format!("leaves it out: {error}");
         if self.failures.is_news(job, &what) {
-            complain(self.store.note(job, WHO, &what));
+            complain(self.store.note_as(NoteKind::Trouble, job, WHO, &what));
             self.engine.feed.changed();
         }
+    }
+}
+
+impl Jobs<'_, '_> {
+    /// Tells what was done: in the timeline, and where a service's log goes. It was done, whether or not this can be
+    /// written.
+    fn tell(&self, kind: NoteKind, job: JobId, what: &str) {
+        if self.engine.logs {
+            eprintln!("{:.3} {WHO}: job {job}: {what}", Timestamp::now());
+        }
+        complain(self.store.note_as(kind, Some(job), WHO, what));
     }
 }
 

@@ -64,6 +64,7 @@ impl Fixture {
             supervisor: Path::new(env!("CARGO_BIN_EXE_orchestrator")),
             feed: &self.feed,
             shift: &self.shift,
+            logs: false,
             hook: &no_hook,
         }
     }

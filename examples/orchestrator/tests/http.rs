@@ -540,8 +540,12 @@ fn other_methods_and_paths() {
         ("/events", "GET,HEAD"),
         ("/metrics", "GET,HEAD"),
         ("/healthz", "GET,HEAD"),
-        ("/jobs", "POST"),
+        ("/jobs", "GET,HEAD,POST"),
+        ("/jobs/1", "GET,HEAD"),
+        ("/jobs/1/output", "GET,HEAD"),
+        ("/history", "GET,HEAD"),
         ("/policy", "PUT"),
+        ("/policy/preview", "GET,HEAD"),
     ] {
         for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
             if !allowed.split(',').any(|allowed| allowed == method) {
@@ -551,7 +555,7 @@ fn other_methods_and_paths() {
             }
         }
     }
-    for path in ["/nothing", "/queue/", "/jobs/1", "/../Cargo.toml", "/%2e%2e/etc/passwd", "//", "/QUEUE"] {
+    for path in ["/nothing", "/queue/", "/jobs/1/", "/../Cargo.toml", "/%2e%2e/etc/passwd", "//", "/QUEUE"] {
         refused(&server.get(path), 404, "nothing here");
         refused(&server.change("POST", path, "{}"), 404, "nothing here");
     }

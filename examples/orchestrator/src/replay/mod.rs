@@ -79,6 +79,7 @@ impl Replay<'_> {
             supervisor: self.program,
             feed: &Feed::default(),
             shift: &Shift::default(),
+            logs: false,
             hook,
         };
         let counts = engine.drain(mode)?;

@@ -84,6 +84,7 @@ pub fn work(
         supervisor: program,
         feed: &Feed::default(),
         shift: &Shift::default(),
+        logs: false,
         hook,
     }
     .drain(Mode::Honor)?;

@@ -30,7 +30,11 @@ pub(super) async fn healthz(State(service): State<&'static Service>) -> Result<R
     if service.engine.shift.is_ending() {
         return unwell("shutting down".to_owned());
     }
-    blocking(service, |service, store| service.probe.try_writes(service, store)).await?;
+    let works = |service: &Service, store: &mut Store| {
+        store.counts()?;
+        service.probe.try_writes(service, store)
+    };
+    blocking(service, works).await?;
     let late = service.engine.config.limits.sweep_every.saturating_mul(LATE_SWEEPS).saturating_add(LATE_MORE);
     let swept = service.engine.feed.listed_for();
     if swept.is_none_or(|swept| swept > late) {

@@ -4,9 +4,13 @@ mod access;
 mod body;
 mod events;
 mod health;
+mod history;
+mod jobs;
 mod lock;
 mod page;
 mod policy;
+mod preview;
+mod query;
 mod routes;
 mod submit;
 mod view;
@@ -102,6 +106,7 @@ pub fn run(options: Options) -> Result<()> {
         supervisor: Box::leak(program.into_boxed_path()),
         feed: Box::leak(Box::default()),
         shift: Box::leak(Box::default()),
+        logs: true,
         hook: &no_hook,
     };
     // Before the reaper's first handle, which shows its metrics at zero.

@@ -11,6 +11,7 @@ use crate::serve::Service;
 use crate::serve::body::body;
 use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::view::to_json;
+use crate::store::NoteKind;
 
 /// What a request may set of a policy, and which of it may be `null`: none.
 const SETTINGS: [(&str, bool); 8] = [
@@ -30,7 +31,7 @@ pub(super) async fn set_policy(State(service): State<&'static Service>, request:
     service.engine.feed.changed();
     let said = format!("sets {}", to_json(&given));
     // It is in force, whether or not that can be written down.
-    let _ = blocking(service, move |_, store| store.note(None, "operator", &said)).await;
+    let _ = blocking(service, move |_, store| store.note_as(NoteKind::Mode, None, "operator", &said)).await;
     Ok(as_json(to_json(&policy)).into_response())
 }
 

@@ -8,13 +8,13 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTEN
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, put};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use crate::error::Result as OurResult;
 use crate::serve::view::{self, to_json};
-use crate::serve::{Service, access, events, health, page, policy, submit};
+use crate::serve::{Service, access, events, health, history, jobs, page, policy, preview, submit};
 use crate::store::Store;
 
 pub(super) fn router(service: &'static Service) -> Router {
@@ -28,7 +28,11 @@ pub(super) fn router(service: &'static Service) -> Router {
         .route("/events", get(events::events))
         .route("/healthz", get(health::healthz))
         .route("/metrics", get(health::metrics))
-        .route("/jobs", post(submit::submit))
+        .route("/jobs", get(jobs::list).post(submit::submit))
+        .route("/jobs/{id}", get(jobs::one))
+        .route("/jobs/{id}/output", get(jobs::output))
+        .route("/history", get(history::history))
+        .route("/policy/preview", get(preview::preview))
         .route("/policy", put(policy::set_policy))
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "there is nothing here"))
         .method_not_allowed_fallback(async || {

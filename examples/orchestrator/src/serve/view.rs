@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use livemark::{DeferReason, Finalizer, Generation, Owner, Policy, Proposed, ReaperStats, RegistryStats, Snapshot};
+use livemark::{
+    Cause, DeferReason, Finalizer, Generation, Owner, Policy, Proposed, ReaperStats, RegistryStats, Snapshot,
+};
 use serde::Serialize;
 
 use crate::config::STAGE;
 use crate::error::Result;
-use crate::feed::{Deferral, Deferred, Feed, Judged};
+use crate::feed::{Deferral, Deferred, Feed, Judged, Ruling};
 use crate::serve::Service;
 use crate::store::{JobId, Overview, RunId, Shown, State, Store};
+
+/// Jobs that are told to need attention, at most.
+const ATTENTION: usize = 100;
 
 #[derive(Serialize)]
 pub(super) struct Queue<'a> {
@@ -25,6 +30,14 @@ pub(super) struct Queue<'a> {
     registry: RegistryStats,
     deferrals: Vec<Arc<Deferral>>,
     kinds: Vec<&'a str>,
+    /// Every stage that a job can be in, in the order that it goes through them.
+    stages: Vec<&'a str>,
+    /// Marks at this moment.
+    finalizer_owned: usize,
+    /// Jobs left to their owners since the start, once for each sweep.
+    finalizer_defers_total: u64,
+    /// The jobs that the reaper does something with next, the most urgent first.
+    attention: Vec<JobId>,
     shutting_down: bool,
 }
 
@@ -39,35 +52,55 @@ pub(super) struct Counts {
 }
 
 #[derive(Serialize)]
-struct Job<'a> {
-    job: JobId,
-    kind: String,
+pub(super) struct Job<'a> {
+    pub(super) job: JobId,
+    pub(super) kind: String,
+    state: State,
     run: Option<RunId>,
-    stage: String,
+    pub(super) stage: String,
     running_ms: u64,
+    started_at_ms: u64,
     finished_ms: Option<u64>,
+    finished_at_ms: Option<u64>,
+    /// Whether its process finished longer ago than its grace.
+    pub(super) past_grace: bool,
     redrives: u32,
-    owner: Option<Whose<'a>>,
+    pub(super) owner: Option<Whose<'a>>,
+    verdict: Option<Current>,
     deferred: Option<LeftAlone>,
     /// What would have been done, in a dry run.
     dry_run: Option<String>,
     next: Option<Next>,
 }
 
+/// What the reaper says of a job at present.
+#[derive(Serialize)]
+struct Current {
+    what: Ruling,
+    /// What would be done, in a dry run.
+    would: Option<String>,
+    text: String,
+    at_ms: u64,
+}
+
 /// What the reaper does next with a job if nothing changes.
 #[derive(Serialize)]
 struct Next {
     what: String,
+    text: String,
     in_ms: u64,
+    at_ms: u64,
 }
 
 #[derive(Serialize)]
-struct Whose<'a> {
+pub(super) struct Whose<'a> {
     generation: Generation,
-    run_id: Option<RunId>,
+    pub(super) run_id: Option<RunId>,
     stage: &'a str,
     age_ms: u64,
+    since_at_ms: u64,
     pulse_age_ms: Option<u64>,
+    pulse_at_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +109,7 @@ struct LeftAlone {
     text: String,
     times: u64,
     since_ms: u64,
+    since_at_ms: u64,
 }
 
 /// The whole state, as JSON.
@@ -83,24 +117,58 @@ pub(super) fn queue(service: &Service, store: &mut Store) -> Result<String> {
     let Overview { now_ms, counts, running } = store.overview()?;
     let (engine, reaper) = (&service.engine, &service.reaper);
     let snapshot = engine.registry.snapshot();
-    let mut stages = BTreeMap::<_, Vec<_>>::new();
-    for shown in running {
-        let job = Job::of(shown, &snapshot, engine.feed);
-        stages.entry(job.stage.clone()).or_default().push(job);
+    let policy = reaper.policy();
+    let jobs: Vec<_> =
+        running.into_iter().map(|shown| Job::of(shown, now_ms, &policy, &snapshot, engine.feed)).collect();
+    let attention = attention(&jobs);
+    let mut by_stage = BTreeMap::<_, Vec<_>>::new();
+    for job in jobs {
+        by_stage.entry(job.stage.clone()).or_default().push(job);
     }
+    let stats = reaper.stats();
     let queue = Queue {
         snapshot: &snapshot,
-        running: stages,
+        running: by_stage,
         counts: Counts::of(&counts),
-        policy: reaper.policy(),
+        policy,
         now_ms,
-        reaper: reaper.stats(),
+        reaper: stats,
         registry: engine.registry.stats(),
         deferrals: engine.feed.recent(),
         kinds: engine.config.kind_names().collect(),
+        stages: engine.config.stages(),
+        finalizer_owned: snapshot.len(),
+        finalizer_defers_total: stats.finalizer_defers_total,
+        attention,
         shutting_down: engine.shift.is_ending(),
     };
     Ok(to_json(&queue))
+}
+
+/// The running jobs, as the reaper and their owners have them at this moment.
+pub(super) fn with_running<T>(
+    service: &Service,
+    store: &Store,
+    look: impl FnOnce(u64, Vec<Job<'_>>) -> T,
+) -> Result<T> {
+    let Overview { now_ms, running, .. } = store.overview()?;
+    let engine = &service.engine;
+    let snapshot = engine.registry.snapshot();
+    let policy = service.reaper.policy();
+    let jobs = running.into_iter().map(|shown| Job::of(shown, now_ms, &policy, &snapshot, engine.feed)).collect();
+    Ok(look(now_ms, jobs))
+}
+
+/// The jobs that something is done with next, the most urgent first. What a dry run would do is due already.
+fn attention(jobs: &[Job<'_>]) -> Vec<JobId> {
+    let due = |job: &Job<'_>| match (&job.dry_run, &job.next) {
+        (Some(_), _) => Some(0),
+        (None, Some(next)) => Some(next.in_ms),
+        (None, None) => None,
+    };
+    let mut due: Vec<_> = jobs.iter().filter_map(|job| Some((due(job)?, job.job))).collect();
+    due.sort_unstable();
+    due.into_iter().take(ATTENTION).map(|(_, job)| job).collect()
 }
 
 /// Our own shapes, whose keys are strings: they always can be written.
@@ -127,7 +195,7 @@ impl Counts {
 }
 
 impl<'a> Job<'a> {
-    fn of(shown: Shown, snapshot: &'a Snapshot<JobId, Finalizer>, feed: &Feed) -> Self {
+    fn of(shown: Shown, now_ms: u64, policy: &Policy, snapshot: &'a Snapshot<JobId, Finalizer>, feed: &Feed) -> Self {
         let Shown { job, kind, run, stage, running_ms, finished_ms, redrives } = shown;
         let owner = snapshot.get(&job);
         let stage = match (owner, stage.as_deref()) {
@@ -136,51 +204,82 @@ impl<'a> Job<'a> {
             (None, Some("marked" | "stamped")) => STAGE.to_owned(),
             (None, Some(stage)) => stage.to_owned(),
         };
+        // A verdict on an earlier run says nothing of this one.
         let judged = run.and_then(|run| feed.verdict_on(job, run));
-        let (deferred, dry_run, next) = match judged {
-            Some(Judged { deferred, dry_run, next, .. }) => (deferred, dry_run, next),
-            None => (None, None, None),
+        let (verdict, deferred, dry_run, next) = match judged {
+            Some(Judged { what, text, at_ms, deferred, dry_run, next, .. }) => {
+                let would = dry_run.map(|proposed| proposed.to_string());
+                (Some(Current { what, would, text, at_ms }), deferred, dry_run, next)
+            }
+            None => (None, None, None, None),
         };
+        let grace = milliseconds(policy.stage(STAGE).finalize_grace);
         Self {
             job,
             kind,
+            state: State::Running,
             run,
             stage,
             running_ms,
+            started_at_ms: now_ms.saturating_sub(running_ms),
             finished_ms,
+            finished_at_ms: finished_ms.map(|ms| now_ms.saturating_sub(ms)),
+            past_grace: finished_ms.is_some_and(|ms| ms > grace),
             redrives,
-            owner: owner.map(Whose::from),
-            deferred: deferred.map(LeftAlone::from),
+            owner: owner.map(|owner| Whose::of(owner, now_ms)),
+            verdict,
+            deferred: deferred.map(|deferred| LeftAlone::of(deferred, now_ms)),
             dry_run: dry_run.map(|proposed| proposed.to_string()),
-            next: next.map(Next::from),
+            next: next.map(|next| Next::of(next, now_ms)),
         }
+    }
+
+    /// Whether the job's id, or a part of its kind, its stage or its owner, is what somebody looks for.
+    pub(super) fn is_named(&self, sought: &str) -> bool {
+        let owner = self.owner.as_ref().and_then(|owner| owner.run_id).map(|run| format!("run {run}"));
+        self.job.to_string() == sought
+            || self.kind.contains(sought)
+            || self.stage.contains(sought)
+            || owner.is_some_and(|owner| owner.contains(sought))
     }
 }
 
-impl<'a> From<&'a Owner<Finalizer>> for Whose<'a> {
-    fn from(owner: &'a Owner<Finalizer>) -> Self {
+impl<'a> Whose<'a> {
+    fn of(owner: &'a Owner<Finalizer>, now_ms: u64) -> Self {
+        let age_ms = milliseconds(owner.age());
+        let pulse_age_ms = owner.value.pulse.as_ref().map(|pulse| milliseconds(pulse.age()));
         Self {
             generation: owner.generation,
             run_id: owner.value.run_id,
             stage: &owner.value.stage,
-            age_ms: milliseconds(owner.age()),
-            pulse_age_ms: owner.value.pulse.as_ref().map(|pulse| milliseconds(pulse.age())),
+            age_ms,
+            since_at_ms: now_ms.saturating_sub(age_ms),
+            pulse_age_ms,
+            pulse_at_ms: pulse_age_ms.map(|age_ms| now_ms.saturating_sub(age_ms)),
         }
     }
 }
 
-impl From<Deferred> for LeftAlone {
-    fn from(Deferred { reason, text, times, since, .. }: Deferred) -> Self {
-        Self { reason, text, times, since_ms: milliseconds(since.elapsed()) }
+impl LeftAlone {
+    fn of(Deferred { reason, text, times, since, .. }: Deferred, now_ms: u64) -> Self {
+        let since_ms = milliseconds(since.elapsed());
+        Self { reason, text, times, since_ms, since_at_ms: now_ms.saturating_sub(since_ms) }
     }
 }
 
-impl From<(Proposed, Instant)> for Next {
-    fn from((proposed, at): (Proposed, Instant)) -> Self {
-        Self { what: proposed.to_string(), in_ms: milliseconds(at.saturating_duration_since(Instant::now())) }
+impl Next {
+    fn of((proposed, at): (Proposed, Instant), now_ms: u64) -> Self {
+        let in_ms = milliseconds(at.saturating_duration_since(Instant::now()));
+        let text = match proposed {
+            Proposed::Redrive => "redriven, unless it commits or is marked",
+            Proposed::Reap(Cause::Backstop) => "reaped by the backstop, unless it commits",
+            Proposed::Reap(Cause::WorkerLost) => "reaped, its worker is lost",
+            Proposed::Reap(Cause::RedrivesExhausted) => "reaped, its redrives are exhausted, unless it commits",
+        };
+        Self { what: proposed.to_string(), text: text.to_owned(), in_ms, at_ms: now_ms.saturating_add(in_ms) }
     }
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

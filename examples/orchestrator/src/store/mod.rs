@@ -6,6 +6,7 @@
 //! both. That gap is why a store's compare-and-set alone does not prevent the incident.
 
 mod database;
+mod history;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use crate::error::Result;
 
 pub use database::Database;
-pub use rows::{DEFAULT_KIND, Effect, JobId, Note, Outcome, Overview, RunId, Running, Shown, State};
+pub use history::{EffectRow, Happened, JobRow, RunRow, TaskRow, Wanted, Which};
+pub use rows::{DEFAULT_KIND, Effect, JobId, Note, NoteKind, Outcome, Overview, RunId, Running, Shown, State};
 
 /// One thread's connection to the jobs of one queue.
 #[derive(Debug)]
@@ -31,17 +33,21 @@ impl Store {
 
     /// Adds a job of the default kind to the queue.
     pub fn enqueue(&self) -> Result<JobId> {
-        self.insert("INSERT INTO jobs (queue, state) VALUES (?1, 'queued')", params![self.queue])
+        self.insert(
+            "INSERT INTO jobs (queue, state, submitted_at) VALUES (?1, 'queued', ?2)",
+            params![self.queue, now()],
+        )
     }
 
     /// Adds `count` jobs of this kind to the queue: all of them, or none.
     pub fn submit(&mut self, kind: &str, count: usize) -> Result<Vec<JobId>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let jobs = {
-            let sql = "INSERT INTO jobs (queue, kind, state) VALUES (?1, ?2, 'queued') RETURNING id";
+            let sql = "INSERT INTO jobs (queue, kind, state, submitted_at) VALUES (?1, ?2, 'queued', ?3) RETURNING id";
+            let at = now();
             let mut insert = transaction.prepare_cached(sql)?;
             (0..count)
-                .map(|_| insert.query_row(params![self.queue, kind], |row| row.get(0)))
+                .map(|_| insert.query_row(params![self.queue, kind, at], |row| row.get(0)))
                 .collect::<Result<_, _>>()?
         };
         transaction.commit()?;
@@ -78,6 +84,14 @@ impl Store {
         })
     }
 
+    /// Writes down that `run` has its mark, and in the timeline what led there.
+    pub fn marked(&self, job: JobId, run: RunId, who: &str, what: &str) -> Result<()> {
+        self.together(|| {
+            self.write("UPDATE runs SET stage = 'marked', marked_at = ?2 WHERE id = ?1", params![run, now()])?;
+            self.note(Some(job), who, what)
+        })
+    }
+
     /// Stamps that the process of `run` has exited: from now on the job is reapable. Says whether it still is its job's
     /// run.
     pub fn finish(&self, run: RunId, exit_code: Option<i32>) -> Result<bool> {
@@ -94,8 +108,8 @@ impl Store {
     pub fn redrive(&mut self, job: JobId, old: RunId) -> Result<Option<RunId>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute(
-            "INSERT INTO runs (job_id, finished_at, exit_code, stage)
-             SELECT job_id, ?2, exit_code, 'stamped' FROM runs WHERE id = ?1",
+            "INSERT INTO runs (job_id, finished_at, marked_at, exit_code, stage)
+             SELECT job_id, ?2, ?2, exit_code, 'stamped' FROM runs WHERE id = ?1",
             params![old, now()],
         )?;
         let run = transaction.last_insert_rowid().unsigned_abs();
@@ -180,11 +194,16 @@ impl Store {
         )
     }
 
-    /// Adds a line to the timeline.
+    /// Adds to the timeline what a run did.
     pub fn note(&self, job: Option<JobId>, who: &str, what: &str) -> Result<()> {
+        self.note_as(NoteKind::Run, job, who, what)
+    }
+
+    /// Adds a line to the timeline.
+    pub fn note_as(&self, kind: NoteKind, job: Option<JobId>, who: &str, what: &str) -> Result<()> {
         self.write(
-            "INSERT INTO notes (queue, job_id, at, who, what) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![self.queue, job, now(), who, what],
+            "INSERT INTO notes (queue, job_id, at, who, kind, what) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![self.queue, job, now(), who, kind, what],
         )
     }
 
@@ -390,7 +409,7 @@ impl Store {
 
 /// Gives a queued job a run and sets it running, within a transaction that is undone if another was faster.
 fn started(transaction: &Transaction<'_>, job: JobId) -> rusqlite::Result<Option<RunId>> {
-    transaction.prepare_cached("INSERT INTO runs (job_id) VALUES (?1)")?.execute([job])?;
+    transaction.prepare_cached("INSERT INTO runs (job_id, started_at) VALUES (?1, ?2)")?.execute([job, now()])?;
     let run = transaction.last_insert_rowid().unsigned_abs();
     let sql = "UPDATE jobs SET state = 'running', run_id = ?2, started_at = ?3 WHERE id = ?1 AND state = 'queued'";
     let taken = transaction.prepare_cached(sql)?.execute(params![job, run, now()])?;

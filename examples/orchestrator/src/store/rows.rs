@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use serde::{Serialize, Serializer};
 
 /// A job, and its key in the registry.
 pub type JobId = u64;
@@ -20,6 +21,18 @@ macro_rules! text_enum {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+        }
+
+        /// As one word: a name of several has them joined.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.to_string().replace(' ', "_"))
+            }
+        }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,6 +110,26 @@ text_enum! {
         Failed = "failed",
         /// Its process was killed.
         Lost = "lost",
+    }
+}
+
+text_enum! {
+    /// What a note tells of.
+    NoteKind {
+        /// What a run did.
+        Run = "run",
+        /// What the reaper left alone, or would have done.
+        Verdict = "verdict",
+        /// A finalization that was begun again.
+        Redrive = "redrive",
+        /// A job that the reaper ended.
+        Reap = "reap",
+        /// The mode or the limits that are in force.
+        Mode = "mode",
+        /// What an operator did.
+        Action = "action",
+        /// What went wrong.
+        Trouble = "trouble",
     }
 }
 
