@@ -132,6 +132,11 @@ impl Engine<'_> {
         let mut store = self.store()?;
         let mut heard = self.shift.rings();
         while let Some(busy) = self.shift.begin() {
+            if self.shift.is_paused() {
+                drop(busy);
+                heard = self.shift.wait(heard);
+                continue;
+            }
             match store.start_next() {
                 Ok(Some((job, run))) => {
                     self.feed.changed();
@@ -165,6 +170,7 @@ pub struct Shift {
 struct Now {
     rings: u64,
     busy: usize,
+    paused: bool,
     ending: bool,
 }
 
@@ -198,6 +204,20 @@ impl Shift {
     fn wait(&self, heard: u64) -> u64 {
         let news = self.turned.wait_while(self.now(), |now| now.rings == heard && !now.ending);
         news.unwrap_or_else(PoisonError::into_inner).rings
+    }
+
+    /// Says whether queued jobs may be started. What runs goes on, and what is redriven is no queued job.
+    pub fn pause(&self, paused: bool) {
+        let mut now = self.now();
+        now.paused = paused;
+        now.rings += 1;
+        drop(now);
+        self.turned.notify_all();
+    }
+
+    /// Returns `true` if queued jobs are not started.
+    pub fn is_paused(&self) -> bool {
+        self.now().paused
     }
 
     /// From now on nothing is begun.

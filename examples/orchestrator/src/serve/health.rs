@@ -16,6 +16,7 @@ use crate::error::{Error, Result as OurResult};
 use crate::monitor::NOT_STARTED;
 use crate::serve::Service;
 use crate::serve::routes::{Refusal, as_json, blocking};
+use crate::serve::submit::SUBMITTED;
 use crate::serve::view::{Counts, to_json};
 use crate::store::Store;
 
@@ -83,7 +84,8 @@ pub(super) fn recorder() -> PrometheusHandle {
     // Fails if there is one already: of another service in this process, which there is not.
     let _ = metrics::set_global_recorder(recorder);
     metrics::describe_gauge!("orchestrator_jobs", "Jobs by state.");
-    metrics::describe_counter!("orchestrator_jobs_submitted_total", "Jobs that were submitted to this process.");
+    metrics::describe_counter!(SUBMITTED, "Jobs that were submitted to this process.");
+    metrics::counter!(SUBMITTED).absolute(0);
     metrics::describe_counter!(NOT_STARTED, "Commands that could not be started for now, and were tried again.");
     metrics::counter!(NOT_STARTED).absolute(0);
     metrics::describe_gauge!("orchestrator_shutting_down", "1 if no job is started any more.");

@@ -248,11 +248,11 @@ pub(super) async fn output(
     Ok((headers, String::from_utf8_lossy(&output).into_owned()).into_response())
 }
 
-fn job_id(text: &str) -> Result<JobId, Refusal> {
+pub(super) fn job_id(text: &str) -> Result<JobId, Refusal> {
     let number = text.parse::<JobId>().ok().filter(|job| i64::try_from(*job).is_ok());
     number.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("no job {text:?}: an id is a whole number")))
 }
 
-fn no_job(job: JobId) -> Refusal {
+pub(super) fn no_job(job: JobId) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("no job {job}"))
 }

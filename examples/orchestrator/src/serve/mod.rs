@@ -1,12 +1,14 @@
 //! The service: the same monitors and the same reaper, running continuously, with an HTTP face.
 
 mod access;
+mod actions;
 mod body;
 mod events;
 mod health;
 mod history;
 mod jobs;
 mod lock;
+mod modes;
 mod page;
 mod policy;
 mod preview;
@@ -24,7 +26,7 @@ use std::thread::{self, Builder};
 use std::time::Duration;
 use std::{env, fs};
 
-use livemark::{Mode, Reaper, ReaperHandle, Registry, StopToken};
+use livemark::{Reaper, ReaperHandle, Registry, StopToken};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -37,6 +39,7 @@ use crate::reap::{self, complain};
 use crate::serve::access::Access;
 use crate::serve::health::Probe;
 use crate::serve::lock::ServerLock;
+use crate::serve::modes::Modes;
 use crate::store::{Database, Store};
 
 /// The queue of the service's jobs. Replays have others, so the two can share a file.
@@ -79,6 +82,8 @@ struct Service {
     metrics: PrometheusHandle,
     /// Whether anything can be written.
     probe: Probe,
+    /// How the mode came to be what it is.
+    modes: Modes,
     /// The newest state, for all who watch; computed only while somebody does.
     newest: watch::Sender<Arc<str>>,
     /// Set when streams are to end.
@@ -111,13 +116,16 @@ pub fn run(options: Options) -> Result<()> {
     };
     // Before the reaper's first handle, which shows its metrics at zero.
     let metrics = health::recorder();
-    let reaper = Reaper::new(&FINALIZING, engine.config.policy(Mode::Honor)?);
+    let modes = Modes::default();
+    let mode = modes.take_up(&engine.store()?)?;
+    let reaper = Reaper::new(&FINALIZING, engine.config.policy(mode)?);
     let service: &'static Service = Box::leak(Box::new(Service {
         reaper: reaper.handle(),
         stores: Stores { database: engine.database, idle: Mutex::default() },
         access: Access::new(options.token, address),
         metrics,
         probe: Probe::default(),
+        modes,
         newest: watch::Sender::new(Arc::default()),
         over: watch::Sender::new(false),
         engine,
@@ -152,7 +160,13 @@ impl Service {
         let Engine { config, shift, .. } = self.engine;
         let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build();
         let runtime = runtime.map_err(Error::io("starting the runtime"))?;
-        self.engine.recover(&mut self.engine.store()?)?;
+        let mut store = self.engine.store()?;
+        self.engine.recover(&mut store)?;
+        if let Some(pause) = store.paused()? {
+            eprintln!("orchestrator: paused by {}: no job is started", pause.by);
+            shift.pause(true);
+        }
+        drop(store);
         let stop = StopToken::new();
         thread::scope(|scope| {
             let spawn = |name: &str, work: Box<dyn FnOnce() -> Result<()> + Send>| {
@@ -199,6 +213,7 @@ impl Service {
         });
         let server = tokio::spawn(server.into_future());
         tokio::spawn(events::publish(self));
+        tokio::spawn(modes::watch(self));
         // A service goes on where nobody reads what it says.
         let _ = self.announce(address);
 

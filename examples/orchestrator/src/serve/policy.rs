@@ -1,21 +1,23 @@
 //! `PUT /policy`: replaces settings of the policy in force.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use livemark::{Mode, Policy, ReaperHandle};
+use jiff::SignedDuration;
+use livemark::{Mode, Policy};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::config::STAGE;
 use crate::serve::Service;
 use crate::serve::body::body;
+use crate::serve::modes::{self, OPERATOR};
 use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::view::to_json;
-use crate::store::NoteKind;
 
 /// What a request may set of a policy, and which of it may be `null`: none.
-const SETTINGS: [(&str, bool); 8] = [
-    ("mode", false),
+const SETTINGS: [(&str, bool); 7] = [
     ("finalize_grace", false),
     ("lost_grace", false),
     ("hard_deadline", false),
@@ -25,30 +27,74 @@ const SETTINGS: [(&str, bool); 8] = [
     ("stale_after", true),
 ];
 
+/// Characters of the name of who asks.
+const NAME: usize = 64;
+
 pub(super) async fn set_policy(State(service): State<&'static Service>, request: Request) -> Result<Response, Refusal> {
-    let given: Map<String, Value> = body(service, request).await?;
-    let policy = put_in_force(&service.reaper, &given)?;
-    service.engine.feed.changed();
+    let mut given: Map<String, Value> = body(service, request).await?;
+    let by = by(&mut given)?;
+    let during = given.remove("for").map(|during| duration(&during)).transpose()?;
     let said = format!("sets {}", to_json(&given));
+    let mode = match given.remove("mode") {
+        None if during.is_some() => return Err(Refusal::unprocessable("for is about a mode: give one")),
+        None => None,
+        Some(Value::Null) => return Err(Refusal::unprocessable("mode cannot be null")),
+        Some(mode) => Some(Mode::deserialize(&mode).map_err(|_| no_mode(&mode))?),
+    };
+    // First what can be refused.
+    if !given.is_empty() || mode.is_none() {
+        service.reaper.try_update_policy(|policy| laid_over(policy, &given))?;
+    }
+    let limits = !given.is_empty();
+    let mode = mode.map(|mode| service.modes.put(&service.reaper, mode, by.as_deref().unwrap_or(OPERATOR), during));
+    service.engine.feed.changed();
+    let mut answer = serde_json::to_value(&*service.reaper.policy()).map_err(Refusal::unprocessable)?;
+    if by.is_some() || during.is_some() {
+        answer["override"] = json!(service.modes.told());
+    }
     // It is in force, whether or not that can be written down.
-    let _ = blocking(service, move |_, store| store.note_as(NoteKind::Mode, None, "operator", &said)).await;
-    Ok(as_json(to_json(&policy)).into_response())
+    let kept = blocking(service, move |_, store| {
+        if let Some((kept, what)) = &mode {
+            store.keep_mode(kept, if limits { &said } else { what })?;
+        } else {
+            modes::noted(store, by.as_deref().unwrap_or(OPERATOR), &said)?;
+        }
+        Ok(())
+    });
+    if let Err(refusal) = kept.await {
+        answer["warning"] = format!("in force, but not kept over a restart: {}", refusal.reason()).into();
+    }
+    Ok(as_json(answer.to_string()).into_response())
 }
 
-/// Changes what is in force, and returns what it then was. Of two changes at the same time neither is lost.
-fn put_in_force(reaper: &ReaperHandle, given: &Map<String, Value>) -> Result<Policy, Refusal> {
-    // The switch alone: no limit is looked at, and none can stand in its way.
-    if let (Some(mode), 1) = (given.get("mode").and_then(|mode| Mode::deserialize(mode).ok()), given.len()) {
-        reaper.set_mode(mode);
-        return Ok(reaper.policy().with_mode(mode));
+/// Who asks.
+pub(super) fn by(given: &mut Map<String, Value>) -> Result<Option<String>, Refusal> {
+    match given.remove("by") {
+        None => Ok(None),
+        Some(Value::String(by)) if is_name(&by) => Ok(Some(by)),
+        Some(_) => Err(Refusal::unprocessable(format!("by must be a name of 1 to {NAME} characters"))),
     }
-    let mut put = None;
-    reaper.try_update_policy(|policy| {
-        let policy = laid_over(policy, given)?;
-        put = Some(policy.clone());
-        Ok(policy)
-    })?;
-    Ok(put.unwrap_or_else(|| Policy::clone(&reaper.policy())))
+}
+
+fn is_name(by: &str) -> bool {
+    !by.trim().is_empty() && by.chars().count() <= NAME && !by.chars().any(char::is_control)
+}
+
+/// How long a mode is to be in force: seconds, or as people write it.
+fn duration(given: &Value) -> Result<Duration, Refusal> {
+    let duration = match given {
+        Value::Number(seconds) => seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        Value::String(text) => text.parse().ok().and_then(|duration: SignedDuration| duration.try_into().ok()),
+        _ => None,
+    };
+    let in_range = duration.filter(|duration| (Duration::from_millis(1)..=modes::LONGEST).contains(duration));
+    in_range.ok_or_else(|| {
+        Refusal::unprocessable(format!("for must be seconds, or a time like \"15m\", of at most 30 days, not {given}"))
+    })
+}
+
+fn no_mode(given: &Value) -> Refusal {
+    Refusal::unprocessable(format!("no mode {given}: there is honor, defer_all, dry_run, ignore"))
 }
 
 /// The policy in force with some settings replaced, valid as a whole.
@@ -64,7 +110,7 @@ fn laid_over(policy: &Policy, given: &Map<String, Value>) -> Result<Policy, Refu
     }
     for (name, value) in given {
         match SETTINGS.iter().find(|(setting, _)| setting == name) {
-            None => return Err(Refusal::unprocessable(format!("no setting {name:?}"))),
+            None => return Err(Refusal::unprocessable(unknown(name))),
             Some((_, false)) if value.is_null() => {
                 return Err(Refusal::unprocessable(format!("{name} cannot be null")));
             }
@@ -74,4 +120,9 @@ fn laid_over(policy: &Policy, given: &Map<String, Value>) -> Result<Policy, Refu
     // Written out, a stage has every limit as its own. Ours has none of its own.
     settings.insert("stages".to_owned(), json!({ STAGE: { "marking": true } }));
     Policy::deserialize(Value::Object(settings)).map_err(Refusal::unprocessable)
+}
+
+fn unknown(name: &str) -> String {
+    let known: Vec<_> = SETTINGS.iter().map(|(setting, _)| *setting).collect();
+    format!("no setting {name:?}: there is mode, for, by, {}", known.join(", "))
 }

@@ -8,13 +8,13 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTEN
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{delete, get, post, put};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use crate::error::Result as OurResult;
 use crate::serve::view::{self, to_json};
-use crate::serve::{Service, access, events, health, history, jobs, page, policy, preview, submit};
+use crate::serve::{Service, access, actions, events, health, history, jobs, page, policy, preview, submit};
 use crate::store::Store;
 
 pub(super) fn router(service: &'static Service) -> Router {
@@ -31,6 +31,10 @@ pub(super) fn router(service: &'static Service) -> Router {
         .route("/jobs", get(jobs::list).post(submit::submit))
         .route("/jobs/{id}", get(jobs::one))
         .route("/jobs/{id}/output", get(jobs::output))
+        .route("/jobs/{id}/requeue", post(actions::requeue))
+        .route("/jobs/{id}/end", post(actions::end))
+        .route("/jobs/{id}/mark", delete(actions::clear_mark))
+        .route("/submission", put(actions::pause))
         .route("/history", get(history::history))
         .route("/policy/preview", get(preview::preview))
         .route("/policy", put(policy::set_policy))
@@ -59,6 +63,11 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Self { status, error: error.into() }
+    }
+
+    /// Why.
+    pub(super) fn reason(&self) -> &str {
+        &self.error
     }
 
     pub(super) fn unprocessable(error: impl Display) -> Self {

@@ -12,6 +12,8 @@ use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::view::to_json;
 use crate::store::DEFAULT_KIND;
 
+/// Counts jobs that were submitted.
+pub(super) const SUBMITTED: &str = "orchestrator_jobs_submitted_total";
 /// Jobs submitted at once.
 const AT_ONCE: usize = 100;
 
@@ -47,6 +49,6 @@ pub(super) async fn submit(State(service): State<&'static Service>, request: Req
     let jobs = blocking(service, move |_, store| store.submit(&kind, count)).await?;
     service.engine.shift.ring();
     service.engine.feed.changed();
-    metrics::counter!("orchestrator_jobs_submitted_total").increment(jobs.len() as u64);
+    metrics::counter!(SUBMITTED).increment(jobs.len() as u64);
     Ok((StatusCode::CREATED, as_json(to_json(&json!({ "jobs": jobs })))).into_response())
 }

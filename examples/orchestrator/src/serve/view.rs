@@ -13,6 +13,7 @@ use crate::config::STAGE;
 use crate::error::Result;
 use crate::feed::{Deferral, Deferred, Feed, Judged, Ruling};
 use crate::serve::Service;
+use crate::serve::modes::Override;
 use crate::store::{JobId, Overview, RunId, Shown, State, Store};
 
 /// Jobs that are told to need attention, at most.
@@ -25,6 +26,11 @@ pub(super) struct Queue<'a> {
     running: BTreeMap<String, Vec<Job<'a>>>,
     counts: Counts,
     policy: Arc<Policy>,
+    /// How the mode came to be what it is, if anybody has set it.
+    #[serde(rename = "override")]
+    set_by: Option<Override>,
+    /// Whether no job is started.
+    paused: bool,
     now_ms: u64,
     reaper: ReaperStats,
     registry: RegistryStats,
@@ -131,6 +137,8 @@ pub(super) fn queue(service: &Service, store: &mut Store) -> Result<String> {
         running: by_stage,
         counts: Counts::of(&counts),
         policy,
+        set_by: service.modes.told(),
+        paused: engine.shift.is_paused(),
         now_ms,
         reaper: stats,
         registry: engine.registry.stats(),

@@ -5,6 +5,7 @@
 //! goes to the append-only ledger instead, *before* the state is committed, since no transaction spans
 //! both. That gap is why a store's compare-and-set alone does not prevent the incident.
 
+mod control;
 mod database;
 mod history;
 mod rows;
@@ -17,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 
 use crate::error::Result;
 
+pub use control::{KeptMode, Pause, Wish};
 pub use database::Database;
 pub use history::{EffectRow, Happened, JobRow, RunRow, TaskRow, Wanted, Which};
 pub use rows::{DEFAULT_KIND, Effect, JobId, Note, NoteKind, Outcome, Overview, RunId, Running, Shown, State};
