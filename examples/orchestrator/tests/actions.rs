@@ -69,7 +69,7 @@ fn a_job_that_was_rolled_back_is_submitted_again() {
     refused(&again(99), 404, "no job 99");
 }
 
-/// Seen to fail with an end that leaves the mark alone: the monitor merged a job that was reaped.
+/// Seen to fail with an end that leaves the mark alone: its monitor went on with the gate of a job that had ended.
 #[test]
 fn an_ended_job_has_no_effect() {
     let place = Place::new(QUICK);

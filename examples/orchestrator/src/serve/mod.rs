@@ -3,6 +3,7 @@
 mod access;
 mod actions;
 mod body;
+mod connections;
 mod events;
 mod health;
 mod history;
@@ -206,12 +207,9 @@ impl Service {
     ) -> Result<Ending> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::io("listening"))?;
         let mut signals = Signals::new().map_err(Error::io("waiting for signals"))?;
-        let mut over = self.over.subscribe();
-        let server = axum::serve(listener, routes::router(self)).with_graceful_shutdown(async move {
-            // Fails if the service is gone, and it is over then, too.
-            let _ = over.wait_for(|over| *over).await;
-        });
-        let server = tokio::spawn(server.into_future());
+        let most = connections::allowed(self.engine.config.limits.monitors);
+        let server = connections::serve(listener, routes::router(self), most, self.over.subscribe());
+        let server = tokio::spawn(server);
         tokio::spawn(events::publish(self));
         tokio::spawn(modes::watch(self));
         // A service goes on where nobody reads what it says.
