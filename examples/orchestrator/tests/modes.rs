@@ -114,7 +114,7 @@ fn what_makes_no_sense_is_refused() {
         (json!({ "mode": null }), "mode cannot be null"),
         (json!({ "mode": "ignore", "by": "" }), "by must be a name of 1 to 64 characters"),
         (json!({ "mode": "ignore", "by": "a\nb" }), "by must be a name"),
-        (json!({ "mode": "ignore", "untl": 3 }), "no setting \"untl\": there is mode, for, by, finalize_grace"),
+        (json!({ "mode": "ignore", "untl": 3 }), "no \"untl\": there is mode, for, by, finalize_grace"),
     ] {
         let answer = server.change("PUT", "/policy", &body.to_string());
         assert_eq!(answer.status, 422, "{body}: {answer:?}");

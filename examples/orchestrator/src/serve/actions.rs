@@ -27,20 +27,19 @@ const TRIES: usize = 5;
 
 /// `PUT /submission`: pauses the queue, or ends its pause.
 pub(super) async fn pause(State(service): State<&'static Service>, request: Request) -> Result<Response, Refusal> {
-    let mut given: Map<String, Value> = body(service, request).await?;
+    let mut given = body(service, request, &["paused", "by"]).await?;
     let by = by(&mut given)?.unwrap_or_else(|| OPERATOR.to_owned());
     let paused = match given.remove("paused") {
         Some(Value::Bool(paused)) => paused,
         _ => return Err(Refusal::unprocessable("paused must be true or false")),
     };
-    nothing_else(&given, "paused, by")?;
-    service.engine.shift.pause(paused);
-    service.engine.feed.changed();
     let mut answer = json!({ "paused": paused });
-    // It is so, whether or not that can be written down.
+    // It is so, whether or not that can be written down. Monitors look again once it is: they ask the store as well.
     if let Err(refusal) = blocking(service, move |_, store| store.pause(paused, &by)).await {
         answer["warning"] = format!("in force, but not kept over a restart: {}", refusal.reason()).into();
     }
+    service.engine.shift.pause(paused);
+    service.engine.feed.changed();
     Ok(as_json(answer.to_string()).into_response())
 }
 
@@ -50,10 +49,9 @@ pub(super) async fn requeue(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let mut given: Map<String, Value> = body(service, request).await?;
+    let mut given = body(service, request, &["by"]).await?;
     let job = job_id(&id)?;
     let by = by(&mut given)?.unwrap_or_else(|| OPERATOR.to_owned());
-    nothing_else(&given, "by")?;
     if service.engine.shift.is_ending() {
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "shutting down: no new jobs"));
     }
@@ -71,7 +69,7 @@ pub(super) async fn end(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let mut given: Map<String, Value> = body(service, request).await?;
+    let mut given = body(service, request, &["by", "reason"]).await?;
     let job = job_id(&id)?;
     let by = by(&mut given)?.unwrap_or_else(|| OPERATOR.to_owned());
     let reason = match given.remove("reason") {
@@ -81,7 +79,6 @@ pub(super) async fn end(
         }
         Some(_) => return Err(Refusal::unprocessable(format!("reason must be a text of at most {REASON} characters"))),
     };
-    nothing_else(&given, "by, reason")?;
     let done = blocking(service, move |service, store| ended(service, store, job, &by, reason.as_deref())).await?;
     let state = granted(done, job, "it has ended")?;
     service.engine.feed.changed();
@@ -126,7 +123,7 @@ pub(super) async fn clear_mark(
     request: Request,
 ) -> Result<Response, Refusal> {
     let query = Query::of(request.uri(), &["generation", "by"]);
-    let _: Map<String, Value> = body(service, request).await?;
+    body(service, request, &[]).await?;
     let (job, query) = (job_id(&id)?, query?);
     let generation = query.number("generation")?.and_then(NonZeroU64::new);
     let Some(generation) = generation else {
@@ -164,12 +161,5 @@ fn granted<T>(wish: Wish<T>, job: JobId, why: &str) -> Result<T, Refusal> {
         Wish::Done(done) => Ok(done),
         Wish::NoJob => Err(no_job(job)),
         Wish::Not(state) => Err(Refusal::new(StatusCode::CONFLICT, format!("job {job} is {state}: {why}"))),
-    }
-}
-
-fn nothing_else(given: &Map<String, Value>, known: &str) -> Result<(), Refusal> {
-    match given.keys().next() {
-        None => Ok(()),
-        Some(name) => Err(Refusal::unprocessable(format!("no {name:?}: there is {known}"))),
     }
 }

@@ -7,12 +7,13 @@ use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::error::Category;
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::serve::Service;
 use crate::serve::routes::Refusal;
+use crate::serve::strict::Strict;
 
 /// No request has more to say.
 const BODY: usize = 4096;
@@ -21,26 +22,43 @@ const HEARD_OUT: usize = 2 << 20;
 /// Nor does it take longer to say it.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// The body of a request that may change something, which must be JSON of this shape.
-pub(super) async fn body<T: DeserializeOwned>(service: &Service, request: Request) -> Result<T, Refusal> {
+/// What a request that may change something says: an object with none but these names in it.
+pub(super) async fn body(service: &Service, request: Request, known: &[&str]) -> Result<Map<String, Value>, Refusal> {
     let (parts, body) = request.into_parts();
     // Read before anything is refused: who is still sending when we close gets to see an error, not the answer.
     let read = timeout(BODY_TIME, read(body)).await;
-    service.access.check(&parts.headers)?;
+    service.access.check(&parts.headers).await?;
     if !is_json(&parts.headers) {
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json"));
     }
     let bytes = read.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body does not come"))??;
-    let told = |error: serde_json::Error| {
-        let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-        Refusal::new(status, format!("the body: {error}"))
+    let given = match serde_json::from_slice(&bytes) {
+        Ok(Strict(Value::Object(given))) => given,
+        Ok(_) => return Err(Refusal::unprocessable("the body must be an object: {\"name\": value, ...}")),
+        Err(error) => return Err(unreadable(&error)),
     };
-    // A list of values would do for serde, but nobody means that.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        let list: Value = serde_json::from_slice(&bytes).map_err(told)?;
-        return Err(Refusal::unprocessable(format!("the body: expected an object, not {list}")));
+    match given.keys().find(|name| !known.contains(&name.as_str())) {
+        None => Ok(given),
+        Some(name) => Err(Refusal::unprocessable(format!("no {name:?}: there is {}", known.join(", ")))),
     }
-    serde_json::from_slice(&bytes).map_err(told)
+}
+
+/// Says where a body is no JSON.
+fn unreadable(error: &serde_json::Error) -> Refusal {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    match error.classify() {
+        Category::Data => {
+            let said = error.to_string();
+            let said = said.split(" at line ").next().unwrap_or_default();
+            Refusal::unprocessable(format!("the body: {said}, in {place}"))
+        }
+        Category::Eof => {
+            Refusal::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: it ends too early, in {place}"))
+        }
+        Category::Syntax | Category::Io => {
+            Refusal::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: see {place}"))
+        }
+    }
 }
 
 /// All of a body that is not too long. Of one that is, nothing is kept.

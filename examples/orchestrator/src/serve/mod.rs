@@ -15,6 +15,7 @@ mod policy;
 mod preview;
 mod query;
 mod routes;
+mod strict;
 mod submit;
 mod view;
 

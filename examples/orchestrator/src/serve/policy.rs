@@ -16,22 +16,46 @@ use crate::serve::modes::{self, OPERATOR};
 use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::view::to_json;
 
-/// What a request may set of a policy, and which of it may be `null`: none.
-const SETTINGS: [(&str, bool); 7] = [
-    ("finalize_grace", false),
-    ("lost_grace", false),
-    ("hard_deadline", false),
-    ("no_backstop", false),
-    ("max_redrives", false),
-    ("boot_grace", true),
-    ("stale_after", true),
+/// What a request may set of a policy beside its mode, and what that may be.
+const SETTINGS: [(&str, Setting); 7] = [
+    ("finalize_grace", Setting::Seconds),
+    ("lost_grace", Setting::Seconds),
+    ("hard_deadline", Setting::Seconds),
+    ("no_backstop", Setting::True),
+    ("max_redrives", Setting::Count),
+    ("boot_grace", Setting::SecondsOrNone),
+    ("stale_after", Setting::SecondsOrNone),
 ];
+
+/// What a setting may be.
+#[derive(Clone, Copy)]
+enum Setting {
+    Seconds,
+    SecondsOrNone,
+    Count,
+    True,
+}
+
+impl Setting {
+    fn check(self, name: &str, value: &Value) -> Result<(), Refusal> {
+        let is_time =
+            |value: &Value| value.as_f64().is_some_and(|seconds| Duration::try_from_secs_f64(seconds).is_ok());
+        let (fits, what) = match self {
+            Self::Seconds => (is_time(value), "a number of seconds"),
+            Self::SecondsOrNone => (value.is_null() || is_time(value), "a number of seconds, or null"),
+            Self::Count => (value.as_u64().is_some_and(|count| u32::try_from(count).is_ok()), "a whole number"),
+            Self::True => (*value == Value::Bool(true), "true, or not given"),
+        };
+        if fits { Ok(()) } else { Err(Refusal::unprocessable(format!("{name} must be {what}, not {value}"))) }
+    }
+}
 
 /// Characters of the name of who asks.
 const NAME: usize = 64;
 
 pub(super) async fn set_policy(State(service): State<&'static Service>, request: Request) -> Result<Response, Refusal> {
-    let mut given: Map<String, Value> = body(service, request).await?;
+    let known: Vec<_> = ["mode", "for", "by"].into_iter().chain(SETTINGS.map(|(name, _)| name)).collect();
+    let mut given = body(service, request, &known).await?;
     let by = by(&mut given)?;
     let during = given.remove("for").map(|during| duration(&during)).transpose()?;
     let said = format!("sets {}", to_json(&given));
@@ -109,20 +133,12 @@ fn laid_over(policy: &Policy, given: &Map<String, Value>) -> Result<Policy, Refu
         settings.remove("no_backstop");
     }
     for (name, value) in given {
-        match SETTINGS.iter().find(|(setting, _)| setting == name) {
-            None => return Err(Refusal::unprocessable(unknown(name))),
-            Some((_, false)) if value.is_null() => {
-                return Err(Refusal::unprocessable(format!("{name} cannot be null")));
-            }
-            Some(_) => settings.insert(name.clone(), value.clone()),
-        };
+        if let Some((_, setting)) = SETTINGS.iter().find(|(known, _)| known == name) {
+            setting.check(name, value)?;
+        }
+        settings.insert(name.clone(), value.clone());
     }
     // Written out, a stage has every limit as its own. Ours has none of its own.
     settings.insert("stages".to_owned(), json!({ STAGE: { "marking": true } }));
     Policy::deserialize(Value::Object(settings)).map_err(Refusal::unprocessable)
-}
-
-fn unknown(name: &str) -> String {
-    let known: Vec<_> = SETTINGS.iter().map(|(setting, _)| *setting).collect();
-    format!("no setting {name:?}: there is mode, for, by, {}", known.join(", "))
 }

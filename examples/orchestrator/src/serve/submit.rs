@@ -3,8 +3,7 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::serve::Service;
 use crate::serve::body::body;
@@ -17,28 +16,20 @@ pub(super) const SUBMITTED: &str = "orchestrator_jobs_submitted_total";
 /// Jobs submitted at once.
 const AT_ONCE: usize = 100;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Submission {
-    #[serde(default = "one")]
-    count: usize,
-    #[serde(default = "default_kind")]
-    kind: String,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn default_kind() -> String {
-    DEFAULT_KIND.to_owned()
-}
-
 pub(super) async fn submit(State(service): State<&'static Service>, request: Request) -> Result<Response, Refusal> {
-    let Submission { count, kind } = body(service, request).await?;
-    if !(1..=AT_ONCE).contains(&count) {
-        return Err(Refusal::unprocessable(format!("count must be from 1 to {AT_ONCE}")));
-    }
+    let given = body(service, request, &["count", "kind"]).await?;
+    let count = match given.get("count") {
+        None => Some(1),
+        Some(count) => count.as_u64().and_then(|count| usize::try_from(count).ok()),
+    };
+    let Some(count) = count.filter(|count| (1..=AT_ONCE).contains(count)) else {
+        return Err(Refusal::unprocessable(format!("count must be a whole number from 1 to {AT_ONCE}")));
+    };
+    let kind = match given.get("kind") {
+        None => DEFAULT_KIND.to_owned(),
+        Some(Value::String(kind)) => kind.clone(),
+        Some(_) => return Err(Refusal::unprocessable("kind must be the name of a kind")),
+    };
     if service.engine.config.kind(&kind).is_none() {
         let known: Vec<_> = service.engine.config.kind_names().collect();
         return Err(Refusal::unprocessable(format!("no kind {kind:?}: there is {}", known.join(", "))));

@@ -65,11 +65,14 @@ impl Store {
         Ok(Some(run))
     }
 
-    /// Takes the job that has been queued for longest, and gives it a run.
+    /// Takes the job that has been queued for longest, and gives it a run. Takes none of a queue that is paused.
     pub fn start_next(&mut self) -> Result<Option<(JobId, RunId)>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let next = transaction
-            .prepare_cached("SELECT id FROM jobs WHERE queue = ?1 AND state = 'queued' ORDER BY id LIMIT 1")?
+            .prepare_cached(
+                "SELECT id FROM jobs WHERE queue = ?1 AND state = 'queued'
+                 AND NOT EXISTS (SELECT 1 FROM pauses WHERE pauses.queue = ?1) ORDER BY id LIMIT 1",
+            )?
             .query_row([&self.queue], |row| row.get(0))
             .optional()?;
         let Some(job) = next else { return Ok(None) };
