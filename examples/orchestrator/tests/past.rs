@@ -125,7 +125,8 @@ fn a_job_tells_all_of_its_story() {
     let other = server.submit("{}")[0];
     refused(&server, &format!("/jobs/{other}/output?task={task}"), 404, "no output of job 2");
     refused(&server, &format!("/jobs/{job}/output?task=..%2F..%2Fsettings.toml"), 400, "task must be a whole number");
-    refused(&server, &format!("/jobs/{job}/output?task=1&run=1"), 400, "either task or run");
+    refused(&server, &format!("/jobs/{job}/output?task={task}&run=7"), 404, "no output of job 1");
+    assert_eq!(server.get(&format!("/jobs/{job}/output?task={task}&run=1")).body, "no\n");
     refused(&server, "/jobs/99", 404, "no job 99");
     refused(&server, "/jobs/x", 404, "no job \"x\": an id is a whole number");
     refused(&server, "/jobs/18446744073709551615", 404, "an id is a whole number");
@@ -164,7 +165,7 @@ fn the_history_has_all_that_happened() {
     let all = history("");
     let numbers: Vec<_> = all.iter().map(|event| event["id"].as_u64().unwrap()).collect();
     assert!(numbers.is_sorted_by(|one, other| one > other), "the newest first");
-    assert_eq!(all.last().unwrap()["what"], "starts, mode honor");
+    assert!(all.iter().any(|event| event["what"] == "starts, mode honor"), "{all:?}");
     assert!(history("?job=1").iter().all(|event| event["job"] == 1 && event["kind"] == "run"));
     assert_eq!(history(&format!("?before={}", numbers[1])).len(), numbers.len() - 2);
     refused(&server, "/history?kind=rumor", 400, "there is run, verdict, redrive, reap, mode, action, trouble");

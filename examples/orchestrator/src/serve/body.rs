@@ -43,6 +43,14 @@ pub(super) async fn body(service: &Service, request: Request, known: &[&str]) ->
     }
 }
 
+/// Reads a whole number, also one that is written with a fraction of zero: JSON knows one kind of numbers.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    /// Beyond it, not every whole number can be written so.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let written_so = |number: f64| (number.fract() == 0.0 && (0.0..EXACT).contains(&number)).then_some(number as u64);
+    value.as_u64().or_else(|| value.as_f64().and_then(written_so))
+}
+
 /// Says where a body is no JSON.
 fn unreadable(error: &serde_json::Error) -> Refusal {
     let place = format!("line {}, column {}", error.line(), error.column());

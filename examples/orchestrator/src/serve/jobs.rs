@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result as OurResult};
 use crate::output::{self, Source};
 use crate::serve::Service;
-use crate::serve::query::Query;
+use crate::serve::query::{LARGEST, Query};
 use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::view::{Job, milliseconds, to_json, with_running};
 use crate::store::{EffectRow, Happened, JobId, JobRow, RunRow, State as JobState, Store, TaskRow, Wanted, Which, now};
@@ -218,25 +218,21 @@ pub(super) async fn output(
 ) -> Result<Response, Refusal> {
     let query = Query::of(&uri, &["task", "run"])?;
     let job = job_id(&id)?;
-    let source = match (query.number("task")?, query.number("run")?) {
-        (Some(_), Some(_)) => return Err(Refusal::new(StatusCode::BAD_REQUEST, "either task or run, not both")),
-        (Some(task), None) => Some(Source::Task(task)),
-        (None, Some(run)) => Some(Source::Process(run)),
-        (None, None) => None,
-    };
+    let (task, run) = (query.number("task")?, query.number("run")?);
     let found = blocking(service, move |service, store| {
         if store.job(job)?.is_none() {
             return Ok(None);
         }
         let runs = store.runs(job)?;
         // Of this job only: the number of a gate is no way into another job's.
-        let mut sources = runs.iter().flat_map(|run| {
-            let gates = run.tasks.iter().map(|task| Source::Task(task.task));
-            [Source::Process(run.run)].into_iter().chain(gates)
+        let mut sources = runs.iter().filter(|known| run.is_none_or(|run| known.run == run)).flat_map(|known| {
+            let gates = known.tasks.iter().map(|task| Source::Task(task.task));
+            [Source::Process(known.run)].into_iter().chain(gates)
         });
-        let source = match source {
-            Some(source) => sources.find(|known| *known == source),
-            None => sources.next_back(),
+        let source = match (task, run) {
+            (Some(task), _) => sources.find(|known| *known == Source::Task(task)),
+            (None, Some(_)) => sources.next(),
+            (None, None) => sources.next_back(),
         };
         let Some(source) = source else { return Ok(None) };
         let read = output::read(service.engine.workspaces, job, source);
@@ -249,7 +245,7 @@ pub(super) async fn output(
 }
 
 pub(super) fn job_id(text: &str) -> Result<JobId, Refusal> {
-    let number = text.parse::<JobId>().ok().filter(|job| i64::try_from(*job).is_ok());
+    let number = text.parse::<JobId>().ok().filter(|job| *job <= LARGEST);
     number.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("no job {text:?}: an id is a whole number")))
 }
 

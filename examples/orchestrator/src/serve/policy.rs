@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::STAGE;
 use crate::serve::Service;
-use crate::serve::body::body;
+use crate::serve::body::{body, whole};
 use crate::serve::modes::{self, OPERATOR};
 use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::view::to_json;
@@ -43,7 +43,7 @@ impl Setting {
         let (fits, what) = match self {
             Self::Seconds => (is_time(value), "a number of seconds"),
             Self::SecondsOrNone => (value.is_null() || is_time(value), "a number of seconds, or null"),
-            Self::Count => (value.as_u64().is_some_and(|count| u32::try_from(count).is_ok()), "a whole number"),
+            Self::Count => (whole(value).is_some_and(|count| u32::try_from(count).is_ok()), "a whole number"),
             Self::True => (*value == Value::Bool(true), "true, or not given"),
         };
         if fits { Ok(()) } else { Err(Refusal::unprocessable(format!("{name} must be {what}, not {value}"))) }
@@ -91,17 +91,15 @@ pub(super) async fn set_policy(State(service): State<&'static Service>, request:
     Ok(as_json(answer.to_string()).into_response())
 }
 
-/// Who asks.
+/// Who asks, if it is said. A name of nothing but spaces says nothing.
 pub(super) fn by(given: &mut Map<String, Value>) -> Result<Option<String>, Refusal> {
     match given.remove("by") {
         None => Ok(None),
-        Some(Value::String(by)) if is_name(&by) => Ok(Some(by)),
-        Some(_) => Err(Refusal::unprocessable(format!("by must be a name of 1 to {NAME} characters"))),
+        Some(Value::String(by)) if by.chars().count() <= NAME && !by.chars().any(char::is_control) => {
+            Ok(Some(by.trim().to_owned()).filter(|by| !by.is_empty()))
+        }
+        Some(_) => Err(Refusal::unprocessable(format!("by must be a name of at most {NAME} characters"))),
     }
-}
-
-fn is_name(by: &str) -> bool {
-    !by.trim().is_empty() && by.chars().count() <= NAME && !by.chars().any(char::is_control)
 }
 
 /// How long a mode is to be in force: seconds, or as people write it.
@@ -136,7 +134,8 @@ fn laid_over(policy: &Policy, given: &Map<String, Value>) -> Result<Policy, Refu
         if let Some((_, setting)) = SETTINGS.iter().find(|(known, _)| known == name) {
             setting.check(name, value)?;
         }
-        settings.insert(name.clone(), value.clone());
+        let value = if name == "max_redrives" { whole(value).into() } else { value.clone() };
+        settings.insert(name.clone(), value);
     }
     // Written out, a stage has every limit as its own. Ours has none of its own.
     settings.insert("stages".to_owned(), json!({ STAGE: { "marking": true } }));

@@ -6,6 +6,9 @@ use axum::http::{StatusCode, Uri};
 
 use crate::serve::routes::Refusal;
 
+/// The largest number that every program reads from JSON as it was written.
+pub(super) const LARGEST: u64 = (1 << 53) - 1;
+
 /// The parameters of a request, each of them known and given once.
 #[derive(Debug)]
 pub(super) struct Query {
@@ -39,9 +42,11 @@ impl Query {
 
     /// Reads a whole number.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
-        self.text(name)
-            .map(|text| u64::from_str(text).map_err(|_| bad(format!("{name} must be a whole number"))))
-            .transpose()
+        let Some(text) = self.text(name) else { return Ok(None) };
+        match u64::from_str(text) {
+            Ok(number) if number <= LARGEST => Ok(Some(number)),
+            _ => Err(bad(format!("{name} must be a whole number, of at most {LARGEST}"))),
+        }
     }
 
     /// Reads a number of things to list.

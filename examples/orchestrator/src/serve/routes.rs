@@ -28,6 +28,7 @@ pub(super) fn router(service: &'static Service) -> Router {
         .route("/events", get(events::events))
         .route("/healthz", get(health::healthz))
         .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi))
         .route("/jobs", get(jobs::list).post(submit::submit))
         .route("/jobs/{id}", get(jobs::one))
         .route("/jobs/{id}/output", get(jobs::output))
@@ -45,6 +46,11 @@ pub(super) fn router(service: &'static Service) -> Router {
         .layer(from_fn_with_state(service, access::by_our_name))
         .layer(map_response(no_guessing))
         .with_state(service)
+}
+
+/// Describes all of these, in the form that other programs read.
+async fn openapi() -> impl IntoResponse {
+    as_json(include_str!("openapi.json").to_owned())
 }
 
 /// What we say it is, it is.

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::serve::Service;
-use crate::serve::body::body;
+use crate::serve::body::{body, whole};
 use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::view::to_json;
 use crate::store::DEFAULT_KIND;
@@ -20,7 +20,7 @@ pub(super) async fn submit(State(service): State<&'static Service>, request: Req
     let given = body(service, request, &["count", "kind"]).await?;
     let count = match given.get("count") {
         None => Some(1),
-        Some(count) => count.as_u64().and_then(|count| usize::try_from(count).ok()),
+        Some(count) => whole(count).and_then(|count| usize::try_from(count).ok()),
     };
     let Some(count) = count.filter(|count| (1..=AT_ONCE).contains(count)) else {
         return Err(Refusal::unprocessable(format!("count must be a whole number from 1 to {AT_ONCE}")));
