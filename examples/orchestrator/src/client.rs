@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use minreq::Request;
+use minreq::{Method, Request};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::show;
 use crate::store::JobId;
 
 /// Where a service is, if nothing else is said.
@@ -44,18 +45,13 @@ impl Client {
         if let Some(kind) = kind {
             body["kind"] = kind.into();
         }
-        let mut request = minreq::post(format!("{}/jobs", self.url));
-        request = request.with_header("Content-Type", "application/json").with_body(body.to_string());
-        if let Some(token) = &self.token {
-            request = request.with_header("Authorization", format!("Bearer {token}"));
-        }
-        let answer = self.ask(request)?;
+        let answer = self.change("POST", "/jobs", &body)?;
         serde_json::from_str::<Submitted>(&answer).map(|submitted| submitted.jobs).map_err(|_| self.not_ours())
     }
 
     /// The queue, as JSON.
     pub fn queue_json(&self) -> Result<String> {
-        self.ask(minreq::get(format!("{}/queue", self.url)))
+        self.get("/queue")
     }
 
     /// The queue, for people.
@@ -63,20 +59,43 @@ impl Client {
         serde_json::from_str(&self.queue_json()?).map_err(|_| self.not_ours())
     }
 
+    /// Asks for something.
+    pub fn get(&self, path: &str) -> Result<String> {
+        self.ask(minreq::get(format!("{}{path}", self.url)))
+    }
+
+    /// Changes something.
+    pub fn change(&self, method: &str, path: &str, body: &Value) -> Result<String> {
+        let mut request = Request::new(Method::Custom(method.to_owned()), format!("{}{path}", self.url));
+        request = request.with_header("Content-Type", "application/json").with_body(body.to_string());
+        if let Some(token) = &self.token {
+            request = request.with_header("Authorization", format!("Bearer {token}"));
+        }
+        self.ask(request)
+    }
+
+    /// Reads what it said.
+    pub fn json(&self, answer: &str) -> Result<Value> {
+        serde_json::from_str(answer).map_err(|_| self.not_ours())
+    }
+
     fn ask(&self, request: Request) -> Result<String> {
-        let failed = |reason: String| Error::Server { url: self.url.clone(), reason };
-        let answer = request.with_timeout(PATIENCE).send().map_err(|error| match error {
-            minreq::Error::IoError(error) => failed(error.to_string()),
-            other => failed(other.to_string()),
+        let answer = request.with_timeout(PATIENCE).send().map_err(|error| {
+            let reason = match error {
+                minreq::Error::IoError(error) => error.to_string(),
+                other => other.to_string(),
+            };
+            Error::Unreachable { url: self.url.clone(), reason }
         })?;
         let body = answer.as_str().map_err(|_| self.not_ours())?;
         if (200..300).contains(&answer.status_code) {
             return Ok(body.to_owned());
         }
-        Err(match serde_json::from_str::<Refused>(body) {
-            Ok(refused) => failed(refused.error),
-            Err(_) => failed(format!("status {}", answer.status_code)),
-        })
+        let reason = match serde_json::from_str::<Refused>(body) {
+            Ok(refused) => refused.error,
+            Err(_) => format!("status {}", answer.status_code),
+        };
+        Err(Error::Server { url: self.url.clone(), reason })
     }
 
     fn not_ours(&self) -> Error {
@@ -90,6 +109,18 @@ pub struct Queue {
     running: BTreeMap<String, Vec<Job>>,
     counts: Counts,
     policy: Policy,
+    #[serde(default)]
+    paused: bool,
+    #[serde(rename = "override")]
+    set_by: Option<SetBy>,
+    now_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct SetBy {
+    by: String,
+    until_at_ms: Option<u64>,
+    then: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -139,7 +170,12 @@ struct Policy {
 impl fmt::Display for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { queued, running, merged, rolled_back, reaped } = self.counts;
-        writeln!(f, "mode {}: {queued} queued, {running} running", self.policy.mode)?;
+        let paused = if self.paused { ", paused" } else { "" };
+        writeln!(f, "mode {}: {queued} queued{paused}, {running} running", self.policy.mode)?;
+        if let Some(SetBy { by, until_at_ms: Some(until), then }) = &self.set_by {
+            let left = show::length(until.saturating_sub(self.now_ms));
+            writeln!(f, "set by {}, until {} (in {left}), then {then}", show::cut(by, 20), show::clock(*until))?;
+        }
         writeln!(f, "ended: {merged} merged, {rolled_back} rolled back, {reaped} reaped")?;
         let mut jobs: Vec<_> = self.running.values().flatten().collect();
         jobs.sort_by_key(|job| job.job);
@@ -160,8 +196,8 @@ impl fmt::Display for Queue {
             let next = next
                 .as_ref()
                 .map_or_else(|| "-".to_owned(), |Next { what, in_ms }| format!("{} {}", act(what), whole_age(*in_ms)));
-            let (job, running) = (job.to_string(), age(*running_ms));
-            let finished = finished_ms.map_or_else(|| "-".to_owned(), age);
+            let (job, running) = (job.to_string(), show::length(*running_ms));
+            let finished = finished_ms.map_or_else(|| "-".to_owned(), show::length);
             writeln!(f, "{}", Line([&job, kind, stage, &running, &finished, &owner, &deferred, &next]))?;
         }
         Ok(())
@@ -177,13 +213,13 @@ impl fmt::Display for Line<'_> {
         let line = format!(
             "{:>6} {:<8} {:<10} {:>7} {:>8} {:<8} {:<13} {}",
             job,
-            cut(kind, 8),
-            cut(stage, 10),
+            show::cut(kind, 8),
+            show::cut(stage, 10),
             running,
             finished,
-            cut(owner, 8),
-            cut(deferred, 13),
-            cut(next, 13),
+            show::cut(owner, 8),
+            show::cut(deferred, 13),
+            show::cut(next, 13),
         );
         f.write_str(line.trim_end())
     }
@@ -192,23 +228,6 @@ impl fmt::Display for Line<'_> {
 /// What is done, without its cause.
 fn act(proposed: &str) -> &str {
     proposed.split_once(',').map_or(proposed, |(act, _cause)| act)
-}
-
-/// The beginning of what is too long.
-fn cut(text: &str, columns: usize) -> String {
-    if text.chars().count() <= columns {
-        return text.to_owned();
-    }
-    let mut cut: String = text.chars().take(columns.saturating_sub(1)).collect();
-    cut.push('~');
-    cut
-}
-
-fn age(ms: u64) -> String {
-    match ms / 1000 {
-        0..100 => format!("{}.{}s", ms / 1000, ms / 100 % 10),
-        _ => whole_age(ms),
-    }
 }
 
 /// An age without tenths.

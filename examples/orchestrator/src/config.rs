@@ -21,7 +21,7 @@ pub const COMMIT: &str = "commit";
 /// Stages that are no gates.
 const NOT_GATES: [&str; 5] = [STAGE, COMMIT, PROCESS, "marked", "stamped"];
 
-/// Each has a thread and a connection to the job store.
+/// Each has a thread, a connection to the job store, and descriptors for its command.
 const MONITORS: usize = 256;
 
 /// Built-in settings, which a file is laid over.
@@ -58,39 +58,121 @@ pub struct Kind {
     pub gates: Vec<Gate>,
 }
 
-/// Limits, the times in seconds in the file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Limits of time and number.
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Past this, a finished job looks dead to the reaper.
-    #[serde(deserialize_with = "seconds")]
     pub finalize_grace: Duration,
     /// Past this, a job whose monitor ended before its process did is reaped. As `finalize_grace`, if not given.
-    #[serde(default, deserialize_with = "some_seconds")]
     pub lost_grace: Option<Duration>,
     /// Past this, a running job is reaped, owned or not.
-    #[serde(deserialize_with = "seconds")]
     pub hard_deadline: Duration,
     /// How often a job is redriven at most. As the library has it, if not given.
     pub max_redrives: Option<u32>,
     /// From the begin of one sweep to that of the next.
-    #[serde(deserialize_with = "seconds")]
     pub sweep_every: Duration,
     /// Limit of a job's process and of each gate.
-    #[serde(deserialize_with = "seconds")]
     pub process: Duration,
     /// An owner that made no step for so long counts as dead.
-    #[serde(default, deserialize_with = "some_seconds")]
     pub stale_after: Option<Duration>,
     /// For so long after its start, the reaper only watches.
-    #[serde(default, deserialize_with = "some_seconds")]
     pub boot_grace: Option<Duration>,
     /// Jobs of a service that run at the same time.
-    #[serde(default = "monitors")]
     pub monitors: usize,
     /// How long a service that is asked to end waits for its running jobs.
-    #[serde(default = "shutdown", deserialize_with = "seconds")]
     pub shutdown: Duration,
+}
+
+/// The same in a file: the times in seconds, and what is left out is as it is built in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsInFile {
+    finalize_grace: Option<Seconds>,
+    lost_grace: Option<Seconds>,
+    hard_deadline: Option<Seconds>,
+    max_redrives: Option<u32>,
+    sweep_every: Option<Seconds>,
+    process: Option<Seconds>,
+    stale_after: Option<Seconds>,
+    boot_grace: Option<Seconds>,
+    monitors: Option<Monitors>,
+    shutdown: Option<Shutdown>,
+}
+
+impl LimitsInFile {
+    const NONE: Self = Self {
+        finalize_grace: None,
+        lost_grace: None,
+        hard_deadline: None,
+        max_redrives: None,
+        sweep_every: None,
+        process: None,
+        stale_after: None,
+        boot_grace: None,
+        monitors: None,
+        shutdown: None,
+    };
+
+    /// Takes from `built_in` what is not given.
+    fn over(self, built_in: Self) -> Option<Limits> {
+        /// As the settings of the service have them. A replay needs neither.
+        const MONITORS: usize = 8;
+        const SHUTDOWN: Duration = Duration::from_secs(10);
+        let either = |given: Option<Seconds>, built_in: Option<Seconds>| given.or(built_in).map(|seconds| seconds.0);
+        Some(Limits {
+            finalize_grace: either(self.finalize_grace, built_in.finalize_grace)?,
+            lost_grace: either(self.lost_grace, built_in.lost_grace),
+            hard_deadline: either(self.hard_deadline, built_in.hard_deadline)?,
+            max_redrives: self.max_redrives.or(built_in.max_redrives),
+            sweep_every: either(self.sweep_every, built_in.sweep_every)?,
+            process: either(self.process, built_in.process)?,
+            stale_after: either(self.stale_after, built_in.stale_after),
+            boot_grace: either(self.boot_grace, built_in.boot_grace),
+            monitors: self.monitors.or(built_in.monitors).map_or(MONITORS, |monitors| monitors.0),
+            shutdown: self.shutdown.or(built_in.shutdown).map_or(SHUTDOWN, |shutdown| shutdown.0),
+        })
+    }
+}
+
+/// A time that means something to a scheduler: no typing error of powers of ten.
+#[derive(Clone, Copy)]
+struct Seconds(Duration);
+/// A time that may be none at all.
+#[derive(Clone, Copy)]
+struct Shutdown(Duration);
+/// A number of threads.
+#[derive(Clone, Copy)]
+struct Monitors(usize);
+
+/// From a thousandth of a second to a year.
+const SHORTEST: f64 = 0.001;
+const LONGEST: f64 = 31_536_000.0;
+
+fn seconds(given: f64, shortest: f64) -> Result<Duration, String> {
+    let fits = (shortest..=LONGEST).contains(&given);
+    let duration = Duration::try_from_secs_f64(given).ok().filter(|_| fits);
+    duration.ok_or_else(|| format!("{given} is no time for it: from {shortest} to {LONGEST} seconds"))
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        seconds(f64::deserialize(deserializer)?, SHORTEST).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Shutdown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        seconds(f64::deserialize(deserializer)?, 0.0).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Monitors {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = i64::deserialize(deserializer)?;
+        let monitors = usize::try_from(given).ok().filter(|monitors| (1..=MONITORS).contains(monitors));
+        let told = || serde::de::Error::custom(format!("{given} monitors: there may be from 1 to {MONITORS}"));
+        monitors.map(Self).ok_or_else(told)
+    }
 }
 
 /// A program with its arguments.
@@ -111,11 +193,11 @@ pub struct Gate {
     pub command: Vec<String>,
 }
 
-/// The file: every section may be left out.
+/// The file: every section may be left out, and every key of one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    limits: Option<Limits>,
+    limits: Option<LimitsInFile>,
     job: Option<Command>,
     gates: Option<Vec<Gate>>,
     #[serde(default)]
@@ -123,27 +205,11 @@ struct File {
     environment: Option<Environment>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KindInFile {
     job: Option<Command>,
     gates: Option<Vec<Gate>>,
-}
-
-fn monitors() -> usize {
-    8
-}
-
-fn shutdown() -> Duration {
-    Duration::from_secs(10)
-}
-
-fn some_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    seconds(deserializer).map(Some)
-}
-
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
 impl Config {
@@ -160,7 +226,7 @@ impl Config {
         })
     }
 
-    /// Lays the sections of `text` over the built-in ones.
+    /// Lays the keys of `text` over the built-in ones.
     fn parse(text: &str, builtin: Builtin) -> Result<Self> {
         let told = |reason| Error::Config { path: builtin.name.into(), reason };
         let file = |text| toml::from_str::<File>(text).map_err(|error| told(located(text, &error)));
@@ -169,12 +235,20 @@ impl Config {
             job: given.job.or(default.job).ok_or_else(|| told("no job".into()))?,
             gates: given.gates.or(default.gates).ok_or_else(|| told("no gates".into()))?,
         };
-        let kinds = default.kinds.into_iter().chain(given.kinds).map(|(name, kind)| {
+        // A kind of the same name replaces what it names of the built-in one.
+        let mut in_files = default.kinds;
+        for (name, KindInFile { job, gates }) in given.kinds {
+            let kind = in_files.entry(name).or_default();
+            *kind = KindInFile { job: job.or(kind.job.take()), gates: gates.or(kind.gates.take()) };
+        }
+        let kinds = in_files.into_iter().map(|(name, kind)| {
             let Kind { job, gates } = default_kind.clone();
             (name, Kind { job: kind.job.unwrap_or(job), gates: kind.gates.unwrap_or(gates) })
         });
+        let built_in = default.limits.ok_or_else(|| told("no limits".into()))?;
+        let limits = given.limits.unwrap_or(LimitsInFile::NONE).over(built_in);
         let config = Self {
-            limits: given.limits.or(default.limits).ok_or_else(|| told("no limits".into()))?,
+            limits: limits.ok_or_else(|| told("a limit is missing".into()))?,
             kinds: kinds.collect(),
             environment: given.environment.or(default.environment).unwrap_or_default(),
             default_kind,
@@ -191,12 +265,6 @@ impl Config {
                 return Err("kinds.default: the default kind is `job` and `gates`".into());
             }
             kind.check(&format!("kinds.{name}: "))?;
-        }
-        if self.limits.sweep_every.is_zero() || self.limits.process.is_zero() {
-            return Err("limits: sweep_every and process must be more than zero".into());
-        }
-        if !(1..=MONITORS).contains(&self.limits.monitors) {
-            return Err(format!("limits: monitors must be from 1 to {MONITORS}"));
         }
         // The library knows best which limits cannot work together.
         self.policy(Mode::Honor).map(drop).map_err(|error| format!("limits: {error}"))

@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The command line makes no sense.
     #[error("{0} (try --help)")]
-    Usage(#[from] lexopt::Error),
+    Usage(String),
     /// The settings file cannot be read, parsed or used.
     #[error("{}: {reason}", path.display())]
     Config {
@@ -91,12 +91,20 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A server cannot be asked, or refuses.
+    /// No server answers.
+    #[error("{url}: {reason}")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// Why it cannot be asked.
+        reason: String,
+    },
+    /// A server refuses, or is none of ours.
     #[error("{url}: {reason}")]
     Server {
         /// Where it is.
         url: String,
-        /// What it said, or why it could not.
+        /// What it said.
         reason: String,
     },
     /// A check of the service's health could not write.

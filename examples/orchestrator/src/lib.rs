@@ -16,5 +16,6 @@ pub mod output;
 pub mod reap;
 pub mod replay;
 pub mod serve;
+pub mod show;
 pub mod store;
 pub mod supervise;

@@ -1,13 +1,14 @@
-//! The command line, by the real binary. Every way to refuse: one clear line on stderr, exit code 2, nothing written.
+//! The command line, by the real binary. Every way to refuse: one clear line on stderr, an exit code, nothing written.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use common::{Place, QUICK, Server, TOKEN, refused};
 use orchestrator::store::Database;
@@ -45,7 +46,7 @@ fn usage() {
     refuses(&["--no-such-option"], "--no-such-option");
     refuses(&["replay"], "replay");
     refuses(&["--db"], "--db");
-    refuses(&["--db", ""], "empty");
+    refuses(&["--db", ""], "a value is required for '--db <PATH>'");
 }
 
 #[test]
@@ -53,7 +54,7 @@ fn help() {
     let output = orchestrator(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("--db PATH") && text.contains("--config PATH"), "{text}");
+    assert!(text.contains("--db <PATH>") && text.contains("--config <PATH>"), "{text}");
 }
 
 #[test]
@@ -124,7 +125,10 @@ fn bad_toml() {
     refuses_config("\n[[gates]]\nname = 5\ncommand = ['true']\n", "line 3");
     refuses_config("[[gates]]\nname = 'a'\ncommand = ['true']\ncolour = 'red'\n", "colour");
     refuses_config("[no_such_section]\n", "no_such_section");
-    refuses_config("[limits]\nfinalize_grace = 1\n", "hard_deadline");
+    refuses_config(
+        "[limits]\nfinalise_grace = 1\n",
+        "line 2: unknown field `finalise_grace`, expected one of `finalize_grace`",
+    );
     refuses_config("gates = []\n", "at least one gate");
     refuses_config("[job]\ncommand = []\n", "job: the command is empty");
     refuses_config("[[gates]]\nname = 'a'\ncommand = []\n", "a: the command is empty");
@@ -137,7 +141,7 @@ fn limits_that_cannot_work() {
     };
     refuses_config(&limits("-1", "2", "0.1"), "line 2");
     refuses_config(&limits("nan", "2", "0.1"), "line 2");
-    refuses_config(&limits("1", "2", "0"), "sweep_every");
+    refuses_config(&limits("1", "2", "0"), "line 4");
     refuses_config(&limits("2", "1", "0.1"), "limits: ");
     refuses_config(&limits("1", "1", "0.1"), "limits: ");
 }
@@ -145,6 +149,100 @@ fn limits_that_cannot_work() {
 #[test]
 fn missing_config() {
     refuses(&["--config", "no/such/file.toml"], "no/such/file.toml: No such file");
+}
+
+/// Seen to fail with one code for everything that cannot be done.
+#[test]
+fn exit_codes_tell_what_cannot_be_done() {
+    let place = Place::new(QUICK);
+    let code = |arguments: &[&str]| {
+        let mut command = common::orchestrator();
+        let output = common::outcome(command.current_dir(place.directory.path()).args(arguments));
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, said) = code(&["--no-such-option"]);
+    assert_eq!(status, 2, "{said}");
+    let (status, said) = code(&["serve", "--config", "no-such-file"]);
+    assert_eq!(status, 3, "{said}");
+    let (status, said) = code(&["serve", "--db", "settings.toml", "--listen", "127.0.0.1:0"]);
+    assert_eq!(status, 4, "{said}");
+    let (status, said) = code(&["serve", "--listen", "nowhere"]);
+    assert_eq!(status, 5, "{said}");
+    let server = place.serve();
+    let (status, said) = code(&["serve", "--db", "jobs.db", "--listen", "127.0.0.1:0"]);
+    assert_eq!(status, 6, "{said}");
+    let (status, said) = code(&["submit", "--url", &server.url(), "--kind", "none", "--token", TOKEN]);
+    assert_eq!(status, 8, "{said}");
+    let url = server.url();
+    drop(server);
+    let (status, said) = code(&["queue", "--url", &url]);
+    assert_eq!(status, 7, "{said}");
+    let codes = String::from_utf8(orchestrator(&["--help"]).stdout).unwrap();
+    for told in [
+        "2 the command line",
+        "3 the settings",
+        "4 the job store",
+        "5 the address",
+        "6 another",
+        "7 no service",
+        "8 it refuses",
+    ] {
+        assert!(codes.replace('\n', " ").contains(told), "{told}: {codes}");
+    }
+}
+
+#[test]
+fn version_suggestions_and_completions() {
+    let output = orchestrator(&["--version"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), concat!("orchestrator ", env!("CARGO_PKG_VERSION"), "\n"));
+    refuses(&["srve"], "unrecognized subcommand 'srve': did you mean serve?");
+    refuses(&["serve", "--lisen", "x"], "unexpected argument '--lisen' found: did you mean --listen?");
+    refuses(&["completions", "tcsh"], "invalid value 'tcsh' for '<SHELL>'");
+    for (shell, check) in [("bash", Some("bash")), ("zsh", None), ("fish", None)] {
+        let script = orchestrator(&["completions", shell]).stdout;
+        assert!(String::from_utf8_lossy(&script).contains("requeue"), "{shell}");
+        if let Some(program) = check {
+            let mut parser = Command::new(program).arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+            parser.stdin.take().unwrap().write_all(&script).unwrap();
+            assert!(parser.wait().unwrap().success(), "{shell} cannot read it");
+        }
+    }
+}
+
+/// Seen to fail with a line on standard error for a reader that has gone.
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    for arguments in [&["--help"][..], &["completions", "bash"], &[]] {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let output = common::orchestrator().args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert_eq!(output.status.code(), Some(141));
+    }
+}
+
+#[test]
+fn a_token_in_a_file() {
+    let place = Place::new(QUICK);
+    fs::write(place.path("token"), format!("{TOKEN}\n")).unwrap();
+    let file = place.path("token");
+    let server = Server::start(place.command().arg("--token-file").arg(&file));
+    let (url, file) = (server.url(), file.to_str().unwrap());
+    assert_eq!(orchestrator(&["submit", "--url", &url, "--token-file", file]).stdout, b"1\n");
+    refuses(&["submit", "--url", &url, "--token-file", "no/such/file"], "--token-file no/such/file: No such file");
+    refuses(&["submit", "--url", &url, "--token-file", file, "--token", "x"], "cannot be used with");
+    fs::write(place.path("token"), "\n").unwrap();
+    refuses(&["submit", "--url", &url, "--token-file", file], "--token-file: a token is one or more visible ASCII");
+}
+
+#[test]
+fn who_listens_to_everybody_is_warned() {
+    let place = Place::new(QUICK);
+    let mut command = place.command();
+    let mut server = Server::start(command.args(["--listen", "0.0.0.0:0"]));
+    server.signal(rustix::process::Signal::TERM);
+    let said = server.ended().1;
+    assert!(said.contains("is not for this machine only: whoever reaches it can read everything"), "{said}");
 }
 
 // The face of a service.

@@ -89,7 +89,7 @@ fn a_replaced_store_ends_the_service() {
     server.until_counts("merged", 1);
     fs::rename(place.db(), place.path("old.db")).unwrap();
     let (status, said) = server.ended();
-    assert_eq!(status.code(), Some(2), "{said}");
+    assert_eq!(status.code(), Some(4), "{said}");
     assert!(said.contains("jobs.db: the job store was removed or replaced while it was served"), "{said}");
 
     // The next one finds none, and makes a new one.

@@ -51,7 +51,7 @@ const BLOCKING: usize = 8;
 /// How long connections may take to end when everything else has.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// The exit code of a service that lost its store.
-const OUSTED: i32 = 2;
+const OUSTED: i32 = 4;
 /// Who asks for the end is told of jobs that hold it up for longer than this.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
@@ -252,6 +252,9 @@ impl Service {
     fn announce(&self, address: SocketAddr) -> std::io::Result<()> {
         let mut out = stdout().lock();
         writeln!(out, "listening on http://{address}/")?;
+        if !address.ip().is_loopback() {
+            eprintln!("orchestrator: {address} is not for this machine only: whoever reaches it can read everything");
+        }
         if !self.access.has_token() {
             writeln!(out, "{}: jobs and policy cannot be changed", access::NO_TOKEN)?;
         }
