@@ -65,13 +65,28 @@ impl Service {
 
     /// What `GET /queue` answers.
     pub fn queue(&self) -> Value {
+        self.ask("GET", "/queue", "")
+    }
+
+    /// Submits jobs.
+    pub fn submit(&self, body: &str) {
+        self.ask("POST", "/jobs", body);
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Value {
         let mut stream = TcpStream::connect(&self.address).expect("the service listens");
         // Version 1.0 of the protocol: one answer, in one piece, to the end of the connection.
-        write!(stream, "GET /queue HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).expect("the service listens");
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("the service listens");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("the service answers");
         let (head, body) = answer.split_once("\r\n\r\n").expect("an answer of HTTP");
-        assert!(head.lines().next().is_some_and(|status| status.contains(" 200 ")), "{head}");
+        assert!(head.lines().next().is_some_and(|status| status.contains(" 20")), "{head}: {body}");
         serde_json::from_str(body).expect("JSON")
     }
 }

@@ -94,11 +94,11 @@ function limitsOf(job) {
   };
 }
 
-// Running jobs. A stage is a band of rows. A row outlives its job, and waits for the next one.
+// Running jobs, one table for all stages. A job keeps its row, whatever stage it is at, and a row outlives its job.
 
-/** Rows shown of one stage. */
-const SHOWN = 10;
-/** How long a row stays empty before the band shrinks, so that busy stages do not jump. */
+/** Rows shown unless all are asked for. */
+const SHOWN = 12;
+/** How long a row stays empty before the table shrinks, so that a busy table does not jump. */
 const LINGER = 3000;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -120,12 +120,12 @@ class Bar {
 }
 
 class Row {
-  constructor(stage) {
-    this.stage = stage;
+  constructor() {
     this.job = undefined;
     this.emptySince = -Infinity;
     this.id = make("span", "id");
     this.origin = make("span", "second");
+    this.place = make("code", "stage-name");
     this.whose = make("span", "whose");
     this.held = make("span", "second");
     this.finishedAge = make("b");
@@ -139,6 +139,7 @@ class Row {
       "tr",
       "vacant",
       make("td", "job", this.id, this.origin),
+      make("td", "stage", this.place),
       make("td", "owner", this.whose, this.held),
       make("td", "finished", make("div", "gauge", this.finished.element, this.finishedAge), this.said),
       make("td", "age", make("div", "gauge", this.running.element, this.runningAge), this.coming),
@@ -156,6 +157,8 @@ class Row {
       say(this.id, `#${job.job}`);
       if (!calm.matches) this.arrive();
     }
+    this.element.dataset.stage = job.stage;
+    say(this.place, job.stage);
     const again = job.redrives > 0 ? `, redriven ${job.redrives}×` : "";
     say(this.origin, job.run == null ? job.kind : `${job.kind}, run ${job.run}${again}`);
     const { owner } = job;
@@ -168,16 +171,16 @@ class Row {
     this.spoken = undefined;
   }
 
-  /** The job is no longer at this stage. Until the next one comes, the row says where it went. */
-  vacate(now, whereabouts) {
-    const at = whereabouts.get(this.job.job);
+  /** The job has ended. Until the next one comes, the row says so. */
+  vacate(now) {
     this.job = undefined;
     this.by = undefined;
     this.emptySince = now;
     this.element.className = "vacant";
     delete this.element.dataset.job;
-    this.whose.replaceChildren(...(at === undefined ? ["ended"] : ["went to ", make("code", "", at)]));
-    for (const told of [this.origin, this.held, this.finishedAge, this.said, this.runningAge, this.coming]) {
+    delete this.element.dataset.stage;
+    this.whose.replaceChildren("ended");
+    for (const told of [this.origin, this.place, this.held, this.finishedAge, this.said, this.runningAge, this.coming]) {
       told.textContent = "";
     }
     this.finished.fill(0, 0);
@@ -295,139 +298,235 @@ function holder({ run_id: run, stage }) {
   return [run == null ? "the reaper’s claim at " : `run ${run} at `, make("code", "", stage)];
 }
 
-class Stage {
-  constructor(name) {
-    this.count = make("span", "stage-count");
-    this.head = make("th", "stage", make("span", "stage-name", name), this.count);
-    this.head.scope = "rowgroup";
-    this.head.setAttribute("role", "rowheader");
-    this.rows = [new Row(this)];
-    this.rows[0].element.prepend(this.head);
-    this.element = make("tbody", "", this.rows[0].element);
-    this.element.setAttribute("role", "rowgroup");
-    this.element.dataset.stage = name;
-  }
+const board = {
+  rows: [],
+  body: byId("running-rows"),
+  /** The one stage that is shown, or all of them. */
+  stage: undefined,
+  most: SHOWN,
 
   /** Jobs keep their rows; a new one takes the first free row. */
-  update(jobs, whereabouts, now) {
+  update(running, now) {
+    const jobs = running.filter((job) => this.stage === undefined || job.stage === this.stage).sort((a, b) => a.job - b.job);
     const listed = new Map(jobs.map((job) => [job.job, job]));
     for (const row of this.rows) {
       if (!row.job) continue;
       const job = listed.get(row.job.job);
       listed.delete(row.job.job);
       if (job) row.show(job);
-      else row.vacate(now, whereabouts);
+      else row.vacate(now);
     }
     for (const job of listed.values()) {
       let free = this.rows.find((row) => !row.job);
       if (!free) {
-        if (this.rows.length === SHOWN) break;
-        free = new Row(this);
-        this.rows.push(free);
-        this.element.append(free.element);
+        if (this.rows.length >= this.most) break;
+        free = this.append();
       }
       free.show(job);
     }
+    // Fewer are to be shown again: those at the end go.
+    while (this.rows.length > this.most) this.rows.pop().element.remove();
     this.settle(now);
-    const more = jobs.length - this.rows.filter((row) => row.job).length;
-    const shown = jobs.length === 0 ? "none" : number(jobs.length - more);
-    say(this.count, more > 0 ? `${shown} and ${number(more)} more` : shown);
-    this.head.rowSpan = this.rows.length;
-  }
+    this.tellRest(jobs.length);
+  },
 
-  /** Gives back the last rows once nobody came for them; when all is quiet, closes the gaps and sorts by job. */
+  append() {
+    const row = new Row();
+    this.rows.push(row);
+    this.body.append(row.element);
+    return row;
+  },
+
+  /** Once all is quiet, the jobs close ranks, each taking another's row where it stands, and the rows at the end go. */
   settle(now) {
-    const waits = (row) => !row.job && now - row.emptySince <= LINGER;
-    while (this.rows.length > 1 && !this.rows.at(-1).job && !waits(this.rows.at(-1))) this.rows.pop().element.remove();
     const empty = this.rows.filter((row) => !row.job);
-    const quiet = !empty.some(waits);
+    const waits = (row) => now - row.emptySince <= LINGER;
     for (const row of empty) {
       if (!waits(row)) row.blank();
     }
-    this.element.classList.toggle("idle", quiet && empty.length === this.rows.length);
-    if (!quiet || empty.length === 0 || this.rows.length === 1) return;
+    if (empty.length === 0 || empty.some(waits)) return;
     const jobs = this.rows.flatMap((row) => row.job ?? []).sort((a, b) => a.job - b.job);
-    const kept = Math.max(1, jobs.length);
-    for (const row of this.rows.splice(kept)) row.element.remove();
+    for (const row of this.rows.splice(jobs.length)) row.element.remove();
     jobs.forEach((job, at) => this.rows[at].show(job));
-  }
-}
+  },
+
+  tellRest(jobs) {
+    const shown = this.rows.filter((row) => row.job).length;
+    const rest = byId("running-rest");
+    rest.hidden = jobs <= SHOWN;
+    say(byId("running-shown"), `${number(shown)} of ${number(jobs)}`);
+    say(byId("running-all"), this.most === SHOWN ? "Show all" : "Show fewer");
+    const empty = byId("running-empty");
+    empty.hidden = this.rows.length > 0;
+    say(empty, this.stage === undefined ? "No job is running." : `No job is at ${this.stage}.`);
+  },
+};
+
+byId("running-all").addEventListener("click", () => {
+  board.most = board.most === SHOWN ? Infinity : SHOWN;
+  rendered = false;
+});
+
+// The stages, in the order in which a job goes through them: how many jobs are at each, and a way to see only those.
 
 const stages = new Map();
-const table = byId("running").querySelector("table");
 
 const ENDS = new Map([["process", -2], ["finalize", -1], ["commit", Infinity]]);
 
+class Stage {
+  constructor(name) {
+    this.name = name;
+    this.count = make("span", "stage-count");
+    this.button = make("button", "stage", make("span", "stage-name", name), this.count);
+    this.button.type = "button";
+    this.button.setAttribute("aria-pressed", "false");
+    this.button.addEventListener("click", () => {
+      board.stage = board.stage === name ? undefined : name;
+      for (const stage of stages.values()) stage.button.setAttribute("aria-pressed", String(stage.name === board.stage));
+      // What is filtered away has not ended.
+      for (const row of board.rows.splice(0)) row.element.remove();
+      rendered = false;
+    });
+    this.element = make("li", "", this.button);
+    this.element.dataset.stage = name;
+  }
+}
+
 /** In the order of the server's pipeline; without one, as first seen between what every job begins and ends with. */
-function placeStages() {
+function placeStages(running) {
   const told = queue.stages ?? [];
   const known = [...new Set([...told, ...stages.keys(), ...Object.keys(queue.running)])];
-  if (known.every((name) => stages.has(name))) return;
-  const rank = new Map(known.map((name, at) => [name, ENDS.get(name) ?? at]));
-  if (told.length === 0) known.sort((a, b) => rank.get(a) - rank.get(b));
-  for (const name of known) {
-    if (!stages.has(name)) stages.set(name, new Stage(name));
+  if (!known.every((name) => stages.has(name))) {
+    const rank = new Map(known.map((name, at) => [name, ENDS.get(name) ?? at]));
+    if (told.length === 0) known.sort((a, b) => rank.get(a) - rank.get(b));
+    for (const name of known) {
+      if (!stages.has(name)) stages.set(name, new Stage(name));
+    }
+    byId("stages").replaceChildren(...known.map((name) => stages.get(name).element));
   }
-  // Only what stands in the wrong place is moved.
-  let previous = table.tHead;
-  for (const name of known) {
-    const { element } = stages.get(name);
-    if (previous.nextElementSibling !== element) previous.after(element);
-    previous = element;
+  for (const stage of stages.values()) {
+    const jobs = running.filter((job) => job.stage === stage.name).length;
+    say(stage.count, number(jobs));
+    stage.element.classList.toggle("idle", jobs === 0);
   }
-  byId("running-empty").hidden = known.length > 0;
+}
+
+// What the reaper does something with next.
+
+/** As many as there is room for, whether or not there are so many: nothing below moves. */
+const URGENT = 5;
+
+class Urgent {
+  constructor() {
+    this.id = make("span", "id");
+    this.what = make("span", "what");
+    this.whose = make("span", "second");
+    this.element = make("li", "vacant", this.id, this.what, this.whose);
+  }
+
+  show(job) {
+    this.job = job;
+    this.element.className = job ? "" : "vacant";
+    if (!job) {
+      for (const told of [this.id, this.what, this.whose]) told.textContent = "";
+      return;
+    }
+    this.element.dataset.job = job.job;
+    say(this.id, `#${job.job}`);
+    this.whose.replaceChildren(...(job.owner ? ["owned by ", ...holder(job.owner)] : ["nobody owns it"]));
+  }
+
+  /** "reaped at 22:34:10, in 34 s, unless it commits" */
+  tick(passed) {
+    if (!this.job) return;
+    const { dry_run: proposed, next } = this.job;
+    if (proposed) say(this.what, `dry run: would be ${done(proposed)} now`);
+    else if (next) say(this.what, due(next, next.in_ms - passed));
+  }
+}
+
+function due(next, left) {
+  const when = left > 0 ? ` at ${timeOfDay.format(next.at_ms)}, in ${soon(left)},` : " now,";
+  return `${done(next.what, when)} unless it commits`;
+}
+
+const urgent = Array.from({ length: URGENT }, () => new Urgent());
+byId("attention-list").append(...urgent.map((row) => row.element));
+
+function updateAttention(running) {
+  const jobs = new Map(running.map((job) => [job.job, job]));
+  const told = (queue.attention ?? []).map((id) => jobs.get(id)).filter(Boolean);
+  urgent.forEach((row, at) => row.show(told[at]));
+  byId("attention-empty").hidden = told.length > 0;
 }
 
 // Deferrals.
 
 /** Deferrals kept on the page; the server tells no more. */
 const KEPT = 50;
-const deferrals = new Map(); // by number and time, since a restarted server counts from one again
-const deferralKey = (deferral) => `${deferral.seq} ${deferral.at_ms}`;
+let deferrals = []; // the newest first
+const deferralKey = (deferral) => `${deferral.seq} ${deferral.at_ms}`; // a restarted server counts from one again
+const newestFirst = (a, b) => b.at_ms - a.at_ms || b.seq - a.seq;
 
-function addDeferral(deferral) {
-  const key = deferralKey(deferral);
-  if (deferrals.has(key)) return false;
-  const { reason, owner, at_ms: at } = deferral;
-  const badge = make("span", "badge", words(reason));
-  badge.dataset.reason = reason;
-  const time = make("time", "", timeOfDay.format(at));
-  time.dateTime = new Date(at).toISOString();
-  const head = make("p", "head", make("span", "id", `#${deferral.job}`), badge);
-  if (owner) head.append(make("span", "second", ...holder(owner)));
-  head.append(time);
-  const element = make("li", "", head, make("p", "text", deferral.text));
-  deferrals.set(key, { deferral, element });
+/** An entry of the list. It stays where it is and tells of another deferral: nothing on the page moves for news. */
+class Entry {
+  constructor() {
+    this.id = make("span", "id");
+    this.badge = make("span", "badge");
+    this.whose = make("span", "second");
+    this.time = make("time");
+    this.text = make("p", "text");
+    this.element = make("li", "", make("p", "head", this.id, this.badge, this.whose, this.time), this.text);
+  }
 
-  const older = [...byId("deferral-list").children].find((item) => newer(deferral, item.deferral));
-  element.deferral = deferral;
-  byId("deferral-list").insertBefore(element, older ?? null);
-  return true;
+  show(deferral) {
+    if (this.deferral === deferral) return;
+    this.deferral = deferral;
+    const { reason, owner, at_ms: at } = deferral;
+    say(this.id, `#${deferral.job}`);
+    say(this.badge, words(reason));
+    this.badge.dataset.reason = reason;
+    this.whose.replaceChildren(...(owner ? holder(owner) : []));
+    say(this.time, timeOfDay.format(at));
+    this.time.dateTime = new Date(at).toISOString();
+    say(this.text, deferral.text);
+    this.text.title = deferral.text;
+  }
 }
 
-const newer = (a, b) => a.at_ms > b.at_ms || (a.at_ms === b.at_ms && a.seq > b.seq);
+const entries = [];
+
+/** Takes up what is not known yet, and returns it. */
+function addDeferrals(told) {
+  const known = new Set(deferrals.map(deferralKey));
+  const fresh = told.filter((deferral) => !known.has(deferralKey(deferral)));
+  if (fresh.length > 0) {
+    deferrals.push(...fresh);
+    showDeferrals();
+  }
+  return fresh;
+}
 
 /** The whole list as the server tells it, and what came after it was told. */
 function updateDeferrals() {
   const told = new Set(queue.deferrals.map(deferralKey));
-  const fresh = queue.deferrals.filter(addDeferral);
-  for (const [key, { deferral, element }] of deferrals) {
-    if (!told.has(key) && deferral.at_ms < queue.now_ms - 1000) {
-      deferrals.delete(key);
-      element.remove();
-    }
-  }
-  trimDeferrals();
+  const kept = deferrals.filter((deferral) => told.has(deferralKey(deferral)) || deferral.at_ms >= queue.now_ms - 1000);
+  const forgot = kept.length < deferrals.length;
+  deferrals = kept;
+  const fresh = addDeferrals(queue.deferrals);
+  if (forgot || fresh.length === 0) showDeferrals();
   return fresh;
 }
 
-function trimDeferrals() {
-  const list = byId("deferral-list");
-  while (list.children.length > KEPT) {
-    deferrals.delete(deferralKey(list.lastElementChild.deferral));
-    list.lastElementChild.remove();
+function showDeferrals() {
+  deferrals.sort(newestFirst).splice(KEPT);
+  while (entries.length < deferrals.length) {
+    entries.push(new Entry());
+    byId("deferral-list").append(entries.at(-1).element);
   }
-  byId("deferrals-empty").hidden = list.children.length > 0;
+  for (const entry of entries.splice(deferrals.length)) entry.element.remove();
+  deferrals.forEach((deferral, at) => entries[at].show(deferral));
+  byId("deferrals-empty").hidden = deferrals.length > 0;
 }
 
 /** Said aloud at most this often, however many there are. */
@@ -460,11 +559,12 @@ function count(name, value) {
   counters[name].classList.toggle("none", !value);
 }
 
-function updateCounters() {
+function updateCounters(running) {
   const { counts, reaper } = queue;
   count("queued", counts.queued);
   count("running", counts.running);
-  count("owned", queue.active);
+  // Of the running jobs: a mark that is about to be cleared has none any more.
+  count("owned", running.filter((job) => job.owner).length);
   count("merged", counts.merged);
   count("rolled_back", counts.rolled_back);
   count("reaped", counts.reaped);
@@ -484,6 +584,7 @@ const chosen = () => radios.find((radio) => radio.checked)?.value;
 function choose(mode) {
   for (const radio of radios) radio.checked = radio.value === mode;
   offer();
+  say(byId("preview"), "");
 }
 
 /** What the button would do. */
@@ -515,10 +616,20 @@ function enforce(next) {
   if (JSON.stringify(before) !== JSON.stringify(policy)) showLimits();
 }
 
+/** Beside the mode: until when it is in force, and who has set it. */
+function tellUntil(passed) {
+  const set = queue.override;
+  const left = set?.until_at_ms ? set.until_at_ms - queue.now_ms - passed : undefined;
+  const until = left === undefined ? "" : `until ${timeOfDay.format(set.until_at_ms)}, for ${soon(Math.max(0, left))}`;
+  say(byId("in-force-until"), until);
+  byId("in-force").title = set ? `Set by ${set.by} at ${timeOfDay.format(set.since_at_ms)}` : "";
+}
+
 /** What a user must not overlook, above everything else. */
 function warn() {
   const ending = queue?.shutting_down ? "The service is shutting down: no job is started any more." : undefined;
-  const told = [own(MODES, policy.mode)?.warning, ending].filter(Boolean).join(" ");
+  const paused = queue?.paused ? "The queue is paused: no queued job is started." : undefined;
+  const told = [own(MODES, policy.mode)?.warning, paused, ending].filter(Boolean).join(" ");
   const warning = byId("warning");
   warning.hidden = told === "";
   warning.dataset.mode = policy.mode;
@@ -570,18 +681,18 @@ let drawn = 0;
 
 function draw(now) {
   requestAnimationFrame(draw);
-  if (queue === undefined || link.state !== "live") return; // what is not news does not age
+  if (queue === undefined || !["live", "asking"].includes(link.state)) return; // what is not news does not age
   if (!rendered) {
     rendered = true;
     const first = stages.size === 0;
     enforce(queue.policy);
-    placeStages();
     const running = Object.values(queue.running).flat();
-    const whereabouts = new Map(running.map((job) => [job.job, job.stage]));
-    for (const [name, stage] of stages) stage.update(own(queue.running, name) ?? [], whereabouts, now);
+    placeStages(running);
+    board.update(running, now);
+    updateAttention(running);
     const fresh = updateDeferrals();
     if (!first) announce(fresh);
-    updateCounters();
+    updateCounters(running);
     updateKinds();
     const deferred = running.filter((job) => job.deferred).length;
     document.title = `${number(queue.counts.running)} running${deferred > 0 ? `, ${deferred} deferred` : ""} · orchestrator`;
@@ -590,21 +701,24 @@ function draw(now) {
   }
   drawn = now;
   const passed = Math.max(0, clock.now() - queue.now_ms);
-  for (const stage of stages.values()) {
-    for (const row of stage.rows) row.tick(passed);
-  }
+  for (const row of board.rows) row.tick(passed);
+  for (const row of urgent) row.tick(passed);
+  tellUntil(passed);
 }
 
 // The connection. The server says something every 2 s at least: silence is a fault too.
 
 const SILENCE = 6000;
 const RETRY = [500, 1000, 2000, 4000];
+/** Pause between two looks of a page that there is no stream for. */
+const ASK_EVERY = 3000;
 
 const link = {
   state: "connecting",
   source: undefined,
   heardAt: undefined, // by performance.now()
   attempts: 0,
+  refusals: 0,
   openedAt: 0,
 
   open() {
@@ -612,20 +726,45 @@ const link = {
     this.openedAt = performance.now();
     this.source = new EventSource("/events");
     this.source.addEventListener("queue", (event) => {
-      queue = JSON.parse(event.data);
-      rendered = false;
-      clock.heard(queue.now_ms);
-      this.attempts = 0;
-      this.heardAt = performance.now();
+      this.heard(JSON.parse(event.data));
+      this.refusals = 0;
       this.become("live");
     });
     this.source.addEventListener("deferral", (event) => {
-      const deferral = JSON.parse(event.data);
-      if (addDeferral(deferral)) announce([deferral]);
-      trimDeferrals();
+      announce(addDeferrals([JSON.parse(event.data)]));
     });
     // The browser's own way to try again gives up on some answers, and cannot be hurried.
-    this.source.addEventListener("error", () => this.retry());
+    this.source.addEventListener("error", () => this.ask());
+  },
+
+  heard(state) {
+    queue = state;
+    rendered = false;
+    clock.heard(queue.now_ms);
+    this.attempts = 0;
+    this.heardAt = performance.now();
+  },
+
+  /** The stream is not to be had. Where the server answers all the same, it is asked now and then. */
+  async ask() {
+    // Only an answer that is no stream closes it. Otherwise there was none at all.
+    if (this.source.readyState !== EventSource.CLOSED) return this.retry();
+    try {
+      const response = await fetch("/queue", { cache: "no-store", signal: AbortSignal.timeout(SILENCE) });
+      if (!response.ok) throw new Error(`The server answers ${response.status}.`);
+      const state = await response.json();
+      // A stream that broke off is opened again at once. One that is refused again and again has no place for us.
+      this.refusals += 1;
+      if (this.refusals > 1) {
+        this.heard(state);
+        this.become("asking");
+      }
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.open(), this.refusals > 1 ? ASK_EVERY : RETRY[0]);
+    } catch {
+      this.retry();
+    }
+    return undefined;
   },
 
   retry() {
@@ -647,6 +786,11 @@ const link = {
 
   tellLoss() {
     const strip = byId("lost");
+    if (this.state === "asking") {
+      strip.hidden = false;
+      say(strip, "Too many are watching. This page asks every few seconds instead.");
+      return;
+    }
     const lost = this.state === "reconnecting" || (this.state === "connecting" && this.attempts > 0);
     strip.hidden = !lost;
     if (!lost) return;
@@ -660,6 +804,7 @@ const link = {
 
   watch() {
     const last = this.state === "live" ? this.heardAt : this.openedAt;
+    if (this.state === "asking") return;
     if (performance.now() - last > SILENCE && this.source.readyState !== EventSource.CLOSED) this.retry();
     this.tellLoss();
   },
@@ -738,21 +883,40 @@ function sender(form, said, change) {
   });
 }
 
-modeForm.addEventListener("change", () => {
+modeForm.addEventListener("change", (event) => {
   say(byId("mode-said"), "");
   offer();
+  if (event.target.name === "mode") preview();
 });
+
+/** Tells what the chosen mode would do, before it is in force. */
+async function preview() {
+  const mode = chosen();
+  const told = byId("preview");
+  say(told, "");
+  if (mode === undefined || mode === policy?.mode) return;
+  try {
+    const response = await fetch(`/policy/preview?mode=${encodeURIComponent(mode)}`, { cache: "no-store" });
+    const { text, live } = await response.json();
+    // Another one may be chosen by now.
+    if (!response.ok || chosen() !== mode) return;
+    told.classList.toggle("danger", live.length > 0);
+    say(told, `${text}.`);
+  } catch {
+    // Without it, the words beside the choice have to do.
+  }
+}
 sender(modeForm, byId("mode-said"), async () => {
   const mode = chosen();
   if (mode === undefined || mode === policy?.mode) return "";
-  try {
-    enforce(await send("PUT", "/policy", { mode }));
-  } catch (error) {
-    if (policy) choose(policy.mode);
-    throw error;
-  }
+  const during = byId("during").value;
+  // What is refused stays chosen: with another token it may go.
+  const { override, warning, ...put } = await send("PUT", "/policy", during ? { mode, for: during } : { mode });
+  enforce(put);
   choose(policy.mode);
-  return `${modeName(policy.mode)} is in force.`;
+  byId("during").value = "";
+  const until = override?.until_at_ms ? ` until ${timeOfDay.format(override.until_at_ms)}` : "";
+  return `${modeName(policy.mode)} is in force${until}.${warning ? ` It is ${warning}` : ""}`;
 });
 
 sender(byId("submit-form"), byId("submit-said"), async () => {
