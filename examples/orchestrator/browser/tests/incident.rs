@@ -229,3 +229,17 @@ async fn one_stage_is_shown_alone() {
     })
     .await;
 }
+
+/// What the README shows, by the commands that it shows: the settings as they are built in, and jobs of two kinds.
+#[tokio::test]
+async fn the_picture_of_the_readme() {
+    let service = Service::start("");
+    visit(&service.origin(), &[], async |page| {
+        live(page).await;
+        service.submit(r#"{"kind":"hang"}"#);
+        service.submit(r#"{"count":6}"#);
+        page.eventually("deferrals", "return document.querySelectorAll('tr[data-job].late').length >= 3").await;
+        page.keep_screenshot("readme").await;
+    })
+    .await;
+}
