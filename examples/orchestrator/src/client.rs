@@ -173,7 +173,7 @@ impl fmt::Display for Queue {
         let paused = if self.paused { ", paused" } else { "" };
         writeln!(f, "mode {}: {queued} queued{paused}, {running} running", self.policy.mode)?;
         if let Some(SetBy { by, until_at_ms: Some(until), then }) = &self.set_by {
-            let left = show::length(until.saturating_sub(self.now_ms));
+            let left = show::length(until.saturating_sub(self.now_ms).div_ceil(1000) * 1000);
             writeln!(f, "set by {}, until {} (in {left}), then {then}", show::cut(by, 20), show::clock(*until))?;
         }
         writeln!(f, "ended: {merged} merged, {rolled_back} rolled back, {reaped} reaped")?;

@@ -81,6 +81,8 @@ pub struct Limits {
     pub monitors: usize,
     /// How long a service that is asked to end waits for its running jobs.
     pub shutdown: Duration,
+    /// How long a service keeps what has ended. For ever, if not given.
+    pub keep: Option<Duration>,
 }
 
 /// The same in a file: the times in seconds, and what is left out is as it is built in.
@@ -97,6 +99,7 @@ struct LimitsInFile {
     boot_grace: Option<Seconds>,
     monitors: Option<Monitors>,
     shutdown: Option<Shutdown>,
+    keep: Option<Seconds>,
 }
 
 impl LimitsInFile {
@@ -111,6 +114,7 @@ impl LimitsInFile {
         boot_grace: None,
         monitors: None,
         shutdown: None,
+        keep: None,
     };
 
     /// Takes from `built_in` what is not given.
@@ -130,6 +134,7 @@ impl LimitsInFile {
             boot_grace: either(self.boot_grace, built_in.boot_grace),
             monitors: self.monitors.or(built_in.monitors).map_or(MONITORS, |monitors| monitors.0),
             shutdown: self.shutdown.or(built_in.shutdown).map_or(SHUTDOWN, |shutdown| shutdown.0),
+            keep: either(self.keep, built_in.keep),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -230,8 +230,13 @@ impl Drop for WorkspaceLock {
 }
 
 /// The directory in which the job's process and its gates run.
-pub fn workspace(root: &Path, job: u64) -> io::Result<std::path::PathBuf> {
-    let directory = root.join(format!("job-{job}"));
+pub fn workspace(root: &Path, job: u64) -> io::Result<PathBuf> {
+    let directory = workspace_path(root, job);
     fs::create_dir_all(&directory)?;
     Ok(directory)
+}
+
+/// Where that is.
+pub(crate) fn workspace_path(root: &Path, job: u64) -> PathBuf {
+    root.join(format!("job-{job}"))
 }

@@ -33,7 +33,7 @@ pub fn job(told: &Value) -> String {
     let run = told["run"].as_u64().map_or_else(String::new, |run| format!(", run {run}"));
     lines.push(format!("job {} ({}) is {state}{place}{run}", told["job"], text(&told["kind"])));
     if running.is_object() {
-        lines.push(format!("  owner    {}", owner(&running["owner"], now)));
+        lines.push(format!("  owner     {}", owner(&running["owner"], now)));
         lines.extend(verdict(running, now));
     }
     for (name, key) in [
@@ -48,7 +48,7 @@ pub fn job(told: &Value) -> String {
         let when = if ms > now { format!("in {}", length(ms - now)) } else { format!("{} ago", length(now - ms)) };
         // Once it has ended, limits that were never reached are of no interest.
         if !(matches!(key, "grace_at_ms" | "deadline_at_ms") && told["ended_at_ms"].is_u64()) {
-            lines.push(format!("  {name:<9}{clock}, {when}"));
+            lines.push(format!("  {name:<10}{clock}, {when}"));
         }
     }
     for run in list(&told["runs"]) {
@@ -64,7 +64,7 @@ pub fn job(told: &Value) -> String {
         let (what, run) = (text(&effect["effect"]), &effect["run"]);
         lines.push(format!("  {what} by run {run} at {}", clock(number(&effect["at_ms"]))));
     }
-    let wrapped = |line: &String| wrap(line, "           ");
+    let wrapped = |line: &String| wrap(line, "            ");
     lines.iter().map(wrapped).collect::<Vec<_>>().join("\n")
 }
 
@@ -106,13 +106,13 @@ fn verdict(running: &Value, _now: u64) -> Vec<String> {
             "dry_run" => format!("dry run: would {}", text(&verdict["would"])),
             other => other.to_owned(),
         };
-        lines.push(format!("  verdict  {said}"));
-        lines.push(format!("  why      {}", text(&verdict["text"])));
+        lines.push(format!("  verdict   {said}"));
+        lines.push(format!("  why       {}", text(&verdict["text"])));
     }
     let next = &running["next"];
     if next.is_object() {
         let when = format!("at {}, in {}", clock(number(&next["at_ms"])), length(number(&next["in_ms"])));
-        lines.push(format!("  next     {}: {when}", text(&next["text"])));
+        lines.push(format!("  next      {}: {when}", text(&next["text"])));
     }
     lines
 }

@@ -5,6 +5,7 @@ mod actions;
 mod body;
 mod connections;
 mod events;
+mod expiry;
 mod health;
 mod history;
 mod jobs;
@@ -213,6 +214,7 @@ impl Service {
         let server = tokio::spawn(server);
         tokio::spawn(events::publish(self));
         tokio::spawn(modes::watch(self));
+        tokio::spawn(expiry::expire(self));
         // A service goes on where nobody reads what it says.
         let _ = self.announce(address);
 

@@ -12,13 +12,14 @@ use crate::store::{Store, now};
 /// Marks an SQLite file as ours ("lvmk"), so that another program's is never written to.
 const APPLICATION_ID: i32 = 0x6c76_6d6b;
 /// What leads from each version of the schema to the next; an empty file is of version 0.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("schema-1.sql"),
     include_str!("schema-2.sql"),
     include_str!("schema-3.sql"),
     include_str!("schema-4.sql"),
     include_str!("schema-5.sql"),
     include_str!("schema-6.sql"),
+    include_str!("schema-7.sql"),
 ];
 /// How long to wait for a database that is locked while we open it, and later.
 const BUSY_OPENING: Duration = Duration::from_secs(1);

@@ -7,6 +7,7 @@
 
 mod control;
 mod database;
+mod expiry;
 mod history;
 mod rows;
 
