@@ -1,5 +1,5 @@
 //! Restarts: the server is killed (SIGKILL) at random instants and in every phase of a job, and started again on what
-//! it left behind. Every job ends exactly once, none is lost, and nothing that a killed server had started lives on.
+//! it left behind. Now and then its disk is full, or a second service is tried on its store. Every job ends exactly once, none is lost, and nothing that a killed server had started lives on.
 //!
 //! `KILLS_SEED` repeats a run's choices. Where the threads then are is the machine's choice, not ours.
 
@@ -11,15 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read, Write, stderr};
 use std::net::TcpStream;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, thread};
 
-use common::{LONG, Place, Server, TOKEN, wait_for};
+use common::{LONG, Place, Server, TOKEN, orchestrator, outcome, refused, wait_for};
 use rusqlite::Connection;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
 
 /// Kills at random instants of a server's life, and while it starts.
@@ -55,6 +56,7 @@ gates = [
 ]
 [limits]
 finalize_grace = 0.01
+lost_grace = 500
 hard_deadline = 600
 sweep_every = 0.005
 process = 3600
@@ -138,6 +140,7 @@ fn every_job_ends_exactly_once_however_often_the_server_is_killed() {
     for phase in PHASES {
         assert!(test.met.get(phase).is_some_and(|met| met.aimed >= AIMED), "not killed in phase {phase}");
     }
+    assert!(test.seconds > 0 && test.full_disks > 0, "no second service, or no full disk");
     assert!(test.cut_off.iter().sum::<u64>() > 0, "every submission was answered");
 }
 
@@ -165,7 +168,7 @@ fn a_job_past_its_deadline_is_ended_by_one_of_two() {
             drop(lock);
         }
         let open = "SELECT COUNT(*) FROM jobs JOIN runs ON job_id = jobs.id
-            WHERE ended_at IS NULL OR state IN ('queued', 'running')";
+            WHERE runs.ended_at IS NULL OR state IN ('queued', 'running')";
         wait_for("its end", || test.place.count(open) == 0);
         let sql = format!(
             "SELECT group_concat(new) FROM moves WHERE job_id = {job} AND new NOT IN ('queued', 'running')
@@ -195,6 +198,12 @@ struct Test {
     fewest: u64,
     /// Jobs whose ids were not answered any more: not submitted, and submitted.
     cut_off: [u64; 2],
+    /// Second services that were refused.
+    seconds: usize,
+    /// Lives with a disk that was full for a while.
+    full_disks: usize,
+    /// In this life.
+    was_full: bool,
 }
 
 /// Kills that met a job in some phase.
@@ -218,6 +227,9 @@ impl Test {
             met: BTreeMap::new(),
             fewest: u64::MAX,
             cut_off: [0; 2],
+            seconds: 0,
+            full_disks: 0,
+            was_full: false,
         }
     }
 
@@ -235,7 +247,11 @@ impl Test {
                 None
             }
             _ => {
-                self.choices.pause(Duration::from_millis(LIFE));
+                match self.choices.below(8) {
+                    0 => self.fill_the_disk(&server),
+                    1 => self.try_a_second(),
+                    _ => self.choices.pause(Duration::from_millis(LIFE)),
+                }
                 // Every other time while it is asked for more.
                 let pending = (self.choices.below(2) == 0).then(|| self.send(&server));
                 if pending.is_some() {
@@ -275,9 +291,44 @@ impl Test {
 
     fn killed(&mut self, status: ExitStatus, error: &str) {
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "it ended by itself: {status}, {error}");
-        assert_eq!(error, "", "it complained");
+        // What it ended and what it could not write down is told, and nothing else.
+        let told = |line: &&str| !line.contains(" reaper: job ") && (!self.was_full || !is_of_a_full_disk(line));
+        assert_eq!(error.lines().find(told), None, "it complained: {error}");
+        self.was_full = false;
         self.left.append(&mut at_work(&self.place));
         self.kills += 1;
+    }
+
+    /// Nothing can be written for a while. Jobs that end, start or come to a gate meanwhile meet that.
+    fn fill_the_disk(&mut self, server: &Server) {
+        let process = Some(Pid::from_child(&server.child));
+        let before = prlimit(process, Resource::Fsize, Rlimit { current: Some(0), maximum: None }).unwrap();
+        (self.full_disks, self.was_full) = (self.full_disks + 1, true);
+        self.choices.pause(Duration::from_millis(LIFE));
+        // Every other time there is no room any more until the end.
+        if self.choices.below(2) == 0 {
+            prlimit(process, Resource::Fsize, before).unwrap();
+            self.choices.pause(Duration::from_millis(LIFE));
+        }
+    }
+
+    /// Starts a second service on the same store, by another name.
+    fn try_a_second(&mut self) {
+        let link = self.place.path("other.db");
+        if !link.exists() {
+            symlink("jobs.db", &link).unwrap();
+        }
+        let mut second = orchestrator();
+        second.current_dir(self.place.directory.path()).args([
+            "serve",
+            "--db",
+            "other.db",
+            "--config",
+            "settings.toml",
+        ]);
+        second.args(["--listen", "127.0.0.1:0", "--workspaces", "work", "--token", TOKEN]);
+        refused(&outcome(&mut second), "another orchestrator serves it");
+        self.seconds += 1;
     }
 
     fn submit(&mut self, server: &Server, kind: &'static str, count: u64) {
@@ -370,6 +421,9 @@ impl Test {
         };
         if let Some(ids) = answer(stream) {
             assert!(unknown.keys().eq(&ids), "{unknown:?} are not {ids:?}");
+            if ids.is_empty() {
+                return;
+            }
             return self.answered(kind, count, ids);
         }
         self.cut_off[usize::from(!unknown.is_empty())] += count;
@@ -383,18 +437,19 @@ impl Test {
     fn end(&mut self) {
         let mut server = self.serve();
         let open = |kinds: &str| {
-            let sql = "SELECT COUNT(*) FROM jobs LEFT JOIN runs ON job_id = jobs.id AND ended_at IS NULL";
+            let sql = "SELECT COUNT(*) FROM jobs LEFT JOIN runs ON job_id = jobs.id AND runs.ended_at IS NULL";
             self.place
                 .count(&format!("{sql} WHERE (state IN ('queued', 'running') OR runs.id IS NOT NULL) AND {kinds}"))
         };
         wait_for("every job that can", || open("kind <> 'hang'") == 0);
         assert_eq!(open("kind = 'hang'"), 1, "it has no end of its own");
-        let response = server.change("PUT", "/policy", r#"{"hard_deadline": 0.05}"#);
+        let response = server.change("PUT", "/policy", r#"{"lost_grace": 0.02, "hard_deadline": 0.05}"#);
         assert_eq!(response.status, 200, "{response:?}");
         wait_for("the backstop", || open("TRUE") == 0);
         server.signal(Signal::TERM);
         let (status, error) = server.ended();
-        assert!(status.success() && error.is_empty(), "{status}, {error}");
+        assert!(status.success() && error.lines().count() == 1, "{status}, {error}");
+        assert!(error.contains(" reaper: job 1: reaps it: backstop"), "{error}");
         wait_for("nobody at work any more", || at_work(&self.place).is_empty());
 
         let database = self.place.raw();
@@ -412,6 +467,8 @@ impl Test {
             self.fewest
         );
         let [nothing, all] = self.cut_off;
+        let (seconds, full) = (self.seconds, self.full_disks);
+        writeln!(table, "{seconds} second services refused, {full} lives with a full disk").unwrap();
         writeln!(table, "ids cut off: {all} of submitted jobs, {nothing} of jobs that were not").unwrap();
         writeln!(table, "{:<10}{:>10}{:>8}{:>8}", "phase", "by chance", "aimed", "jobs").unwrap();
         let order = |phase: &str| PHASES.iter().position(|known| *known == phase).unwrap_or(PHASES.len());
@@ -446,13 +503,16 @@ impl Pending {
     }
 }
 
-/// The ids, if they came whole.
+/// The ids, if they came whole. There are none where nothing could be written.
 fn answer(mut stream: TcpStream) -> Option<Vec<u64>> {
     let mut answer = Vec::new();
     // Ends with an error if the server was killed before it read the request.
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n")?;
+    if head.starts_with("HTTP/1.1 503 ") && is_of_a_full_disk(body) {
+        return Some(Vec::new());
+    }
     assert!(head.starts_with("HTTP/1.1 201 "), "{answer}");
     let body: Value = serde_json::from_str(body).ok()?;
     Some(serde_json::from_value(body["jobs"].clone()).unwrap())
@@ -500,7 +560,7 @@ fn check(database: &Connection) {
         "runs that did not end as they should: in the job's end, or with their server",
         "SELECT format('run %d of job %d (%s): %s', runs.id, job_id, kind, outcome) AS of
          FROM runs JOIN jobs ON jobs.id = job_id
-         WHERE ended_at IS NULL OR outcome IS NULL OR outcome <> 'lost' AND (runs.id <> run_id
+         WHERE runs.ended_at IS NULL OR outcome IS NULL OR outcome <> 'lost' AND (runs.id <> run_id
              OR outcome <> CASE kind WHEN 'hang' THEN 'displaced' ELSE 'committed' END)",
     );
     none(
@@ -513,6 +573,11 @@ fn check(database: &Connection) {
         "SELECT format('%s: %d', state, jobs) AS of FROM tallies
          WHERE jobs <> (SELECT COUNT(*) FROM jobs WHERE (queue, state) = (tallies.queue, tallies.state))",
     );
+}
+
+/// What a service says where nothing can be written.
+fn is_of_a_full_disk(line: &str) -> bool {
+    ["disk I/O error", "database or disk is full", "File too large"].iter().any(|reason| line.contains(reason))
 }
 
 /// A process: its id, and when it started, since ids come again.
