@@ -222,6 +222,11 @@ impl Feed {
         news
     }
 
+    /// How many jobs are left alone at present.
+    pub fn deferred(&self) -> usize {
+        self.said().of.values().filter(|judged| judged.deferred.is_some()).count()
+    }
+
     /// The latest verdict on this run of the job.
     pub fn verdict_on(&self, job: JobId, run: RunId) -> Option<Judged> {
         self.said().of.get(&job).filter(|judged| judged.run == run).cloned()

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Place, QUICK, Server};
+use common::{Events, Place, QUICK, Server};
 use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -208,6 +208,14 @@ fn consistent(queue: &Value) -> State {
     State { jobs: count("queued") + count("running") + ended, ended, strangers }
 }
 
+/// The jobs that have ended, in a state that changes have added up to.
+fn adds_up(state: &Value) -> u64 {
+    let count = |state_of: &str| state["counts"][state_of].as_u64().unwrap();
+    let running = state["running"].as_object().unwrap().values().map(|jobs| jobs.as_array().unwrap().len());
+    assert_eq!(running.sum::<usize>() as u64, count("running"), "{state}");
+    count("merged") + count("rolled_back") + count("reaped")
+}
+
 /// What the page was told.
 #[derive(Debug, Default)]
 struct Seen {
@@ -218,24 +226,16 @@ struct Seen {
 /// Watches as the page does, until it shows that all jobs have ended.
 fn watch(server: &Server, known: &Known) -> Seen {
     let _ending = known.ends_with_me();
-    let mut stream = BufReader::new(server.connect());
-    write!(stream.get_mut(), "GET /events HTTP/1.0\r\nHost: 127.0.0.1:{}\r\n\r\n", server.port()).unwrap();
-    head(&mut stream);
-    let (mut seen, mut event, mut last, mut ended) = (Seen::default(), String::new(), 0, 0);
-    for line in stream.lines() {
+    let mut events = Events::of(server);
+    let (mut seen, mut last, mut ended) = (Seen::default(), 0, 0);
+    while let Some((name, data)) = events.next() {
         known.go_on();
-        let line = line.unwrap();
-        if let Some(name) = line.strip_prefix("event: ") {
-            event = name.to_owned();
-        }
-        let Some(data) = line.strip_prefix("data: ") else { continue };
-        let data: Value = serde_json::from_str(data).unwrap();
-        match event.as_str() {
-            "queue" => {
+        match name.as_str() {
+            "queue" | "change" => {
                 seen.states += 1;
-                let state = consistent(&data);
-                assert!(state.ended >= ended, "{} have ended, after {ended}", state.ended);
-                ended = state.ended;
+                let now_ended = if name == "queue" { consistent(&data).ended } else { adds_up(&events.state) };
+                assert!(now_ended >= ended, "{now_ended} have ended, after {ended}");
+                ended = now_ended;
                 if ended == JOBS {
                     return seen;
                 }

@@ -16,11 +16,15 @@ const USUAL: usize = 100;
 const MOST: usize = 1000;
 
 pub(super) async fn history(State(service): State<&'static Service>, uri: Uri) -> Result<Response, Refusal> {
-    let query = Query::of(&uri, &["job", "kind", "before", "limit"])?;
+    let query = Query::of(&uri, &["job", "kind", "before", "after", "limit"])?;
     let words: Vec<_> = NoteKind::ALL.iter().map(|kind| (kind.to_string(), *kind)).collect();
     let limit = query.limit(USUAL, MOST)?;
-    let which =
-        Which { job: query.number("job")?, kind: query.one_of("kind", &words)?, before: query.number("before")? };
+    let which = Which {
+        job: query.number("job")?,
+        kind: query.one_of("kind", &words)?,
+        before: query.number("before")?,
+        after: query.number("after")?,
+    };
     let events = blocking(service, move |_, store| store.history(which, limit)).await?;
     let next = if events.len() == limit { events.last().map(|event| event.id) } else { None };
     Ok(as_json(to_json(&json!({ "events": events, "next": next }))).into_response())

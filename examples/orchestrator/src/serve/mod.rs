@@ -3,6 +3,7 @@
 mod access;
 mod actions;
 mod body;
+mod change;
 mod connections;
 mod events;
 mod expiry;
@@ -18,13 +19,14 @@ mod query;
 mod routes;
 mod strict;
 mod submit;
+mod trends;
 mod view;
 
 use std::io::{Write, stdout};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::exit;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Builder};
 use std::time::Duration;
 use std::{env, fs};
@@ -40,9 +42,11 @@ use crate::engine::{Engine, no_hook};
 use crate::error::{Error, Result};
 use crate::reap::{self, complain};
 use crate::serve::access::Access;
+use crate::serve::events::Publisher;
 use crate::serve::health::Probe;
 use crate::serve::lock::ServerLock;
 use crate::serve::modes::Modes;
+use crate::serve::trends::Trends;
 use crate::store::{Database, Store};
 
 /// The queue of the service's jobs. Replays have others, so the two can share a file.
@@ -87,8 +91,10 @@ struct Service {
     probe: Probe,
     /// How the mode came to be what it is.
     modes: Modes,
-    /// The newest state, for all who watch; computed only while somebody does.
-    newest: watch::Sender<Arc<str>>,
+    /// What those who watch are told.
+    publisher: Publisher,
+    /// How the last hour went.
+    trends: Trends,
     /// Set when streams are to end.
     over: watch::Sender<bool>,
 }
@@ -129,7 +135,8 @@ pub fn run(options: Options) -> Result<()> {
         metrics,
         probe: Probe::default(),
         modes,
-        newest: watch::Sender::new(Arc::default()),
+        publisher: Publisher::default(),
+        trends: Trends::default(),
         over: watch::Sender::new(false),
         engine,
     }));
@@ -213,6 +220,7 @@ impl Service {
         let server = connections::serve(listener, routes::router(self), most, self.over.subscribe());
         let server = tokio::spawn(server);
         tokio::spawn(events::publish(self));
+        tokio::spawn(trends::watch(self));
         tokio::spawn(modes::watch(self));
         tokio::spawn(expiry::expire(self));
         // A service goes on where nobody reads what it says.

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use crate::error::Result as OurResult;
 use crate::serve::view::{self, to_json};
-use crate::serve::{Service, access, actions, events, health, history, jobs, page, policy, preview, submit};
+use crate::serve::{Service, access, actions, events, health, history, jobs, page, policy, preview, submit, trends};
 use crate::store::Store;
 
 pub(super) fn router(service: &'static Service) -> Router {
@@ -37,6 +37,7 @@ pub(super) fn router(service: &'static Service) -> Router {
         .route("/jobs/{id}/mark", delete(actions::clear_mark))
         .route("/submission", put(actions::pause))
         .route("/history", get(history::history))
+        .route("/trends", get(trends::trends))
         .route("/policy/preview", get(preview::preview))
         .route("/policy", put(policy::set_policy))
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "there is nothing here"))

@@ -8,19 +8,20 @@ use livemark::{
     Cause, DeferReason, Finalizer, Generation, Owner, Policy, Proposed, ReaperStats, RegistryStats, Snapshot,
 };
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::config::STAGE;
 use crate::error::Result;
 use crate::feed::{Deferral, Deferred, Feed, Judged, Ruling};
 use crate::serve::Service;
 use crate::serve::modes::Override;
-use crate::store::{JobId, Overview, RunId, Shown, State, Store};
+use crate::store::{self, JobId, Overview, RunId, Shown, State, Store};
 
 /// Jobs that are told to need attention, at most.
 const ATTENTION: usize = 100;
 
 #[derive(Serialize)]
-pub(super) struct Queue<'a> {
+struct Queue<'a> {
     #[serde(flatten)]
     snapshot: &'a Snapshot<JobId, Finalizer>,
     running: BTreeMap<String, Vec<Job<'a>>>,
@@ -120,12 +121,23 @@ struct LeftAlone {
 
 /// The whole state, as JSON.
 pub(super) fn queue(service: &Service, store: &mut Store) -> Result<String> {
+    with_queue(service, store, |queue| to_json(queue))
+}
+
+/// The whole state, as it is compared with the one before.
+pub(super) fn state(service: &Service, store: &mut Store) -> Result<Value> {
+    // Our own shapes, whose keys are strings: they always can be written.
+    with_queue(service, store, |queue| serde_json::to_value(queue).unwrap_or_default())
+}
+
+fn with_queue<T>(service: &Service, store: &mut Store, look: impl FnOnce(&Queue<'_>) -> T) -> Result<T> {
     let Overview { now_ms, counts, running } = store.overview()?;
     let (engine, reaper) = (&service.engine, &service.reaper);
+    let clock = Clock::now();
     let snapshot = engine.registry.snapshot();
     let policy = reaper.policy();
     let jobs: Vec<_> =
-        running.into_iter().map(|shown| Job::of(shown, now_ms, &policy, &snapshot, engine.feed)).collect();
+        running.into_iter().map(|shown| Job::of(shown, now_ms, clock, &policy, &snapshot, engine.feed)).collect();
     let attention = attention(&jobs);
     let mut by_stage = BTreeMap::<_, Vec<_>>::new();
     for job in jobs {
@@ -150,7 +162,7 @@ pub(super) fn queue(service: &Service, store: &mut Store) -> Result<String> {
         attention,
         shutting_down: engine.shift.is_ending(),
     };
-    Ok(to_json(&queue))
+    Ok(look(&queue))
 }
 
 /// The running jobs, as the reaper and their owners have them at this moment.
@@ -161,9 +173,11 @@ pub(super) fn with_running<T>(
 ) -> Result<T> {
     let Overview { now_ms, running, .. } = store.overview()?;
     let engine = &service.engine;
+    let clock = Clock::now();
     let snapshot = engine.registry.snapshot();
     let policy = service.reaper.policy();
-    let jobs = running.into_iter().map(|shown| Job::of(shown, now_ms, &policy, &snapshot, engine.feed)).collect();
+    let jobs =
+        running.into_iter().map(|shown| Job::of(shown, now_ms, clock, &policy, &snapshot, engine.feed)).collect();
     Ok(look(now_ms, jobs))
 }
 
@@ -203,7 +217,14 @@ impl Counts {
 }
 
 impl<'a> Job<'a> {
-    fn of(shown: Shown, now_ms: u64, policy: &Policy, snapshot: &'a Snapshot<JobId, Finalizer>, feed: &Feed) -> Self {
+    fn of(
+        shown: Shown,
+        now_ms: u64,
+        clock: Clock,
+        policy: &Policy,
+        snapshot: &'a Snapshot<JobId, Finalizer>,
+        feed: &Feed,
+    ) -> Self {
         let Shown { job, kind, run, stage, running_ms, finished_ms, redrives } = shown;
         let owner = snapshot.get(&job);
         let stage = match (owner, stage.as_deref()) {
@@ -234,11 +255,11 @@ impl<'a> Job<'a> {
             finished_at_ms: finished_ms.map(|ms| now_ms.saturating_sub(ms)),
             past_grace: finished_ms.is_some_and(|ms| ms > grace),
             redrives,
-            owner: owner.map(|owner| Whose::of(owner, now_ms)),
+            owner: owner.map(|owner| Whose::of(owner, clock)),
             verdict,
-            deferred: deferred.map(|deferred| LeftAlone::of(deferred, now_ms)),
+            deferred: deferred.map(|deferred| LeftAlone::of(deferred, clock)),
             dry_run: dry_run.map(|proposed| proposed.to_string()),
-            next: next.map(|next| Next::of(next, now_ms)),
+            next: next.map(|next| Next::of(next, clock)),
         }
     }
 
@@ -253,38 +274,57 @@ impl<'a> Job<'a> {
 }
 
 impl<'a> Whose<'a> {
-    fn of(owner: &'a Owner<Finalizer>, now_ms: u64) -> Self {
-        let age_ms = milliseconds(owner.age());
-        let pulse_age_ms = owner.value.pulse.as_ref().map(|pulse| milliseconds(pulse.age()));
+    fn of(owner: &'a Owner<Finalizer>, clock: Clock) -> Self {
+        let pulse = owner.value.pulse.as_ref().map(|pulse| clock.before(pulse.age()));
+        let (age_ms, since_at_ms) = clock.before(owner.age());
         Self {
             generation: owner.generation,
             run_id: owner.value.run_id,
             stage: &owner.value.stage,
             age_ms,
-            since_at_ms: now_ms.saturating_sub(age_ms),
-            pulse_age_ms,
-            pulse_at_ms: pulse_age_ms.map(|age_ms| now_ms.saturating_sub(age_ms)),
+            since_at_ms,
+            pulse_age_ms: pulse.map(|(age_ms, _)| age_ms),
+            pulse_at_ms: pulse.map(|(_, at_ms)| at_ms),
         }
     }
 }
 
 impl LeftAlone {
-    fn of(Deferred { reason, text, times, since, .. }: Deferred, now_ms: u64) -> Self {
-        let since_ms = milliseconds(since.elapsed());
-        Self { reason, text, times, since_ms, since_at_ms: now_ms.saturating_sub(since_ms) }
+    fn of(Deferred { reason, text, times, since, .. }: Deferred, clock: Clock) -> Self {
+        let (since_ms, since_at_ms) = clock.before(since.elapsed());
+        Self { reason, text, times, since_ms, since_at_ms }
     }
 }
 
 impl Next {
-    fn of((proposed, at): (Proposed, Instant), now_ms: u64) -> Self {
-        let in_ms = milliseconds(at.saturating_duration_since(Instant::now()));
+    fn of((proposed, at): (Proposed, Instant), clock: Clock) -> Self {
+        let in_ms = milliseconds(at.saturating_duration_since(clock.at));
         let text = match proposed {
             Proposed::Redrive => "redriven, unless it commits or is marked",
             Proposed::Reap(Cause::Backstop) => "reaped by the backstop, unless it commits",
             Proposed::Reap(Cause::WorkerLost) => "reaped, its worker is lost",
             Proposed::Reap(Cause::RedrivesExhausted) => "reaped, its redrives are exhausted, unless it commits",
         };
-        Self { what: proposed.to_string(), text: text.to_owned(), in_ms, at_ms: now_ms.saturating_add(in_ms) }
+        Self { what: proposed.to_string(), text: text.to_owned(), in_ms, at_ms: clock.now_ms.saturating_add(in_ms) }
+    }
+}
+
+/// Two clocks, read together: what is told by the one is told by the other, and the same each time.
+#[derive(Clone, Copy)]
+struct Clock {
+    now_ms: u64,
+    at: Instant,
+}
+
+impl Clock {
+    fn now() -> Self {
+        Self { now_ms: store::now(), at: Instant::now() }
+    }
+
+    /// When something was that is so old now, which is later than this clock: how old it was, and when it began.
+    fn before(&self, age: Duration) -> (u64, u64) {
+        let age_ms = milliseconds(age.saturating_sub(self.at.elapsed()));
+        (age_ms, self.now_ms.saturating_sub(age_ms))
     }
 }
 

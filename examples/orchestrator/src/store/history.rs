@@ -33,6 +33,8 @@ pub struct Which {
     pub kind: Option<NoteKind>,
     /// Before this one.
     pub before: Option<u64>,
+    /// After this one.
+    pub after: Option<u64>,
 }
 
 /// A job that may have ended, as its row has it.
@@ -137,6 +139,9 @@ impl Store {
         }
         if let Some(before) = which.before {
             narrow(" AND id < ?", id(before));
+        }
+        if let Some(after) = which.after {
+            narrow(" AND id > ?", id(after));
         }
         narrow(" ORDER BY id DESC LIMIT ?", id(limit as u64));
         let mut statement = self.connection.prepare_cached(&sql)?;

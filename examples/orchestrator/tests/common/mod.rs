@@ -255,6 +255,106 @@ impl Response {
     }
 }
 
+/// One who watches: reads server-sent events, and keeps the state that they tell of.
+pub struct Events {
+    lines: BufReader<TcpStream>,
+    /// As `GET /queue` has it, but for the marks, which are told with the jobs.
+    pub state: Value,
+    /// What was told of what happened.
+    pub happened: Vec<Value>,
+    seq: Option<u64>,
+}
+
+impl Events {
+    pub fn of(server: &Server) -> Self {
+        let mut stream = server.connect();
+        write!(stream, "GET /events HTTP/1.0\r\nHost: localhost:{}\r\n\r\n", server.port()).unwrap();
+        let mut lines = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(lines.read_line(&mut head).unwrap(), 0, "{head}");
+        }
+        assert!(head.starts_with("HTTP/1.0 200") && head.contains("content-type: text/event-stream"), "{head}");
+        Self { lines, state: Value::Null, happened: Vec::new(), seq: None }
+    }
+
+    /// The next event's name and data; `None` at the end.
+    pub fn next(&mut self) -> Option<(String, Value)> {
+        let (mut name, mut data, mut id) = (String::new(), Value::Null, None);
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end();
+            if let Some(event) = line.strip_prefix("event: ") {
+                event.clone_into(&mut name);
+            } else if let Some(text) = line.strip_prefix("data: ") {
+                data = serde_json::from_str(text).unwrap();
+            } else if let Some(number) = line.strip_prefix("id: ") {
+                id = Some(number.parse().unwrap());
+            } else if line.is_empty() && !data.is_null() {
+                break;
+            }
+        }
+        match name.as_str() {
+            "queue" => self.state = data.clone(),
+            "change" => {
+                assert_eq!(id, self.seq.map(|seq| seq + 1), "a change of another state");
+                self.take_up(&data);
+            }
+            _ => {}
+        }
+        self.seq = id.or(self.seq);
+        Some((name, data))
+    }
+
+    /// Takes up a difference, as the page does.
+    fn take_up(&mut self, change: &Value) {
+        self.state["now_ms"] = change["now_ms"].clone();
+        for (name, value) in change["set"].as_object().unwrap() {
+            self.state[name] = value.clone();
+        }
+        let told = change["running"].as_array().unwrap();
+        let gone = change["gone"].as_array().unwrap();
+        let stages = self.state["running"].as_object_mut().unwrap();
+        for jobs in stages.values_mut() {
+            let is_told = |id: &Value| gone.contains(id) || told.iter().any(|job| job["job"] == *id);
+            jobs.as_array_mut().unwrap().retain(|job| !is_told(&job["job"]));
+        }
+        for job in told {
+            let jobs = stages.entry(job["stage"].as_str().unwrap()).or_insert_with(|| Value::Array(Vec::new()));
+            jobs.as_array_mut().unwrap().push(job.clone());
+        }
+        stages.retain(|_, jobs| jobs.as_array_mut().is_some_and(|jobs| !jobs.is_empty()));
+        for jobs in stages.values_mut() {
+            jobs.as_array_mut().unwrap().sort_by_key(|job| job["job"].as_u64());
+        }
+        self.happened.extend(change["happened"].as_array().unwrap().iter().cloned());
+    }
+
+    pub fn until(&mut self, condition: impl Fn(&str, &Value) -> bool) -> Value {
+        let started = Instant::now();
+        while let Some((name, data)) = self.next() {
+            if condition(&name, &data) {
+                return data;
+            }
+            assert!(started.elapsed() < LONG);
+        }
+        panic!("the events ended");
+    }
+
+    /// Waits until what is told adds up to this.
+    pub fn until_state(&mut self, condition: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        while self.state.is_null() || !condition(&self.state) {
+            assert!(started.elapsed() < LONG, "never: {:#}", self.state);
+            self.next().expect("the events go on");
+        }
+        self.state.clone()
+    }
+}
+
 #[track_caller]
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
