@@ -41,8 +41,8 @@ fn the_page_and_its_files() {
     let (_place, server) = serve();
     for (path, kind, content) in [
         ("/", "text/html; charset=utf-8", include_str!("../src/serve/page/index.html")),
-        ("/style.css", "text/css; charset=utf-8", include_str!("../src/serve/page/style.css")),
-        ("/app.js", "text/javascript; charset=utf-8", include_str!("../src/serve/page/app.js")),
+        ("/page/style.css", "text/css; charset=utf-8", include_str!("../src/serve/page/style.css")),
+        ("/page/app.js", "text/javascript; charset=utf-8", include_str!("../src/serve/page/app.js")),
         ("/favicon.svg", "image/svg+xml", include_str!("../src/serve/page/favicon.svg")),
         ("/favicon.ico", "image/svg+xml", include_str!("../src/serve/page/favicon.svg")),
     ] {
@@ -274,9 +274,13 @@ fn what_happened_is_told_once_and_in_order() {
     events.until_state(|state| state["counts"]["merged"] == 2);
     events.next();
     let told: Vec<_> = events.happened.iter().filter(|event| event["id"].as_u64() > Some(last)).cloned().collect();
-    let known = server.get(&format!("/history?after={last}")).json()["events"].as_array().unwrap().clone();
+    let known =
+        server.get(&format!("/history?after={last}&kind=verdict,mode,action,redrive,reap,trouble")).json()["events"]
+            .as_array()
+            .unwrap()
+            .clone();
     assert!(told.iter().rev().eq(&known), "{told:?}, {known:?}");
-    assert!(told.len() > 3 && told.iter().any(|event| event["job"] == job), "{told:?}");
+    assert!(told.len() >= 2 && told.iter().any(|event| event["job"] == job), "{told:?}");
     assert!(told.iter().any(|event| event["who"] == "ann" && event["kind"] == "mode"), "{told:?}");
     assert!(events.happened.len() <= told.len() + 1, "nothing of before: {:?}", events.happened);
 }
@@ -586,8 +590,8 @@ fn other_methods_and_paths() {
     let (_place, server) = serve();
     for (path, allowed) in [
         ("/", "GET,HEAD"),
-        ("/style.css", "GET,HEAD"),
-        ("/app.js", "GET,HEAD"),
+        ("/page/style.css", "GET,HEAD"),
+        ("/page/app.js", "GET,HEAD"),
         ("/queue", "GET,HEAD"),
         ("/events", "GET,HEAD"),
         ("/metrics", "GET,HEAD"),

@@ -34,7 +34,7 @@ fn the_document_has_the_routes_of_the_service() {
     let place = Place::new(QUICK);
     let server = place.serve();
     for (path, mut methods) in documented() {
-        let path = path.replace("{id}", "1");
+        let path = path.replace("{id}", "1").replace("{file}", "app.js");
         if methods.contains("GET") {
             methods.insert("HEAD".to_owned());
         }

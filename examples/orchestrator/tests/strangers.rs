@@ -125,7 +125,7 @@ fn a_reader_that_does_not_read_is_left() {
     let server = serve(&place, 1024);
     let mut stream = server.connect();
     // Many answers are asked for, and none is read.
-    let request = "GET /app.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20_000);
+    let request = "GET /page/app.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20_000);
     stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let _ = stream.write_all(request.as_bytes());
     let open = || {

@@ -62,17 +62,16 @@ async fn a_deferral_appears_without_a_reload() {
     let service = Service::start(SETTINGS);
     visit(&service.origin(), &[], async |page| {
         page.eval("window.since = 'the first load'").await;
-        assert_eq!(page.eval("return document.querySelectorAll('#deferral-list li').length").await, 0);
+        assert_eq!(page.eval("return document.querySelectorAll('#happened-list [data-kind=verdict]').length").await, 0);
         submit(page, "default", 1).await;
 
-        let item = "const item = document.querySelector('#deferral-list li'); return item && ";
-        let reason = page.eventually("a deferral", &format!("{item} item.querySelector('.badge').textContent")).await;
-        assert_eq!(reason, "owned");
-        // It says why in the reaper's own words.
-        let told = &service.queue()["deferrals"];
-        let told = told.as_array().unwrap().last().unwrap();
-        assert_eq!(page.text("#deferral-list li:last-child .text").await, told["text"].as_str().unwrap());
-        assert_eq!(page.text("#deferral-list li:last-child .id").await, format!("#{}", told["job"]));
+        let item = "const item = document.querySelector('#happened-list li:has([data-kind=verdict])'); return item && ";
+        let badge = page.eventually("a deferral", &format!("{item} item.querySelector('.badge').textContent")).await;
+        assert_eq!(badge, "deferral");
+        let text = page.eval(&format!("{item} item.querySelector('.text').textContent")).await;
+        assert!(text.as_str().unwrap().starts_with("defers, owned by run 1 in "), "{text}");
+        let link = page.eval(&format!("{item} item.querySelector('a.id').getAttribute('href')")).await;
+        assert_eq!(link, "#/job/1");
         assert!(page.text("#announcer").await.contains("owned"));
 
         let said = page
@@ -90,7 +89,7 @@ async fn a_deferral_appears_without_a_reload() {
         page.eventually("an empty row", "return document.querySelectorAll('tr[data-job]').length === 0").await;
         assert_eq!(service.queue()["counts"]["merged"], 1);
         assert_eq!(page.eval("return window.since").await, "the first load");
-        assert_ne!(page.eval("return document.querySelectorAll('#deferral-list li').length").await, 0);
+        assert_ne!(page.eval("return document.querySelectorAll('#happened-list [data-kind=verdict]').length").await, 0);
     })
     .await;
 }
@@ -267,7 +266,7 @@ async fn everything_is_reached_by_keyboard() {
         let focus = "const at = document.activeElement;
             const ring = at.closest('.mode') ?? at;
             const style = getComputedStyle(ring);
-            return [at.id || at.value || at.className || at.textContent.trim(), style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2];";
+            return [at.closest('[data-count]')?.dataset.count || at.dataset.tab || at.id || at.value || at.className || at.textContent.trim() || at.tagName, style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2];";
         let mut order = Vec::new();
         loop {
             page.press(Key::Tab).await;
@@ -282,15 +281,19 @@ async fn everything_is_reached_by_keyboard() {
                 _ => {}
             }
             order.push(name);
-            assert!(order.len() < 20, "never reaches the button: {order:?}");
+            assert!(order.len() < 60, "never reaches the button: {order:?}");
         }
         let skips = [
             "Skip to what needs attention",
-            "Skip to the running jobs",
-            "Skip to the deferrals",
+            "Skip to the jobs",
+            "Skip to what happened",
             "Skip to the mode switch",
         ];
-        let expected = [&skips[..], &["in-force"], &["stage"; 5], &["scroller", "token", "honor", "during"]].concat();
+        let counters = ["queued", "running", "owned", "merged", "rolled_back", "reaped", "defers", "redrives"];
+        let reaps = ["lost", "backstop", "exhausted"];
+        let jobs = ["running", "queued", "ended", "search", "filter-kind", "filter-owner", "filter-past"];
+        let rest = ["happened-kind", "scroller", "Control", "token", "by", "honor", "during"];
+        let expected = [&skips[..], &["in-force"], &counters, &reaps, &jobs, &["stage"; 5], &rest].concat();
         assert_eq!(order, expected);
         assert_eq!(page.text("#apply").await, "Put Defer all in force");
         assert_eq!(mode(&service), "honor");
@@ -410,7 +413,12 @@ async fn light_and_dark_are_legible() {
     visit(&service.origin(), &[REFUSED], async |page| {
         submit(page, "default", 4).await;
         submit(page, "long", 3).await;
-        page.eventually("deferrals", "return document.querySelectorAll('#deferral-list li').length >= 5").await;
+        page.eventually("deferrals", "return document.querySelectorAll('tr.late').length >= 5").await;
+        page.eventually(
+            "their news",
+            "return document.querySelectorAll('#happened-list [data-kind=verdict]').length > 0",
+        )
+        .await;
         submit(page, "default", 4).await;
         let jobs = [".id", ".whose", ".second.said-of", ".badge", ".text", "time"];
         assert_legible(page, "usual", &jobs).await;
@@ -434,7 +442,7 @@ async fn narrow_screens_scroll_only_one_way() {
     let service = Service::start(SETTINGS);
     visit(&service.origin(), &[], async |page| {
         submit(page, "long", 3).await;
-        page.eventually("deferrals", "return document.querySelectorAll('#deferral-list li').length >= 3").await;
+        page.eventually("deferrals", "return document.querySelectorAll('tr.late').length >= 3").await;
         for (width, name) in [(360, "narrow"), (720, "tablet"), (1100, "small"), (1920, "wide")] {
             page.screen(width, 780, "light").await;
             pause(0.3).await;
@@ -464,10 +472,9 @@ async fn names_are_text_not_markup() {
     let service = Service::start(&settings);
     visit(&service.origin(), &[], async |page| {
         submit(page, name, 1).await;
-        page.eventually("the deferral", "return document.querySelector('#deferral-list li')").await;
-        assert_eq!(page.text("#deferral-list li code").await, "constructor");
-        page.eventually("the other gate", "return document.querySelectorAll('#deferral-list li').length === 2").await;
-        assert_eq!(page.text("#deferral-list li code").await, name);
+        page.eventually("the deferral", "return document.querySelector('#happened-list [data-kind=verdict]')").await;
+        let text = "#happened-list li:has([data-kind=verdict]) .text";
+        assert_eq!(page.text(text).await, "defers, owned by run 1 in constructor");
         page.eventually(
             "the other gate, in the row",
             &format!("return document.querySelector('tr[data-job] .whose code').textContent === {}", json!(name)),
@@ -496,7 +503,13 @@ async fn many_jobs_are_few_rows_that_stay() {
         let rows: Vec<[String; 2]> = serde_json::from_value(page.eval(rows).await).unwrap();
         assert_eq!(rows.len(), 12);
         assert!(rows.iter().all(|[job, note]| job == note), "rows were made anew, or moved: {rows:?}");
-        assert_eq!(page.eval("return document.querySelectorAll('#deferral-list li').length").await, 50);
+        // What is the same of many is one entry.
+        page.eventually(
+            "what happened to all of them",
+            "const text = document.querySelector('#happened-list li:has([data-kind=verdict]) .many:not([hidden])')?.textContent;
+             return text === '60 jobs'",
+        )
+        .await;
     })
     .await;
 }

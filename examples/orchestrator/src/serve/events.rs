@@ -21,7 +21,7 @@ use crate::serve::Service;
 use crate::serve::change::Told;
 use crate::serve::routes::{Refusal, blocking};
 use crate::serve::view::{self, to_json};
-use crate::store::Which;
+use crate::store::{NoteKind, Which};
 
 /// Changes are sent no faster than this, and no slower than that.
 const AT_MOST_EVERY: Duration = Duration::from_millis(250);
@@ -32,6 +32,9 @@ const FRESH: Duration = Duration::from_millis(100);
 const WATCHERS: usize = 64;
 /// Of what happened, told at once at most.
 const HAPPENED: usize = 200;
+/// What the reaper and people did. The steps of runs are many, and told with their jobs.
+const TOLD: [NoteKind; 6] =
+    [NoteKind::Verdict, NoteKind::Redrive, NoteKind::Reap, NoteKind::Mode, NoteKind::Action, NoteKind::Trouble];
 
 /// A state: whole, and as what is different from the one before.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ impl Publisher {
         let (state, mut happened) = blocking(service, move |service, store| {
             // Before the state, of which it is the story. At first there is nothing to go on from.
             let limit = if after.is_some() { HAPPENED } else { 1 };
-            let happened = store.history(Which { after, ..Which::default() }, limit)?;
+            let happened = store.history(&Which { after, kinds: TOLD.to_vec(), ..Which::default() }, limit)?;
             Ok((view::state(service, store)?, happened))
         })
         .await?;

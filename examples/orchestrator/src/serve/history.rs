@@ -21,11 +21,11 @@ pub(super) async fn history(State(service): State<&'static Service>, uri: Uri) -
     let limit = query.limit(USUAL, MOST)?;
     let which = Which {
         job: query.number("job")?,
-        kind: query.one_of("kind", &words)?,
+        kinds: query.any_of("kind", &words)?,
         before: query.number("before")?,
         after: query.number("after")?,
     };
-    let events = blocking(service, move |_, store| store.history(which, limit)).await?;
+    let events = blocking(service, move |_, store| store.history(&which, limit)).await?;
     let next = if events.len() == limit { events.last().map(|event| event.id) } else { None };
     Ok(as_json(to_json(&json!({ "events": events, "next": next }))).into_response())
 }

@@ -23,6 +23,9 @@ const NOTES: usize = 1000;
 
 /// What `state` of a request stands for.
 const ENDED: &str = "ended";
+/// What `owner` of a request stands for, beside a run.
+const ANYBODY: &str = "any";
+const NOBODY: &str = "none";
 
 /// The filters of a listing.
 struct Filter {
@@ -70,9 +73,10 @@ impl Filter {
     fn takes(&self, job: &Job<'_>) -> bool {
         let owned_by = |sought: &String| match &job.owner {
             Some(owner) => {
-                owner.run_id.is_some_and(|run| *sought == run.to_string() || *sought == format!("run {run}"))
+                sought == ANYBODY
+                    || owner.run_id.is_some_and(|run| *sought == run.to_string() || *sought == format!("run {run}"))
             }
-            None => sought == "none",
+            None => sought == NOBODY,
         };
         self.kind.as_ref().is_none_or(|kind| job.kind == *kind)
             && self.stage.as_ref().is_none_or(|stage| job.stage == *stage)
@@ -185,7 +189,7 @@ fn whole(service: &Service, store: &Store, job: JobId) -> OurResult<Option<Strin
     });
     let runs: Vec<_> = runs.collect();
     let effects = store.effects(job)?;
-    let mut events = store.history(Which { job: Some(job), ..Which::default() }, NOTES)?;
+    let mut events = store.history(&Which { job: Some(job), ..Which::default() }, NOTES)?;
     events.reverse();
     let policy = service.reaper.policy();
     let limits = policy.stage(crate::config::STAGE);

@@ -69,11 +69,20 @@ impl Query {
 
     /// Reads one of several words.
     pub(super) fn one_of<T: Copy>(&self, name: &str, words: &[(String, T)]) -> Result<Option<T>, Refusal> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        let found = words.iter().find(|(word, _)| word == text).map(|(_, value)| *value);
-        let known = || words.iter().map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(", ");
-        found.map(Some).ok_or_else(|| bad(format!("no {name} {text:?}: there is {}", known())))
+        self.text(name).map(|text| chosen(name, text, words)).transpose()
     }
+
+    /// Reads some of several words, with commas between them.
+    pub(super) fn any_of<T: Copy>(&self, name: &str, words: &[(String, T)]) -> Result<Vec<T>, Refusal> {
+        let Some(text) = self.text(name) else { return Ok(Vec::new()) };
+        text.split(',').map(|word| chosen(name, word, words)).collect()
+    }
+}
+
+fn chosen<T: Copy>(name: &str, text: &str, words: &[(String, T)]) -> Result<T, Refusal> {
+    let found = words.iter().find(|(word, _)| word == text).map(|(_, value)| *value);
+    let known = || words.iter().map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| bad(format!("no {name} {text:?}: there is {}", known())))
 }
 
 fn bad(error: String) -> Refusal {

@@ -20,8 +20,7 @@ use crate::store::Store;
 pub(super) fn router(service: &'static Service) -> Router {
     Router::new()
         .route("/", get(page::index))
-        .route("/style.css", get(page::style))
-        .route("/app.js", get(page::script))
+        .route("/page/{file}", get(page::file))
         .route("/favicon.svg", get(page::icon))
         .route("/favicon.ico", get(page::icon))
         .route("/queue", get(queue))

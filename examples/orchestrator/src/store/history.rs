@@ -25,12 +25,12 @@ pub struct Happened {
 }
 
 /// Which of all that happened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Which {
     /// To this job.
     pub job: Option<JobId>,
-    /// Of this kind.
-    pub kind: Option<NoteKind>,
+    /// Of one of these kinds, or of any if there are none.
+    pub kinds: Vec<NoteKind>,
     /// Before this one.
     pub before: Option<u64>,
     /// After this one.
@@ -124,18 +124,19 @@ pub struct Wanted {
 
 impl Store {
     /// Tells what happened, the newest first.
-    pub fn history(&self, which: Which, limit: usize) -> Result<Vec<Happened>> {
+    pub fn history(&self, which: &Which, limit: usize) -> Result<Vec<Happened>> {
         let mut sql = "SELECT id, at, job_id, who, kind, what FROM notes WHERE queue = ?".to_owned();
         let mut values: Vec<Value> = vec![self.queue.clone().into()];
+        if !which.kinds.is_empty() {
+            sql.push_str(&format!(" AND kind IN (?{})", ", ?".repeat(which.kinds.len() - 1)));
+            values.extend(which.kinds.iter().map(|kind| Value::from(kind.to_string())));
+        }
         let mut narrow = |condition: &str, value: Value| {
             sql.push_str(condition);
             values.push(value);
         };
         if let Some(job) = which.job {
             narrow(" AND job_id = ?", id(job));
-        }
-        if let Some(kind) = which.kind {
-            narrow(" AND kind = ?", kind.to_string().into());
         }
         if let Some(before) = which.before {
             narrow(" AND id < ?", id(before));
