@@ -91,6 +91,11 @@ impl Chromium {
         self.client.execute(script, Vec::new()).await.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
+    /// What a script hands to its last argument.
+    pub async fn eval_async(&self, script: &str) -> Value {
+        self.client.execute_async(script, Vec::new()).await.unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
     /// Waits until a script returns something that is true, and gives it.
     pub async fn eventually(&self, what: &str, script: &str) -> Value {
         let started = Instant::now();
@@ -115,6 +120,8 @@ impl Chromium {
 
     /// Clicks with the mouse, in the middle of the element; fails if something else lies over it.
     pub async fn click(&self, css: &str) {
+        // The driver scrolls too, but not past what sticks to the top of the screen.
+        self.eval(&format!("document.querySelector({})?.scrollIntoView({{ block: 'nearest' }})", json!(css))).await;
         let element = self.client.find(Locator::Css(css)).await.unwrap_or_else(|error| panic!("{css}: {error}"));
         element.click().await.unwrap_or_else(|error| panic!("{css}: {error}"));
     }

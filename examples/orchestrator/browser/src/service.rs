@@ -73,6 +73,16 @@ impl Service {
         self.ask("POST", "/jobs", body);
     }
 
+    /// What is answered there.
+    pub fn get(&self, path: &str) -> Value {
+        self.ask("GET", path, "")
+    }
+
+    /// Changes something.
+    pub fn change(&self, method: &str, path: &str, body: &str) -> Value {
+        self.ask(method, path, body)
+    }
+
     fn ask(&self, method: &str, path: &str, body: &str) -> Value {
         let mut stream = TcpStream::connect(&self.address).expect("the service listens");
         // Version 1.0 of the protocol: one answer, in one piece, to the end of the connection.

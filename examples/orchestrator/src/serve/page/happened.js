@@ -15,7 +15,7 @@ let events = []; // the newest first
 
 /** What is the same where only runs and stages are others. */
 const shapeOf = (what) =>
-  what.replace(/(,? owned by| by| as|, displacing) (run \d+|a claim)( in \S+)?/g, "").replace(/(, claimed|, no claim)$/, "");
+  what.replace(/( by| as|, displacing) (run \d+|a claim)( in \S+)?/g, "").replace(/(, claimed|, no claim)$/, "");
 
 /** What was done to several jobs, as it is said of them. */
 const PAST = [

@@ -3,7 +3,7 @@
 import { name, send, sender } from "./control.js";
 import { onRoute, placeOf, route } from "./route.js";
 import { clock, known } from "./state.js";
-import { age, byId, dayAndTime, done, due, holder, limit, make, say, timeOfDay, words } from "./words.js";
+import { age, byId, dayAndTime, done, due, holder, limit, make, say, short, timeOfDay, words } from "./words.js";
 
 /** A job that runs is asked for this often at least. */
 const EVERY = 1000;
@@ -17,6 +17,9 @@ onRoute(() => {
   byId("page").hidden = open;
   byId("job-page").hidden = !open;
   byId("job-back").setAttribute("href", placeOf(route.filter));
+  // Both pages need it, and it is filled in once.
+  const place = byId(open ? "job-token" : "control-token");
+  if (!place.contains(byId("token-form"))) place.append(byId("token-form"));
   if (!open) {
     told = undefined;
     return;
@@ -65,6 +68,13 @@ async function ask() {
   }
 }
 
+/** How a gate ended, in the words of the pipeline. */
+function resultOf({ result, ended_at_ms: ended }) {
+  if (ended == null) return isOpen(told) ? "runs" : "cut off";
+  if (result === "exit code 0") return "green";
+  return result == null ? "cut off" : `red, ${result}`;
+}
+
 const isOpen = (job) => job.state === "running" || job.state === "queued";
 
 function show() {
@@ -72,7 +82,7 @@ function show() {
   const state = byId("job-state");
   state.hidden = false;
   state.dataset.state = told.state;
-  say(state, told.state);
+  say(state, words(told.state));
   const { running } = told;
   say(byId("job-verdict"), running?.verdict ? `${running.verdict.text}.` : "");
   showFacts();
@@ -135,7 +145,7 @@ const ACTIONS = {
   },
   requeue: {
     name: "Run it again",
-    can: (job) => job.state === "reaped" || job.state === "rolled back",
+    can: (job) => job.state === "reaped" || job.state === "rolled_back",
     act: async (job) => {
       const { jobs } = await send("POST", `/jobs/${job.job}/requeue`, {});
       return `Submitted again as job ${jobs[0]}.`;
@@ -228,9 +238,9 @@ function showLine() {
     if (run.marked_at_ms != null) bars.append(part("mark", run.marked_at_ms, end, "", `marked for ${age(end - run.marked_at_ms)}`));
     for (const task of run.tasks) {
       const until = task.ended_at_ms ?? end;
-      const result = task.result ?? (task.ended_at_ms == null && open ? "runs" : "cut off");
+      const result = resultOf(task);
       const gate = part("gate", task.started_at_ms, until, task.gate, `gate ${task.gate}: ${result}, ${age(until - task.started_at_ms)}`);
-      gate.dataset.result = result;
+      gate.dataset.result = result.split(",")[0];
       bars.append(gate);
     }
     lane.append(bars);
@@ -262,7 +272,7 @@ function showLine() {
     ...(open ? [["now", now, "now"]] : []),
   ];
   for (const [className, at, text] of all.sort((a, b) => (a[1] ?? 0) - (b[1] ?? 0))) instant(className, at, text);
-  const clocks = make("p", "scale", make("span", "", timeOfDay.format(scale.from)), make("span", "", `${age(scale.to - scale.from)} in all`), make("span", "", timeOfDay.format(scale.to)));
+  const clocks = make("p", "scale", make("span", "", timeOfDay.format(scale.from)), make("span", "", `${short(scale.to - scale.from)} in all`), make("span", "", timeOfDay.format(scale.to)));
   line.replaceChildren(marks, ...lanes, clocks);
 }
 
@@ -286,8 +296,8 @@ function showStory() {
     const what = run.stamped_at_ms == null ? "its process has not finished" : `its process finished${code}`;
     add(at, who, what, { output: run.output ? `run=${run.run}` : undefined });
     for (const task of run.tasks) {
-      const took = task.ended_at_ms == null ? "" : `, after ${age(task.ended_at_ms - task.started_at_ms)}`;
-      const result = task.result ?? (task.ended_at_ms == null ? "runs" : "cut off");
+      const took = task.ended_at_ms == null ? "" : `, after ${short(task.ended_at_ms - task.started_at_ms)}`;
+      const result = resultOf(task);
       add(task.ended_at_ms ?? task.started_at_ms, who, `gate ${task.gate}: ${result}${took}`, { output: task.output ? `task=${task.task}` : undefined, gate: true });
     }
   }
@@ -304,7 +314,7 @@ function showStory() {
   const from = told.started_at_ms ?? told.submitted_at_ms ?? 0;
   const items = rows.map((row) => {
     const after = row.at - from;
-    const offset = after < 0 ? `−${age(-after)}` : `+${age(after)}`;
+    const offset = after < 0 ? `−${short(-after)}` : `+${short(after)}`;
     const time = make("time", "", dayAndTime.format(row.at));
     time.dateTime = new Date(row.at).toISOString();
     const what = make("span", "what", row.what);

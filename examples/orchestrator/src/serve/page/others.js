@@ -2,7 +2,7 @@
 
 import { known } from "./state.js";
 import { narrow, onRoute, placeOf, route } from "./route.js";
-import { age, byId, dayAndTime, jobLink, linkTo, make, number, say, words } from "./words.js";
+import { byId, dayAndTime, jobLink, linkTo, make, number, say, short, words } from "./words.js";
 
 const ENDED = ["ended", "merged", "rolled_back", "reaped"];
 const PAGE = 50;
@@ -135,6 +135,11 @@ function show({ jobs, total, next, error }, state) {
   say(empty, error ?? `${which} is ${[...route.filter.keys()].some((name) => name !== "state") ? "like that" : "here"}.`);
 }
 
+for (const id of ["others-older", "others-newest"]) {
+  // A page begins at its top.
+  byId(id).addEventListener("click", () => byId("running").scrollIntoView());
+}
+
 /** A link to another page of the list, if there is one. */
 function turn(link, before) {
   link.hidden = before === undefined;
@@ -148,12 +153,12 @@ function turn(link, before) {
 function rowOf(job) {
   const link = jobLink();
   linkTo(link, job.job);
-  const badge = make("span", "badge", job.state);
-  badge.dataset.state = words(job.state);
+  const badge = make("span", "badge", words(job.state));
+  badge.dataset.state = job.state;
   const again = job.redrives > 0 ? `, redriven ${job.redrives}×` : "";
   const origin = make("span", "second", job.run == null ? job.kind : `${job.kind}, run ${job.run}${again}`);
   const at = (ms) => (ms == null ? "–" : dayAndTime.format(ms));
-  const took = job.ended_at_ms != null && job.started_at_ms != null ? age(job.ended_at_ms - job.started_at_ms) : "–";
+  const took = job.ended_at_ms != null && job.started_at_ms != null ? short(job.ended_at_ms - job.started_at_ms) : "–";
   const row = make(
     "tr",
     "",

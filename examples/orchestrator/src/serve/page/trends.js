@@ -2,7 +2,7 @@
 
 import { age, byId, make, number, say } from "./words.js";
 
-const EVERY = 10_000;
+const EVERY = 5000;
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [300, 40];
 
