@@ -270,6 +270,7 @@ fn what_happened_is_told_once_and_in_order() {
     let last = server.get("/history?limit=1").json()["events"][0]["id"].as_u64().unwrap();
     let job = server.submit(r#"{"kind":"gated"}"#)[0];
     assert_eq!(server.change("PUT", "/policy", r#"{"mode":"defer_all","by":"ann"}"#).status, 200);
+    events.until_state(|state| state["running"]["wait"][0]["deferred"]["reason"] == "defer_all");
     place.go();
     events.until_state(|state| state["counts"]["merged"] == 2);
     events.next();

@@ -557,10 +557,10 @@ fn check(database: &Connection) {
              ('running', 'merged'), ('running', 'rolled back'), ('running', 'reaped'))",
     );
     none(
-        "runs that did not end as they should: in the job's end, or with their server",
+        "runs that did not end as they should: in the job's end, with their server, or for want of room",
         "SELECT format('run %d of job %d (%s): %s', runs.id, job_id, kind, outcome) AS of
          FROM runs JOIN jobs ON jobs.id = job_id
-         WHERE runs.ended_at IS NULL OR outcome IS NULL OR outcome <> 'lost' AND (runs.id <> run_id
+         WHERE runs.ended_at IS NULL OR outcome IS NULL OR outcome NOT IN ('lost', 'failed') AND (runs.id <> run_id
              OR outcome <> CASE kind WHEN 'hang' THEN 'displaced' ELSE 'committed' END)",
     );
     none(

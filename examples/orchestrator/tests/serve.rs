@@ -123,7 +123,7 @@ fn options_that_make_no_sense() {
     for (settings, reason) in [
         (
             "[limits]\nfinalize_grace = 1\nhard_deadline = 2\nsweep_every = 1\nprocess = 1\nmonitors = 0\n",
-            "monitors must be from 1",
+            "0 monitors: there may be from 1 to 256",
         ),
         ("[limits]\nfinalize_grace = 1\nhard_deadline = 2\nsweep_every = 1\nprocess = 1\nmonitors = -1\n", "line 6"),
         (

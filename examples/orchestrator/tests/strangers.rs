@@ -123,18 +123,20 @@ fn one_too_many_is_told_so() {
 fn a_reader_that_does_not_read_is_left() {
     let place = Place::new(HELD);
     let server = serve(&place, 1024);
-    let mut stream = server.connect();
-    // Many answers are asked for, and none is read.
-    let request = "GET /page/app.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20_000);
-    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
-    let _ = stream.write_all(request.as_bytes());
     let open = || {
         let fds = fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap();
         let sockets = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
         sockets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     };
     let before = open();
-    wait_for("the server to leave it", || open() < before);
+    let mut stream = server.connect();
+    // Many answers are asked for, and none is read.
+    let request = "GET /page/style.css HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20_000);
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let _ = stream.write_all(request.as_bytes());
+    // What was written may lie in the kernel's hands until then.
+    wait_for("the server to take it", || open() > before);
+    wait_for("the server to leave it", || open() == before);
 }
 
 /// As many as the operating system lets a test have, one after the other, each of them left.
