@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ pub struct Feed {
     /// Counts changes, so that a watcher that was busy sees that it missed some.
     changes: watch::Sender<u64>,
     deferrals: broadcast::Sender<Arc<Deferral>>,
+    /// Redrives that the store took.
+    redrives: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -137,7 +140,12 @@ impl fmt::Display for OwnerSeen {
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { said: Mutex::default(), changes: watch::Sender::new(0), deferrals: broadcast::Sender::new(RECENT) }
+        Self {
+            said: Mutex::default(),
+            changes: watch::Sender::new(0),
+            deferrals: broadcast::Sender::new(RECENT),
+            redrives: AtomicU64::new(0),
+        }
     }
 }
 
@@ -145,6 +153,17 @@ impl Feed {
     /// Something is different from before.
     pub fn changed(&self) {
         self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// A job is finalized once more. The library counts verdicts, some of which the store refuses.
+    pub fn redriven(&self) {
+        // Relaxed (no edge): a number to look at, of which nothing else is told.
+        self.redrives.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub fn redrives(&self) -> u64 {
+        self.redrives.load(Ordering::Relaxed)
     }
 
     /// Waits for changes.

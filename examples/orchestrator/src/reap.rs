@@ -58,6 +58,9 @@ struct Jobs<'scope, 'env> {
     failures: Failures,
 }
 
+/// The counter of the redrives that the store took.
+pub(crate) const REDRIVES: &str = "orchestrator_redrives_total";
+
 impl<'env> JobStore<'env> for Jobs<'_, 'env> {
     type Row = (JobId, Running);
     type Error = Error;
@@ -105,6 +108,8 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
         let Some(shift) = engine.shift.begin() else { return Ok(Outcome::Refused) };
         // The row was read before the claim: the job may have ended in between.
         let Some(run) = self.store.redrive(job, row.run)? else { return Ok(Outcome::Refused) };
+        engine.feed.redriven();
+        metrics::counter!(REDRIVES).increment(1);
         let marked = if claim.guard().is_some() { "claimed" } else { "no claim" };
         let by = displaced(&claim).unwrap_or_else(|| marked.to_owned());
         self.tell(NoteKind::Redrive, job, &format!("redrives it as run {run}, {by}"));

@@ -177,9 +177,48 @@ fn metrics_as_prometheus_reads_them() {
         assert!(value(&format!("{name}{{reaper=\"default\"}}")).abs() < 0.1);
         assert!(response.body.contains(&format!("# HELP {name} ")), "{}", response.body);
     }
+    // Every series is described. Seen to fail with a counter that was not.
     for line in response.body.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        for told in ["HELP", "TYPE"] {
+            assert!(response.body.contains(&format!("# {told} {name} ")), "{name} has no {told}: {}", response.body);
+        }
         assert!(line.rsplit_once(' ').unwrap().1.parse::<f64>().is_ok(), "{line}");
     }
+    place.go();
+}
+
+/// A job that ends between the reaper's verdict and its redrive: the store refuses, and nothing was redriven. Seen to
+/// fail with a number that counts verdicts.
+#[test]
+fn redrives_are_those_that_the_store_took() {
+    let (place, server) = serve();
+    let job = server.submit(r#"{"kind":"gated"}"#)[0];
+    let queue = server.until("deferred", |queue| !queue["running"]["wait"][0]["deferred"].is_null());
+    let generation = &queue["running"]["wait"][0]["owner"]["generation"];
+    let database = place.raw();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    thread::scope(|scope| {
+        // Its note waits for the lock as well, and the mark is gone at once.
+        let clearing =
+            scope.spawn(|| server.change("DELETE", &format!("/jobs/{job}/mark?generation={generation}"), "{}"));
+        server.until("judged", |queue| queue["reaper"]["redrives"].as_u64() > Some(0));
+        database.execute("UPDATE jobs SET state = 'merged' WHERE id = ?1", [job]).unwrap();
+        database.execute_batch("COMMIT").unwrap();
+        assert_eq!(clearing.join().unwrap().status, 200);
+    });
+    let queue = server.until("refused", |queue| queue["reaper"]["refused"].as_u64() > Some(0));
+    assert_eq!((&queue["redrives_total"], &queue["reaper"]["redrives"]), (&json!(0), &json!(1)));
+    assert!(server.get("/metrics").body.contains("\norchestrator_redrives_total 0\n"));
+
+    // One that it takes.
+    let job = server.submit(r#"{"kind":"gated"}"#)[0];
+    let queue = server.until("deferred", |queue| !queue["running"]["wait"][0]["deferred"].is_null());
+    let generation = &queue["running"]["wait"][0]["owner"]["generation"];
+    let cleared = server.change("DELETE", &format!("/jobs/{job}/mark?generation={generation}"), "{}");
+    assert_eq!(cleared.status, 200);
+    server.until("redriven", |queue| queue["redrives_total"] == 1);
+    assert!(server.get("/metrics").body.contains("\norchestrator_redrives_total 1\n"));
     place.go();
 }
 

@@ -92,6 +92,29 @@ fn another_mode_brings_another_verdict_with_the_next_sweep() {
     });
 }
 
+/// What was said of a run is not said of the next one. Seen to fail with a verdict that is looked up by the job alone: the
+/// new run was shown as one that is redriven.
+#[test]
+fn a_verdict_on_an_earlier_run_is_not_shown() {
+    let place = Place::new(
+        "job.command = ['sleep', '0.05']
+        gates = [{ name = 'wait', command = ['sleep', '600'] }]
+        limits = { finalize_grace = 0.1, hard_deadline = 600, sweep_every = 0.5, process = 900, monitors = 1, stale_after = 2 }",
+    );
+    let server = place.serve();
+    let job = server.submit("{}")[0];
+    // Its pulse stops in the gate: it is redriven as another run, which is judged anew.
+    let first = until(&server, job, "defer")["run"].clone();
+    server.until("another run", |queue| {
+        shown(queue, job).is_some_and(|shown| {
+            let is_new = shown["run"] != first;
+            // At every instant: a verdict that is shown is on the run that is shown.
+            assert!(!is_new || shown["verdict"]["what"] != "redrive", "{shown:#}");
+            is_new && !shown["verdict"].is_null()
+        })
+    });
+}
+
 #[test]
 fn the_boot_grace_is_told() {
     let place = Place::new(&settings("boot_grace = 300"));

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::error::{Error, Result as OurResult};
 use crate::monitor::NOT_STARTED;
+use crate::reap::REDRIVES;
 use crate::serve::Service;
 use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::submit::SUBMITTED;
@@ -88,6 +89,11 @@ pub(super) fn recorder() -> PrometheusHandle {
     metrics::counter!(SUBMITTED).absolute(0);
     metrics::describe_counter!(NOT_STARTED, "Commands that could not be started for now, and were tried again.");
     metrics::counter!(NOT_STARTED).absolute(0);
+    metrics::describe_counter!(
+        REDRIVES,
+        "Jobs that were redriven, as the store took it: verdicts that it refused are not counted."
+    );
+    metrics::counter!(REDRIVES).absolute(0);
     metrics::describe_gauge!("orchestrator_shutting_down", "1 if no job is started any more.");
     handle
 }

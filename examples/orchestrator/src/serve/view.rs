@@ -43,6 +43,8 @@ struct Queue<'a> {
     finalizer_owned: usize,
     /// Jobs left to their owners since the start, once for each sweep.
     finalizer_defers_total: u64,
+    /// Jobs redriven since the start, as the store took it.
+    redrives_total: u64,
     /// The jobs that the reaper does something with next, the most urgent first.
     attention: Vec<JobId>,
     shutting_down: bool,
@@ -159,6 +161,7 @@ fn with_queue<T>(service: &Service, store: &mut Store, look: impl FnOnce(&Queue<
         stages: engine.config.stages(),
         finalizer_owned: snapshot.len(),
         finalizer_defers_total: stats.finalizer_defers_total,
+        redrives_total: engine.feed.redrives(),
         attention,
         shutting_down: engine.shift.is_ending(),
     };

@@ -30,7 +30,7 @@ function updateCounters(running) {
   count("reaped", counts.reaped);
   count("sweeps", reaper.sweeps);
   count("defers", reaper.finalizer_defers_total);
-  count("redrives", reaper.redrives);
+  count("redrives", known.queue.redrives_total);
   count("conflicts", reaper.claim_conflicts);
   count("lost", reaper.reaps_worker_lost);
   count("backstop", reaper.reaps_backstop);
