@@ -12,6 +12,7 @@ const TOGETHER = 5 * 60_000;
 const KINDS = ["verdict", "redrive", "reap", "mode", "action", "trouble"];
 
 let events = []; // the newest first
+let older = []; // of the one kind that is asked for
 
 /** What is the same where only runs and stages are others. */
 const shapeOf = (what) =>
@@ -109,7 +110,7 @@ const entries = [];
 
 function show() {
   const kind = route.filter.get("happened");
-  const groups = fold(kind ? events.filter((event) => event.kind === kind) : events);
+  const groups = fold(kind ? merged(older, events.filter((event) => event.kind === kind)) : events);
   while (entries.length < groups.length) {
     entries.push(new Entry());
     byId("happened-list").append(entries.at(-1).element);
@@ -121,12 +122,14 @@ function show() {
   say(empty, kind ? "Nothing of this kind so far." : "Nothing so far.");
 }
 
+/** Each event once, the newest first. */
+const merged = (...lists) => [...new Map(lists.flat().map((event) => [event.id, event])).values()].sort((a, b) => b.id - a.id);
+
 /** Takes up what is not known yet, and returns it. */
 function take(told) {
   const known = new Set(events.map((event) => event.id));
   const fresh = told.filter((event) => !known.has(event.id));
-  if (fresh.length === 0) return fresh;
-  events = [...fresh, ...events].sort((a, b) => b.id - a.id).slice(0, KEPT);
+  if (fresh.length > 0) events = merged(fresh, events).slice(0, KEPT);
   return fresh;
 }
 
@@ -140,15 +143,19 @@ export function addHappened(told) {
 
 /** What there is, after a whole state. A store that was replaced has another past. */
 export async function loadHappened() {
-  const kind = route.filter.get("happened");
-  const query = new URLSearchParams({ kind: KINDS.includes(kind) ? kind : KINDS.join(","), limit: "200" });
+  const kind = byId("happened-kind").value;
+  const query = new URLSearchParams({ kind: kind || KINDS.join(","), limit: "200" });
   try {
     const response = await fetch(`/history?${query}`, { cache: "no-store" });
     if (!response.ok) return;
     const { events: told } = await response.json();
-    // Where the newest are not known any more, nothing else is.
-    if (events.length > 0 && told.length > 0 && told[0].id < events[0].id && !kind) events = [];
-    take(told);
+    if (kind) {
+      older = told;
+    } else {
+      // Where the newest are not known any more, nothing else is.
+      if (events.length > 0 && told.length > 0 && told[0].id < events[0].id) events = [];
+      take(told);
+    }
     show();
   } catch {
     // The next state asks again.
@@ -182,6 +189,7 @@ onRoute(() => {
   byId("happened-kind").value = KINDS.includes(kind) ? kind : "";
   if (kind === shown) return;
   shown = kind;
+  older = [];
   show();
   // Of one kind there may be older ones.
   loadHappened();
