@@ -110,13 +110,14 @@ pub use crate::context::{Finalizer, Pulse};
 pub use crate::hasher::{DefaultHashBuilder, DefaultHasher};
 pub use crate::owner::{Generation, Owner};
 pub use crate::reaper::{
-    AsyncJobStore, Cause, Claim, DeferReason, Deferral, Explanation, JobStore, Mode, Outcome, ParseModeError, Policy,
-    PolicyBuilder, PolicyError, Proposed, Reaper, ReaperHandle, ReaperStats, RunError, RunningJob, StageLimits,
-    StageRules, StopToken, Sweep, SweepReport, Verdict,
+    AsyncJobStore, Cause, Claim, Claimed, Claimer, DeferReason, Deferral, Explanation, Intent, JobStore, Mark, Mode,
+    Outcome, ParseModeError, Policy, PolicyBuilder, PolicyError, Proposal, Proposed, Reaper, ReaperHandle, ReaperStats,
+    RunError, RunningJob, StageLimits, StageRules, StopToken, Sweep, SweepReport, Takes, Verdict,
 };
 pub use crate::reclaim::{ReclaimStats, reclaim_stats};
 pub use crate::registry::{
-    MarkGuard, OccupiedError, OwnedMarkGuard, Reader, Registry, RegistryHandle, RegistryStats, Snapshot, SnapshotIter,
+    Feed, MarkGuard, OccupiedError, OwnedMarkGuard, Reader, Registry, RegistryHandle, RegistryStats, Snapshot,
+    SnapshotIter,
 };
 
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]

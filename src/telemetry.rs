@@ -177,7 +177,8 @@ pub(crate) fn deferred<K: 'static, V: 'static>(job: Shown<'_, K>, deferred: &Def
 pub(crate) struct Acted<'a> {
     pub(crate) reaper: &'static str,
     pub(crate) stage: &'a str,
-    pub(crate) claim: Option<Generation>,
+    /// The number of the mark that the claim holds.
+    pub(crate) claim: Option<u64>,
     /// Whom the claim displaced.
     pub(crate) displaced: Option<Generation>,
 }
@@ -189,7 +190,7 @@ pub(crate) fn redriven<K: 'static>(job: Shown<'_, K>, acted: &Acted<'_>) {
         WARN,
         job = %job,
         stage = stage,
-        claim = claim.map(Generation::get),
+        claim = claim,
         displaced = displaced.map(Generation::get),
         "redrive"
     );
@@ -213,7 +214,7 @@ pub(crate) fn reaped<K: 'static>(job: Shown<'_, K>, cause: &'static str, label: 
         job = %job,
         stage = stage,
         cause = cause,
-        claim = claim.map(Generation::get),
+        claim = claim,
         displaced = displaced.map(Generation::get),
         "reap"
     );

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::marker::PhantomData;
 
 use crate::context::Finalizer;
 use crate::owner::{Generation, Owner};
@@ -40,53 +41,53 @@ use crate::registry::MarkGuard;
 /// let guard = registry.mark(7, Finalizer::new(Some(1), "merge"));
 /// assert_eq!(finalize(7, 1, guard.into()), Ok(()));
 /// ```
+///
+/// A claim holds a guard of type `M`: a [`MarkGuard`] of this process's registry, unless a [`Claimer`](super::Claimer)
+/// made it.
 #[must_use = "dropping the claim gives the job back: keep it while the job is finalized or ended"]
 #[clippy::has_significant_drop]
-pub struct Claim<'r, K: 'static = u64, V = Finalizer> {
-    guard: Option<MarkGuard<'r, K, V>>,
+pub struct Claim<'r, K: 'static = u64, V = Finalizer, M = MarkGuard<'r, K, V>> {
+    guard: Option<M>,
     /// Boxed because it is seldom there, and a verdict is moved about.
     displaced: Option<Box<Owner<V>>>,
+    /// A guard of another kind may name neither.
+    of: PhantomData<(&'r (), K)>,
 }
 
-impl<'r, K: 'static, V> Claim<'r, K, V> {
+/// A guard that a [`Claim`] can hold: a mark with a number by which a job store can fence.
+///
+/// ```
+/// use livemark::{Mark, Registry};
+///
+/// let registry: Registry<u64, &str> = Registry::new();
+/// let guard = registry.mark(7, "run 1");
+/// assert_eq!(guard.number(), guard.generation().get());
+/// # drop(guard);
+/// ```
+pub trait Mark {
+    /// What the number is called, as in "claimed as generation 7".
+    const NUMBER: &'static str;
+
+    /// Returns the mark's number. Later marks of the same job have greater ones.
+    fn number(&self) -> u64;
+}
+
+impl<K: 'static, V> Mark for MarkGuard<'_, K, V> {
+    const NUMBER: &'static str = "generation";
+
+    fn number(&self) -> u64 {
+        self.generation().get()
+    }
+}
+
+impl<'r, K: 'static, V, M> Claim<'r, K, V, M> {
     /// Creates a claim that holds no mark, where no registry is in play.
     pub(super) const fn without_a_mark() -> Self {
-        Self { guard: None, displaced: None }
+        Self { guard: None, displaced: None, of: PhantomData }
     }
 
-    pub(super) fn new(guard: MarkGuard<'r, K, V>, displaced: Option<Owner<V>>) -> Self {
-        Self { guard: Some(guard), displaced: displaced.map(Box::new) }
-    }
-
-    /// Returns `true` while nobody has displaced the claim's mark, and always where no registry is in play.
-    ///
-    /// Ask before committing, as with [`MarkGuard::is_current`].
-    ///
-    /// ```
-    /// # use livemark::{Claim, Registry};
-    /// # let registry: Registry<u64, &str> = Registry::new();
-    /// let claim = Claim::from(registry.mark(7, "run 2"));
-    /// assert!(claim.is_current());
-    /// registry.clear(&7);
-    /// assert!(!claim.is_current());
-    /// ```
-    #[must_use]
-    pub fn is_current(&self) -> bool {
-        self.guard.as_ref().is_none_or(MarkGuard::is_current)
-    }
-
-    /// Returns the fencing token of the claim's mark, if it holds one.
-    ///
-    /// ```
-    /// # use livemark::{Claim, Registry};
-    /// # let registry: Registry<u64, &str> = Registry::new();
-    /// let guard = registry.mark(7, "run 2");
-    /// let generation = guard.generation();
-    /// assert_eq!(Claim::from(guard).generation(), Some(generation));
-    /// ```
-    #[must_use]
-    pub fn generation(&self) -> Option<Generation> {
-        self.guard.as_ref().map(MarkGuard::generation)
+    pub(super) fn new(guard: M, displaced: Option<Owner<V>>) -> Self {
+        Self { guard: Some(guard), displaced: displaced.map(Box::new), of: PhantomData }
     }
 
     /// Returns the owner that the claim displaced, so that it can be canceled. Returns `None` if the job had no owner.
@@ -121,7 +122,7 @@ impl<'r, K: 'static, V> Claim<'r, K, V> {
     /// assert_eq!(claim.guard().map(|guard| *guard.job()), Some(7));
     /// ```
     #[must_use]
-    pub fn guard(&self) -> Option<&MarkGuard<'r, K, V>> {
+    pub fn guard(&self) -> Option<&M> {
         self.guard.as_ref()
     }
 
@@ -135,8 +136,41 @@ impl<'r, K: 'static, V> Claim<'r, K, V> {
     /// assert!(guard.clear());
     /// ```
     #[must_use = "dropping the guard clears the mark at once"]
-    pub fn into_guard(self) -> Option<MarkGuard<'r, K, V>> {
+    pub fn into_guard(self) -> Option<M> {
         self.guard
+    }
+}
+
+impl<K: 'static, V> Claim<'_, K, V> {
+    /// Returns `true` while nobody has displaced the claim's mark, and always where no registry is in play.
+    ///
+    /// Ask before committing, as with [`MarkGuard::is_current`].
+    ///
+    /// ```
+    /// # use livemark::{Claim, Registry};
+    /// # let registry: Registry<u64, &str> = Registry::new();
+    /// let claim = Claim::from(registry.mark(7, "run 2"));
+    /// assert!(claim.is_current());
+    /// registry.clear(&7);
+    /// assert!(!claim.is_current());
+    /// ```
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.guard.as_ref().is_none_or(MarkGuard::is_current)
+    }
+
+    /// Returns the fencing token of the claim's mark, if it holds one.
+    ///
+    /// ```
+    /// # use livemark::{Claim, Registry};
+    /// # let registry: Registry<u64, &str> = Registry::new();
+    /// let guard = registry.mark(7, "run 2");
+    /// let generation = guard.generation();
+    /// assert_eq!(Claim::from(guard).generation(), Some(generation));
+    /// ```
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        self.guard.as_ref().map(MarkGuard::generation)
     }
 }
 
@@ -166,11 +200,11 @@ where
 /// Turns a monitor's own mark into a claim that displaced nobody.
 impl<'r, K: 'static, V> From<MarkGuard<'r, K, V>> for Claim<'r, K, V> {
     fn from(guard: MarkGuard<'r, K, V>) -> Self {
-        Self { guard: Some(guard), displaced: None }
+        Self { guard: Some(guard), displaced: None, of: PhantomData }
     }
 }
 
-impl<K: fmt::Debug + 'static, V: fmt::Debug> fmt::Debug for Claim<'_, K, V> {
+impl<K: fmt::Debug + 'static, V: fmt::Debug, M: fmt::Debug> fmt::Debug for Claim<'_, K, V, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claim").field("guard", &self.guard).field("displaced", &self.displaced).finish()
     }

@@ -12,6 +12,7 @@ use super::liveness::{Liveness, pulse_that_counts};
 use super::policy::StageLimits;
 use super::reaper::{Reaper, Summarize};
 use super::sweep_state::SweepState;
+use super::verdict::DeferReason;
 use crate::context::{Finalizer, Pulse};
 use crate::owner::{Generation, Owner};
 use crate::show::{Escaped, write_plain};
@@ -45,6 +46,8 @@ pub(super) trait ErasedReaper: Send + Sync {
     fn with_holder(&self, id: Erased<'_>, see: &mut dyn FnMut(&Holder<'_>) -> fmt::Result) -> fmt::Result;
     /// Looks up for how long the job's owner keeps it, if the job has one now.
     fn liveness(&self, id: Erased<'_>, state: &SweepState<'_>, limits: &StageLimits) -> Option<Liveness>;
+    /// Returns what the reaper's gate says of the job now.
+    fn gate(&self, id: Erased<'_>) -> Option<DeferReason>;
     /// Returns `true` unless the sweep before found the same.
     fn is_news(&self, id: Erased<'_>, state: &SweepState<'_>) -> bool;
 }
@@ -92,6 +95,10 @@ where
     fn liveness(&self, id: Erased<'_>, state: &SweepState<'_>, limits: &StageLimits) -> Option<Liveness> {
         let owner = self.registry.owner(typed::<K>(id)?)?;
         Some(Liveness::of(&owner, self, state, limits))
+    }
+
+    fn gate(&self, id: Erased<'_>) -> Option<DeferReason> {
+        self.gate.as_ref()?(typed::<K>(id)?)
     }
 
     fn is_news(&self, id: Erased<'_>, state: &SweepState<'_>) -> bool {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-use super::claim::Claim;
+use super::claim::{Claim, Mark};
 use super::erased::{Erased, ErasedReaper, Holder};
 use super::job::RunningJob;
 use super::liveness::Liveness;
@@ -13,8 +13,7 @@ use super::policy::StageLimits;
 use super::reaper::Reaper;
 use super::sweep_state::SweepState;
 use super::trigger::{Trigger, past, proposal_if_finished};
-use super::verdict::{Cause, DeferReason, Proposed, Verdict};
-use crate::owner::Generation;
+use super::verdict::{Cause, DeferReason, Deferral, Proposed, Verdict};
 
 /// Explains a verdict, and says what comes next. [`Sweep::explain`](super::Sweep::explain) makes it.
 ///
@@ -50,26 +49,53 @@ pub struct Explanation<'a> {
 
 /// A verdict, without its types.
 #[derive(Clone, Copy)]
-enum Decision<'a> {
+pub(super) enum Decision<'a> {
     Healthy,
     Defer(DeferReason, Option<Holder<'a>>),
-    /// What is done, the claim's generation, and whom the claim displaced.
-    Act(Proposed, Option<Generation>, Option<Holder<'a>>),
+    /// What is done, what the claim's mark is numbered by and its number, and whom the claim displaced.
+    Act(Proposed, Option<(&'static str, u64)>, Option<Holder<'a>>),
     DryRun(Proposed),
 }
 
 impl<'a> Decision<'a> {
-    fn act<K: 'static, V: Send + Sync + 'static>(proposed: Proposed, claim: &'a Claim<'_, K, V>) -> Self {
-        Self::Act(proposed, claim.generation(), claim.displaced().map(Holder::new))
+    pub(super) fn deferred<V: Send + Sync + 'static>(deferral: &'a Deferral<V>) -> Self {
+        Self::Defer(deferral.reason, deferral.owner.as_ref().map(Holder::new))
+    }
+
+    fn act<K: 'static, V: Send + Sync + 'static, M: Mark>(proposed: Proposed, claim: &'a Claim<'_, K, V, M>) -> Self {
+        let numbered = claim.guard().map(|mark| (M::NUMBER, mark.number()));
+        Self::Act(proposed, numbered, claim.displaced().map(Holder::new))
     }
 }
 
 impl<'a> Explanation<'a> {
-    pub(super) fn new<K, V, S>(
+    pub(super) fn new<K, V, S, M>(
         reaper: &'a Reaper<'_, K, V, S>,
         state: &'a SweepState<'_>,
         job: &'a RunningJob<'_, K>,
-        verdict: &'a Verdict<'_, K, V>,
+        verdict: &'a Verdict<'_, K, V, M>,
+    ) -> Self
+    where
+        M: Mark,
+        K: Clone + Eq + Hash + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        S: BuildHasher + Send + Sync + 'static,
+    {
+        let decision = match verdict {
+            Verdict::Healthy => Decision::Healthy,
+            Verdict::Defer(deferral) => Decision::deferred(deferral),
+            Verdict::Redrive(claim) => Decision::act(Proposed::Redrive, claim),
+            Verdict::Reap(cause, claim) => Decision::act(Proposed::Reap(*cause), claim),
+            Verdict::DryRun(proposed) => Decision::DryRun(*proposed),
+        };
+        Self::of(reaper, state, job, decision)
+    }
+
+    pub(super) fn of<K, V, S>(
+        reaper: &'a Reaper<'_, K, V, S>,
+        state: &'a SweepState<'_>,
+        job: &'a RunningJob<'_, K>,
+        decision: Decision<'a>,
     ) -> Self
     where
         K: Clone + Eq + Hash + Send + Sync + 'static,
@@ -77,13 +103,6 @@ impl<'a> Explanation<'a> {
         S: BuildHasher + Send + Sync + 'static,
     {
         let &RunningJob { id, stage, running_for, finished_for, lost_for, held, redrives } = job;
-        let decision = match verdict {
-            Verdict::Healthy => Decision::Healthy,
-            Verdict::Defer(deferral) => Decision::Defer(deferral.reason, deferral.owner.as_ref().map(Holder::new)),
-            Verdict::Redrive(claim) => Decision::act(Proposed::Redrive, claim),
-            Verdict::Reap(cause, claim) => Decision::act(Proposed::Reap(*cause), claim),
-            Verdict::DryRun(proposed) => Decision::DryRun(*proposed),
-        };
         let job = RunningJob { id: &(), stage, running_for, finished_for, lost_for, held, redrives };
         Self { reaper, state, id, job, decision }
     }
@@ -171,6 +190,9 @@ impl<'a> Explanation<'a> {
         if mode == Mode::DeferAll || job.held {
             return None;
         }
+        if mode != Mode::Ignore && self.reaper.gate(self.id).is_some() {
+            return None;
+        }
         // The owner, looked up now: for how long does it keep the job?
         let asks = limits.marking && mode != Mode::Ignore;
         let protected = match asks.then(|| self.reaper.liveness(self.id, self.state, limits)).flatten() {
@@ -211,13 +233,14 @@ impl<'a> Explanation<'a> {
                 }
                 f.write_str(", not to be done in mode dry_run")
             }
-            Decision::Act(proposed, Some(generation), displaced) => {
-                write!(f, "{proposed}, claimed as generation {generation}")?;
+            Decision::Act(proposed, Some((kind, number)), displaced) => {
+                write!(f, "{proposed}, claimed as {kind} {number}")?;
                 self.write_holder(f, ", displacing ", displaced.as_ref())
             }
             Decision::Act(proposed, None, _) => {
                 let why = match self.state.policy.mode() {
                     Mode::Ignore => "in mode ignore",
+                    _ if self.limits().marking => "since none could be had",
                     _ => "in a stage that does not mark",
                 };
                 write!(f, "{proposed}, without a claim {why}")

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use super::claim::Claim;
+use super::claim::{Claim, Mark};
 use super::explain::Explanation;
 use super::job::RunningJob;
 use super::run_error::RunError;
-use super::verdict::{Cause, Verdict};
+use super::verdict::{Cause, Claimed, Intent, Verdict};
 use crate::context::Finalizer;
+use crate::registry::OwnedMarkGuard;
 
 /// A job system's side of [`Reaper::run`](super::Reaper::run). It lists the running jobs, and does what the reaper says.
 ///
@@ -149,7 +150,7 @@ pub trait JobStore<'r, K: 'static = u64, V = Finalizer> {
 ///     }
 /// }
 /// ```
-pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
+pub trait AsyncJobStore<K: 'static = u64, V = Finalizer, M = OwnedMarkGuard<K, V>>: Send {
     /// A running job as the job store has it.
     type Row: Send;
     /// What can go wrong with the job store.
@@ -167,7 +168,7 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
     fn redrive(
         &mut self,
         row: Self::Row,
-        claim: Claim<'static, K, V>,
+        claim: Claim<'static, K, V, M>,
     ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
 
     /// Ends the job: see [`JobStore::reap`].
@@ -175,11 +176,11 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
         &mut self,
         row: Self::Row,
         cause: Cause,
-        claim: Claim<'static, K, V>,
+        claim: Claim<'static, K, V, M>,
     ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
 
     /// Called with every verdict, also [`Verdict::Healthy`], before it is acted on. In a dry run nothing else follows.
-    fn on_verdict(&mut self, row: &Self::Row, verdict: &Verdict<'static, K, V>, explanation: &Explanation<'_>) {
+    fn on_verdict(&mut self, row: &Self::Row, verdict: &Verdict<'static, K, V, M>, explanation: &Explanation<'_>) {
         let _ = (row, verdict, explanation);
     }
 
@@ -187,6 +188,21 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer>: Send {
     fn on_error(&mut self, error: &RunError<K, Self::Error>) {
         let _ = error;
     }
+}
+
+/// Who claims jobs for a reaper whose marks are not in this process. [`Reaper::run_once_claiming`] asks it, and has an
+/// example.
+///
+/// [`Reaper::run_once_claiming`]: super::Reaper::run_once_claiming
+pub trait Claimer<K = u64, V = Finalizer>: Send {
+    /// The mark of a claim that was won.
+    type Mark: Mark + Send;
+
+    /// Claims a job as its intent says, with `context` as the mark's context.
+    ///
+    /// It is not asked where an intent [takes nothing](super::Takes::Nothing). It answers in bounded time: the jobs
+    /// after this one wait.
+    fn claim(&mut self, job: K, context: V, intent: &Intent<V>) -> impl Future<Output = Claimed<V, Self::Mark>> + Send;
 }
 
 /// A job store's answer to a verdict that it was to carry out.

@@ -10,6 +10,7 @@ use super::job::RunningJob;
 use super::mode::Mode;
 use super::policy::Policy;
 use super::stats::ReaperStats;
+use super::verdict::DeferReason;
 use crate::context::{Finalizer, Pulse};
 use crate::hasher::DefaultHashBuilder;
 use crate::registry::RegistryHandle;
@@ -60,6 +61,7 @@ pub struct Reaper<'r, K = u64, V = Finalizer, S = DefaultHashBuilder> {
     pub(super) claim: Box<MakeClaim<'r, K, V>>,
     pub(super) pulse: Box<PulseOf<'r, V>>,
     pub(super) summary: Option<Box<Summarize<'r, V>>>,
+    pub(super) gate: Option<Box<Gate<'r, K>>>,
     pub(super) control: Arc<Control>,
 }
 
@@ -68,6 +70,9 @@ pub(super) type MakeClaim<'r, K, V> = dyn Fn(&RunningJob<'_, K>) -> V + Send + S
 
 /// Returns the pulse in a context, if it has one.
 pub(super) type PulseOf<'r, V> = dyn for<'v> Fn(&'v V) -> Option<&'v Pulse> + Send + Sync + 'r;
+
+/// Returns why a job that looks dead is left alone, if it is to be.
+pub(super) type Gate<'r, K> = dyn Fn(&K) -> Option<DeferReason> + Send + Sync + 'r;
 
 /// Writes a context in an explanation.
 pub(super) type Summarize<'r, V> = dyn Fn(&V, &mut fmt::Formatter<'_>) -> fmt::Result + Send + Sync + 'r;
@@ -125,6 +130,7 @@ where
             // Where contexts are finalizers, `stale_after` works without `with_pulse`.
             pulse: Box::new(|context| Finalizer::downcast(context)?.pulse.as_ref()),
             summary: None,
+            gate: None,
             control: Arc::new(Control::new(policy)),
         }
     }
@@ -190,6 +196,37 @@ where
         Self { summary: Some(Box::new(summary)), ..self }
     }
 
+    /// Sets a gate, which can leave alone a job that looks dead and that no live owner protects.
+    ///
+    /// It is asked before the job's mark is claimed, with the job's id, in every mode but [`Mode::Ignore`]. A reaper
+    /// whose registry mirrors the marks of other processes defers by it while it cannot see them well
+    /// ([`DeferReason::ViewStale`], [`DeferReason::Settling`]). The backstop does not ask it: a gate that stays shut
+    /// costs no deadline.
+    ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicBool, Ordering};
+    /// # use std::time::Duration;
+    /// # use livemark::{Policy, Reaper, Registry, RunningJob, Verdict};
+    /// use livemark::DeferReason;
+    ///
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// static FRESH: AtomicBool = AtomicBool::new(false);
+    ///
+    /// let reaper = Reaper::new(&registry, policy)
+    ///     .with_gate(|_job| (!FRESH.load(Ordering::Relaxed)).then_some(DeferReason::ViewStale));
+    /// let past = Duration::from_secs(400);
+    /// let job = RunningJob::new(&7, "merge", past).finished_for(past);
+    /// assert!(matches!(reaper.sweep().judge(&job), Verdict::Defer(_)));
+    /// let overdue = RunningJob::new(&7, "merge", Duration::from_secs(3601));
+    /// assert!(matches!(reaper.sweep().judge(&overdue), Verdict::Reap(..)));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[must_use]
+    pub fn with_gate(self, gate: impl Fn(&K) -> Option<DeferReason> + Send + Sync + 'r) -> Self {
+        Self { gate: Some(Box::new(gate)), ..self }
+    }
+
     /// Names the reaper. Its metrics carry the name as the label `reaper`, which is `default` without one. Two reapers of
     /// one process need two names.
     ///
@@ -235,6 +272,34 @@ where
 }
 
 impl<K, V, S> Reaper<'_, K, V, S> {
+    /// Begins the boot grace anew, as if the reaper had just started. Call it between two sweeps.
+    ///
+    /// This is for a reaper that could not see who owns its jobs, and can again.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Policy, Reaper, Registry, RunningJob, Verdict};
+    /// # let registry: Registry = Registry::new();
+    /// let policy = Policy::builder()
+    ///     .hard_deadline(Duration::from_secs(3600))
+    ///     .boot_grace(Duration::from_millis(200))
+    ///     .marking_stage("merge")
+    ///     .build()?;
+    /// let reaper = Reaper::new(&registry, policy);
+    /// let past = Duration::from_secs(400);
+    /// let job = RunningJob::new(&7, "merge", past).finished_for(past);
+    /// let acts = || matches!(reaper.sweep().judge(&job), Verdict::Redrive(_));
+    /// while !acts() {
+    ///     std::thread::yield_now(); // at first it only looks
+    /// }
+    /// reaper.restart_boot_grace();
+    /// assert!(!acts());
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    pub fn restart_boot_grace(&self) {
+        self.control.history.restart();
+    }
+
     fn control(&self) -> &Control {
         &self.control
     }

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
 
-use super::job_store::{AsyncJobStore, JobStore};
+use super::job_store::{AsyncJobStore, Claimer, JobStore};
 use super::reaper::Reaper;
 use super::stop::StopToken;
 use super::sweep_report::SweepReport;
@@ -178,5 +178,79 @@ where
         J: AsyncJobStore<K, V>,
     {
         self.turn_async(store)
+    }
+
+    /// Sweeps once as [`run_once_async`](Self::run_once_async) does, with claims that `claimer` makes.
+    ///
+    /// The reaper's registry then mirrors the marks of several processes, and `claimer` asks the engine that they share.
+    /// `livemark-cluster` has both.
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// # use std::time::Duration;
+    /// # use livemark::{AsyncJobStore, Cause, Claim, Outcome, Policy, Reaper, Registry, RunningJob};
+    /// use livemark::{Claimed, Claimer, Intent, Mark};
+    ///
+    /// /// A mark that somebody else keeps.
+    /// struct Ticket(u64);
+    ///
+    /// impl Mark for Ticket {
+    ///     const NUMBER: &'static str = "ticket";
+    ///
+    ///     fn number(&self) -> u64 {
+    ///         self.0
+    ///     }
+    /// }
+    ///
+    /// /// The one who keeps them. A real one is asked over the network.
+    /// struct Office(u64);
+    ///
+    /// impl Claimer<u64, &'static str> for Office {
+    ///     type Mark = Ticket;
+    ///
+    ///     async fn claim(&mut self, _job: u64, _context: &'static str, _intent: &Intent<&'static str>) -> Claimed<&'static str, Ticket> {
+    ///         self.0 += 1;
+    ///         Claimed::Won { mark: Ticket(self.0), displaced: None }
+    ///     }
+    /// }
+    ///
+    /// struct Jobs(Vec<u64>);
+    ///
+    /// impl AsyncJobStore<u64, &'static str, Ticket> for Jobs {
+    /// #   type Row = u64;
+    /// #   type Error = Infallible;
+    /// #   type Rows = Vec<Result<u64, Infallible>>;
+    /// #   async fn list(&mut self) -> Result<Self::Rows, Infallible> { Ok(self.0.iter().copied().map(Ok).collect()) }
+    /// #   fn job<'a>(&self, id: &'a u64) -> RunningJob<'a> {
+    /// #       RunningJob::new(id, "merge", Duration::from_secs(310)).finished_for(Duration::from_secs(310))
+    /// #   }
+    ///     async fn redrive(&mut self, job: u64, claim: Claim<'static, u64, &'static str, Ticket>) -> Result<Outcome, Infallible> {
+    ///         let fence = claim.guard().map(Mark::number); // UPDATE .. SET fence = :fence WHERE fence < :fence
+    ///         Ok(if fence > Some(0) { Outcome::Done } else { Outcome::Refused })
+    ///     }
+    /// #   async fn reap(&mut self, _: u64, _: Cause, _: Claim<'static, u64, &'static str, Ticket>) -> Result<Outcome, Infallible> {
+    /// #       Ok(Outcome::Done)
+    /// #   }
+    /// }
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
+    /// # let mirror: &'static Registry<u64, &str> = Box::leak(Box::new(Registry::new()));
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// let reaper = Reaper::with_claim(mirror, policy, |_job| "reaper");
+    /// let report = reaper.run_once_claiming(&mut Jobs(vec![7, 8]), &mut Office(0)).await;
+    /// assert_eq!(report.redriven, 2);
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// # }).expect("the policy can be built");
+    /// ```
+    pub fn run_once_claiming<'s, J, C>(
+        &'s self,
+        store: &'s mut J,
+        claimer: &'s mut C,
+    ) -> impl Future<Output = SweepReport> + Send + 's
+    where
+        C: Claimer<K, V>,
+        J: AsyncJobStore<K, V, C::Mark>,
+    {
+        self.turn_claiming(store, claimer)
     }
 }

@@ -53,6 +53,12 @@ counters! {
     defers_boot_grace,
     /// Jobs left alone in [`Mode::DeferAll`](super::Mode::DeferAll), once per sweep that did.
     defers_defer_all,
+    /// Jobs left alone because the marks of other processes were not known well enough, once per sweep that did.
+    defers_view_stale,
+    /// Jobs left alone because their owner's process was lost a moment ago, once per sweep that did.
+    defers_settling,
+    /// Jobs left alone because nobody could be asked for their mark, once per sweep that did.
+    defers_claim_unavailable,
     /// Verdicts to finalize a job again.
     redrives,
     /// Verdicts to end a job because its worker was lost.
@@ -83,6 +89,9 @@ impl Counts {
             DeferReason::Held => &self.defers_held,
             DeferReason::BootGrace => &self.defers_boot_grace,
             DeferReason::DeferAll => &self.defers_defer_all,
+            DeferReason::ViewStale => &self.defers_view_stale,
+            DeferReason::Settling => &self.defers_settling,
+            DeferReason::ClaimUnavailable => &self.defers_claim_unavailable,
         }
     }
 

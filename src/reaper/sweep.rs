@@ -3,14 +3,15 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
+use super::claim::Mark;
 use super::explain::Explanation;
 use super::job::RunningJob;
-use super::judge::judge;
+use super::judge::{judge, propose, settle};
 use super::mode::Mode;
 use super::policy::Policy;
 use super::reaper::Reaper;
 use super::sweep_state::SweepState;
-use super::verdict::Verdict;
+use super::verdict::{Claimed, Intent, Proposal, Verdict};
 use crate::context::Finalizer;
 use crate::hasher::DefaultHashBuilder;
 use crate::reclaim;
@@ -91,12 +92,14 @@ where
     /// | looks dead, held | any | any | any | any | `Defer(Held)` | no |
     /// | looks dead | marks | `Honor`, `DryRun` | live, unbeaten | any | `Defer(Owned)` | no |
     /// | looks dead | any | any | any | runs | `Defer(BootGrace)` | no |
+    /// | looks dead, gate shut | any | `Honor`, `DryRun` | any | any | `Defer`, as the gate says | no |
     /// | looks dead | any | `DryRun` | any | any | `DryRun` | no |
     /// | looks dead | marks | `Honor` | any | any | as proposed | yes |
     /// | looks dead | any | any | any | any | as proposed | no |
     ///
     /// - **Since a pause**: the deadline passed while the reaper was away, and the boot grace counts from its return.
     /// - **Held**: the job store says that the job is alive by other means. See [`RunningJob::held`].
+    /// - **Gate shut**: the reaper's [gate](Reaper::with_gate), if it has one, says that nobody can know well enough.
     /// - **Marks**: the policy declares that the stage's monitors mark. In other stages nobody asks for an owner.
     /// - **Live**: the owner gives no pulse, or its pulse is not older than `stale_after`. Time in which a pause of the
     ///   process hid the pulse does not count.
@@ -141,6 +144,49 @@ where
         judge(self.reaper, &mut self.state, job)
     }
 
+    /// Says what is to be done with one job, and claims nothing. This is [`judge`](Self::judge) up to its claim.
+    ///
+    /// It is for reapers whose marks are not in this process: those of an engine that several processes share. They
+    /// claim what the [`Intent`] says, and then [`settle`](Self::settle) it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use livemark::{Policy, Proposed, Reaper, Registry, RunningJob};
+    /// use livemark::{Claimed, OwnedMarkGuard, Proposal, Takes, Verdict};
+    ///
+    /// # let registry: Registry = Registry::new();
+    /// # let policy = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build()?;
+    /// # let reaper = Reaper::new(&registry, policy);
+    /// let past = Duration::from_secs(400);
+    /// let job = RunningJob::new(&7, "merge", past).finished_for(past);
+    /// let mut sweep = reaper.sweep();
+    /// let Proposal::Act(intent) = sweep.propose(&job) else { unreachable!() };
+    /// assert_eq!((intent.proposed(), intent.takes()), (Proposed::Redrive, Takes::Unowned));
+    /// // Asked elsewhere, and not answered in time.
+    /// let claimed: Claimed<_, OwnedMarkGuard> = Claimed::Unavailable;
+    /// assert!(matches!(sweep.settle(&job, intent, claimed), Verdict::Defer(_)));
+    /// # Ok::<(), livemark::PolicyError>(())
+    /// ```
+    #[inline]
+    pub fn propose(&mut self, job: &RunningJob<'_, K>) -> Proposal<V> {
+        propose(self.reaper, &mut self.state, job)
+    }
+
+    /// Makes a verdict of an intent and of what came of its claim. Counts it and reports it.
+    ///
+    /// A conflict is `Defer(ClaimConflict)`, and a silence `Defer(ClaimUnavailable)`. Neither keeps a job from the
+    /// backstop, whose claim then holds no mark: the job store's compare-and-set decides alone.
+    ///
+    /// [`propose`](Self::propose) has an example.
+    pub fn settle<'c, M: Mark>(
+        &mut self,
+        job: &RunningJob<'_, K>,
+        intent: Intent<V>,
+        claimed: Claimed<V, M>,
+    ) -> Verdict<'c, K, V, M> {
+        settle(self.reaper, &mut self.state, job, intent, claimed)
+    }
+
     /// Explains a verdict of this sweep, and says what comes next. Formats nothing and looks nothing up until the
     /// explanation is asked.
     ///
@@ -159,7 +205,11 @@ where
     /// assert_eq!(why.upcoming(), Some((Proposed::Reap(Cause::Backstop), Duration::from_secs(3200))));
     /// # Ok::<(), livemark::PolicyError>(())
     /// ```
-    pub fn explain<'e>(&'e self, job: &'e RunningJob<'_, K>, verdict: &'e Verdict<'_, K, V>) -> Explanation<'e> {
+    pub fn explain<'e, M: Mark>(
+        &'e self,
+        job: &'e RunningJob<'_, K>,
+        verdict: &'e Verdict<'_, K, V, M>,
+    ) -> Explanation<'e> {
         Explanation::new(self.reaper, &self.state, job, verdict)
     }
 }

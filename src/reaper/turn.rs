@@ -4,18 +4,20 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
 use std::task::Poll;
 
-use super::claim::Claim;
+use super::claim::{Claim, Mark};
 use super::explain::Explanation;
 use super::job::RunningJob;
-use super::job_store::{AsyncJobStore, JobStore, Outcome};
-use super::judge::judge;
+use super::job_store::{AsyncJobStore, Claimer, JobStore, Outcome};
+use super::judge::{judge, propose, settle};
 use super::reaper::Reaper;
 use super::run_error::{RunError, show_safely};
 use super::sweep_report::SweepReport;
 use super::sweep_state::SweepState;
-use super::verdict::{Cause, Verdict};
+use super::verdict::{Cause, Claimed, Proposal, Takes, Verdict};
+use crate::registry::MarkGuard;
 use crate::telemetry;
 use crate::unwind::{Panicked, caught};
 
@@ -66,38 +68,82 @@ where
         let Some((mut rows, mut pass)) = turn.begin(listed) else { return turn.report };
         while let Some(row) = turn.next(&mut rows) {
             let Some((job, action, row)) = turn.judge(&mut pass, row) else { continue };
-            let is_redrive = action.is_redrive();
-            let act = async {
-                match action {
-                    Action::Redrive(claim) => turn.store.0.redrive(row, claim).await,
-                    Action::Reap(cause, claim) => turn.store.0.reap(row, cause, claim).await,
+            turn.act(job, action, row).await;
+        }
+        turn.end(rows)
+    }
+
+    /// Sweeps once as [`turn_async`](Self::turn_async) does, with claims that somebody else makes.
+    pub(super) async fn turn_claiming<J, C>(&self, store: &mut J, claimer: &mut C) -> SweepReport
+    where
+        C: Claimer<K, V>,
+        J: AsyncJobStore<K, V, C::Mark>,
+    {
+        let mut turn = Turn::new(self, Awaited(store));
+        let listed = caught_async(async { turn.store.0.list().await.map(IntoIterator::into_iter) }).await;
+        let Some((mut rows, mut pass)) = turn.begin(listed) else { return turn.report };
+        while let Some(row) = turn.next(&mut rows) {
+            // Say what is to be done.
+            let Some((proposal, row)) = turn.propose(&mut pass, row) else { continue };
+            // Claim it, where it must be claimed. Who claims may panic as well, and then nobody has answered.
+            let claimed = match &proposal {
+                Proposal::Act(intent) if intent.takes != Takes::Nothing => {
+                    let Some((job, context)) = turn.context(&row) else { continue };
+                    let asked = caught_async(claimer.claim(job, context, intent)).await;
+                    asked.unwrap_or(Claimed::Unavailable)
                 }
+                _ => Claimed::NotAsked,
             };
-            let done = caught_async(act).await;
-            turn.record_outcome(job, is_redrive, done);
+            // Make the verdict of it, tell the store, and act.
+            let settled = turn.settle(&mut pass, row, proposal, claimed);
+            let Some((job, action, row)) = settled else { continue };
+            turn.act(job, action, row).await;
         }
         turn.end(rows)
     }
 }
 
-/// What the store is to do with a job.
-enum Action<'r, K: 'static, V> {
-    Redrive(Claim<'r, K, V>),
-    Reap(Cause, Claim<'r, K, V>),
+impl<K, V, S, J, M> Turn<'_, 'static, K, V, S, Awaited<'_, J>, M>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+    M: Mark,
+    J: AsyncJobStore<K, V, M>,
+{
+    /// Has the store act, and awaits what comes of it.
+    async fn act(&mut self, job: K, action: Action<'static, K, V, M>, row: J::Row) {
+        let is_redrive = action.is_redrive();
+        let store = &mut self.store.0;
+        let act = async {
+            match action {
+                Action::Redrive(claim) => store.redrive(row, claim).await,
+                Action::Reap(cause, claim) => store.reap(row, cause, claim).await,
+            }
+        };
+        let done = caught_async(act).await;
+        self.record_outcome(job, is_redrive, done);
+    }
 }
 
-impl<K: 'static, V> Action<'_, K, V> {
+/// What the store is to do with a job.
+enum Action<'r, K: 'static, V, M> {
+    Redrive(Claim<'r, K, V, M>),
+    Reap(Cause, Claim<'r, K, V, M>),
+}
+
+impl<K: 'static, V, M> Action<'_, K, V, M> {
     fn is_redrive(&self) -> bool {
         matches!(self, Self::Redrive(_))
     }
 }
 
 /// The methods that both kinds of job stores have, and that nobody awaits.
-trait Store<'r, K: 'static, V> {
+trait Store<'r, K: 'static, V, M> {
     type Row;
     type Error: fmt::Display;
     fn job<'a>(&self, row: &'a Self::Row) -> RunningJob<'a, K>;
-    fn on_verdict(&mut self, row: &Self::Row, verdict: &Verdict<'r, K, V>, explanation: &Explanation<'_>);
+    fn on_verdict(&mut self, row: &Self::Row, verdict: &Verdict<'r, K, V, M>, explanation: &Explanation<'_>);
     fn on_error(&mut self, error: &RunError<K, Self::Error>);
 }
 
@@ -106,7 +152,7 @@ struct Awaited<'a, J>(&'a mut J);
 
 /// Hands the methods on to the job store.
 macro_rules! store {
-    () => {
+    ($mark:ty) => {
         type Row = J::Row;
         type Error = J::Error;
 
@@ -114,7 +160,7 @@ macro_rules! store {
             self.0.job(row)
         }
 
-        fn on_verdict(&mut self, row: &J::Row, verdict: &Verdict<'r, K, V>, explanation: &Explanation<'_>) {
+        fn on_verdict(&mut self, row: &J::Row, verdict: &Verdict<'r, K, V, $mark>, explanation: &Explanation<'_>) {
             self.0.on_verdict(row, verdict, explanation);
         }
 
@@ -124,31 +170,34 @@ macro_rules! store {
     };
 }
 
-impl<'r, K: 'static, V, J: JobStore<'r, K, V> + ?Sized> Store<'r, K, V> for Blocking<'_, J> {
-    store! {}
+impl<'r, K: 'static, V, J: JobStore<'r, K, V> + ?Sized> Store<'r, K, V, MarkGuard<'r, K, V>> for Blocking<'_, J> {
+    store! { MarkGuard<'r, K, V> }
 }
 
 /// An async store's claims are `'static`, so `'r` is.
-impl<'r: 'static, K: 'static, V, J: AsyncJobStore<K, V>> Store<'r, K, V> for Awaited<'_, J> {
-    store! {}
+impl<'r: 'static, K: 'static, V, M, J: AsyncJobStore<K, V, M>> Store<'r, K, V, M> for Awaited<'_, J> {
+    store! { M }
 }
 
 /// A turn of the loop under way: all of it but the calls that may be awaited.
-struct Turn<'a, 'r, K, V, S, T> {
+struct Turn<'a, 'r, K, V, S, T, M> {
     reaper: &'a Reaper<'r, K, V, S>,
     store: T,
     report: SweepReport,
+    /// What its claims hold.
+    mark: PhantomData<fn() -> M>,
 }
 
-impl<'a, 'r, K, V, S, T> Turn<'a, 'r, K, V, S, T>
+impl<'a, 'r, K, V, S, T, M> Turn<'a, 'r, K, V, S, T, M>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
-    T: Store<'r, K, V>,
+    T: Store<'r, K, V, M>,
+    M: Mark,
 {
     fn new(reaper: &'a Reaper<'r, K, V, S>, store: T) -> Self {
-        Self { reaper, store, report: SweepReport::default() }
+        Self { reaper, store, report: SweepReport::default(), mark: PhantomData }
     }
 
     /// Begins the sweep, if the running jobs were listed.
@@ -190,9 +239,49 @@ where
         }
     }
 
-    /// Judges a row and tells the store the verdict. Returns what is to be done, if anything is.
-    fn judge(&mut self, state: &mut SweepState<'a>, row: T::Row) -> Option<(K, Action<'r, K, V>, T::Row)> {
-        let told = self.judge_and_tell(state, &row);
+    /// Says what is to be done with a row's job.
+    fn propose(&mut self, state: &mut SweepState<'a>, row: T::Row) -> Option<(Proposal<V>, T::Row)> {
+        let (reaper, store) = (self.reaper, &self.store);
+        match caught(|| propose(reaper, state, &store.job(&row))) {
+            Ok(proposal) => Some((proposal, row)),
+            Err(Panicked) => self.lose(row),
+        }
+    }
+
+    /// Returns the id and the context of the reaper's own claim of a row's job.
+    fn context(&mut self, row: &T::Row) -> Option<(K, V)> {
+        let (reaper, store) = (self.reaper, &self.store);
+        let made = caught(|| {
+            let job = store.job(row);
+            (job.id.clone(), (reaper.claim)(&job))
+        });
+        made.ok().or_else(|| self.record_panic(None))
+    }
+
+    /// Settles what was proposed for a row's job, and tells the store the verdict.
+    fn settle(
+        &mut self,
+        state: &mut SweepState<'a>,
+        row: T::Row,
+        proposal: Proposal<V>,
+        claimed: Claimed<V, M>,
+    ) -> Option<(K, Action<'r, K, V, M>, T::Row)> {
+        self.conclude(state, row, |reaper, state, job| match proposal {
+            Proposal::Healthy => Verdict::Healthy,
+            Proposal::Defer(deferral) => Verdict::Defer(deferral),
+            Proposal::DryRun(proposed) => Verdict::DryRun(proposed),
+            Proposal::Act(intent) => settle(reaper, state, job, intent, claimed),
+        })
+    }
+
+    /// Makes a row's verdict and tells it to the store. Returns what is to be done, if anything is.
+    fn conclude(
+        &mut self,
+        state: &mut SweepState<'a>,
+        row: T::Row,
+        judge: impl FnOnce(&Reaper<'r, K, V, S>, &mut SweepState<'a>, &RunningJob<'_, K>) -> Verdict<'r, K, V, M>,
+    ) -> Option<(K, Action<'r, K, V, M>, T::Row)> {
+        let told = self.judge_and_tell(state, &row, judge);
         // Is there anything to do? A job that is left alone is counted, and its turn is over.
         let report = &mut self.report;
         let (action, id) = match told {
@@ -206,14 +295,16 @@ where
                 }
                 return caught(|| drop((verdict, row))).err().and_then(|Panicked| self.record_panic(None));
             }
-            // Name the job, if the store can still say which it is.
-            Err(Panicked) => {
-                let id = caught(|| self.store.job(&row).id.clone()).ok();
-                let _: Result<(), Panicked> = caught(|| drop(row));
-                return self.record_panic(id);
-            }
+            Err(Panicked) => return self.lose(row),
         };
         Some((id, action, row))
+    }
+
+    /// Gives up a row whose turn panicked. Names the job, if the store can still say which it is.
+    fn lose<N>(&mut self, row: T::Row) -> Option<N> {
+        let id = caught(|| self.store.job(&row).id.clone()).ok();
+        let _: Result<(), Panicked> = caught(|| drop(row));
+        self.record_panic(id)
     }
 
     /// Judges a row and tells the store the verdict. Returns the verdict, and the job's id if it is to be acted on.
@@ -221,7 +312,8 @@ where
         &mut self,
         state: &mut SweepState<'a>,
         row: &T::Row,
-    ) -> Result<(Verdict<'r, K, V>, Option<K>), Panicked> {
+        judge: impl FnOnce(&Reaper<'r, K, V, S>, &mut SweepState<'a>, &RunningJob<'_, K>) -> Verdict<'r, K, V, M>,
+    ) -> Result<(Verdict<'r, K, V, M>, Option<K>), Panicked> {
         let (reaper, store) = (self.reaper, &mut self.store);
         // The store says which job the row is.
         let job = caught(|| store.job(row))?;
@@ -306,6 +398,23 @@ where
             count(&mut self.report.panicked);
         }
         None
+    }
+}
+
+impl<'a, 'r, K, V, S, T> Turn<'a, 'r, K, V, S, T, MarkGuard<'r, K, V>>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+    T: Store<'r, K, V, MarkGuard<'r, K, V>>,
+{
+    /// Judges a row, with a claim in the reaper's own registry, and tells the store the verdict.
+    fn judge(
+        &mut self,
+        state: &mut SweepState<'a>,
+        row: T::Row,
+    ) -> Option<(K, Action<'r, K, V, MarkGuard<'r, K, V>>, T::Row)> {
+        self.conclude(state, row, judge)
     }
 }
 

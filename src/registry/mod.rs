@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `handle.rs` | [`RegistryHandle`]: a registry that is borrowed or shared |
 //! | `reader.rs` | [`Reader`]: look-ups in a loop, under one pin |
+//! | `feed.rs` | [`Feed`]: what a mirror writes |
 //! | `registry.rs` | [`Registry`]: marks, clears, look-ups and snapshots |
 //! | `guard.rs` | [`MarkGuard`]: a held mark, which its drop clears |
 //! | `held.rs` | how a guard holds its registry, without the type of the hasher |
@@ -14,6 +15,7 @@
 //! | `error.rs`, `snapshot.rs`, `stats.rs` | what the methods return |
 
 mod error;
+mod feed;
 mod guard;
 mod handle;
 mod held;
@@ -26,6 +28,7 @@ mod stats;
 mod unbeaten;
 
 pub use self::error::OccupiedError;
+pub use self::feed::Feed;
 pub use self::guard::{MarkGuard, OwnedMarkGuard};
 pub use self::handle::RegistryHandle;
 pub use self::reader::Reader;

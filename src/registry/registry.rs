@@ -242,7 +242,7 @@ impl<K, V, S> Registry<K, V, S> {
 
     /// Returns how many marks were made: see [`RegistryStats::marks`].
     pub(crate) fn marks(&self) -> u64 {
-        self.shared.map.inserted()
+        self.shared.map.inserted().saturating_sub(self.shared.fed.get())
     }
 
     #[inline]

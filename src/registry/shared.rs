@@ -12,6 +12,8 @@ pub(super) struct Shared<K, V> {
     pub(super) map: JobMap<K, V>,
     pub(super) displaced: Counter,
     pub(super) stale_clears: Counter,
+    /// Marks that a [`Feed`](super::feed::Feed) has put in: nobody here made them.
+    pub(super) fed: Counter,
     pub(super) unbeaten: UnbeatenPulses,
     /// Writes a job id, if the user says how.
     pub(super) show: Option<Show<K>>,
@@ -25,6 +27,7 @@ impl<K, V> Shared<K, V> {
                 map: JobMap::with_capacity(owned),
                 displaced: Counter::new(),
                 stale_clears: Counter::new(),
+                fed: Counter::new(),
                 unbeaten: UnbeatenPulses::new(),
                 show: None,
             }

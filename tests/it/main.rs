@@ -3,6 +3,7 @@
 //! The tests run on several threads of one process, as a service's code does. What counts something of the whole
 //! process is in `isolated`, and what wants the cores for itself in `stress`.
 
+mod claiming;
 mod explain;
 mod guard;
 mod incident;
