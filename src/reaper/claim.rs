@@ -80,7 +80,7 @@ impl<K: 'static, V> Mark for MarkGuard<'_, K, V> {
     }
 }
 
-impl<'r, K: 'static, V, M> Claim<'r, K, V, M> {
+impl<K: 'static, V, M> Claim<'_, K, V, M> {
     /// Creates a claim that holds no mark, where no registry is in play.
     pub(super) const fn without_a_mark() -> Self {
         Self { guard: None, displaced: None, of: PhantomData }

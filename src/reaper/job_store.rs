@@ -190,8 +190,22 @@ pub trait AsyncJobStore<K: 'static = u64, V = Finalizer, M = OwnedMarkGuard<K, V
     }
 }
 
-/// Who claims jobs for a reaper whose marks are not in this process. [`Reaper::run_once_claiming`] asks it, and has an
-/// example.
+/// Who claims jobs for a reaper whose marks are not in this process. [`Reaper::run_once_claiming`] asks it.
+///
+/// ```
+/// use livemark::{Claimed, Claimer, Intent, OwnedMarkGuard};
+///
+/// /// Nobody answers: what looks dead is left alone, and the backstop acts without a mark.
+/// struct Offline;
+///
+/// impl Claimer for Offline {
+///     type Mark = OwnedMarkGuard;
+///
+///     async fn claim(&mut self, _: u64, _: livemark::Finalizer, _: &Intent) -> Claimed<livemark::Finalizer, OwnedMarkGuard> {
+///         Claimed::Unavailable
+///     }
+/// }
+/// ```
 ///
 /// [`Reaper::run_once_claiming`]: super::Reaper::run_once_claiming
 pub trait Claimer<K = u64, V = Finalizer>: Send {

@@ -155,7 +155,7 @@ where
 
     /// Claims a job in the reaper's own registry, as far as its intent says.
     fn claim_here(&self, job: &RunningJob<'_, K>, intent: &Intent<V>) -> Claimed<V, MarkGuard<'r, K, V>> {
-        let displaces = match intent.takes {
+        let from = match intent.takes {
             Takes::Nothing => return Claimed::NotAsked,
             // Whoever has marked it in between keeps it.
             Takes::Unowned => Displaces::Only(intent.stale.as_ref().map(|owner| owner.generation)),
@@ -164,7 +164,7 @@ where
         let context = (self.reaper.claim)(job);
         // Note what the pulse showed before anybody can find it.
         let pulse = (self.reaper.pulse)(&context).map(|pulse| (pulse.clone(), pulse.stamp()));
-        match self.reaper.registry.claim(job.id, context, displaces) {
+        match self.reaper.registry.claim(job.id, context, from) {
             Ok((mark, displaced)) => {
                 // Nobody may have this pulse: it counts from its first beat on.
                 if let Some((pulse, stamp)) = pulse {
@@ -185,15 +185,17 @@ where
     ) -> Verdict<'c, K, V, M> {
         let Intent { proposed, takes, stale } = intent;
         let claim = match (takes, claimed) {
-            (_, Claimed::NotAsked) => Claim::without_a_mark(),
+            // Nobody keeps a job from the backstop, also not a silence. The store's compare-and-set decides alone then, as
+            // it does where nothing is to be claimed.
+            (_, Claimed::NotAsked) | (Takes::Anyone, Claimed::Conflict(_) | Claimed::Unavailable) => {
+                Claim::without_a_mark()
+            }
             (_, Claimed::Won { mark, displaced }) => {
                 if let Some(owner) = &stale {
                     telemetry::stale_owner(self.reaper.registry.shown(job.id), owner.generation);
                 }
                 Claim::new(mark, displaced)
             }
-            // Nobody keeps a job from the backstop, also not a silence. The store's compare-and-set decides.
-            (Takes::Anyone, Claimed::Conflict(_) | Claimed::Unavailable) => Claim::without_a_mark(),
             (Takes::Nothing | Takes::Unowned, Claimed::Conflict(owner)) => {
                 self.state.control.counts.claim_conflicts.increment();
                 telemetry::claim_conflict(self.state.control.name);

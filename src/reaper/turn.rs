@@ -86,7 +86,7 @@ where
             // Say what is to be done.
             let Some((proposal, row)) = turn.propose(&mut pass, row) else { continue };
             // Claim it, where it must be claimed. Who claims may panic as well, and then nobody has answered.
-            let claimed = match &proposal {
+            let won = match &proposal {
                 Proposal::Act(intent) if intent.takes != Takes::Nothing => {
                     let Some((job, context)) = turn.context(&row) else { continue };
                     let asked = caught_async(claimer.claim(job, context, intent)).await;
@@ -95,7 +95,7 @@ where
                 _ => Claimed::NotAsked,
             };
             // Make the verdict of it, tell the store, and act.
-            let settled = turn.settle(&mut pass, row, proposal, claimed);
+            let settled = turn.settle(&mut pass, row, proposal, won);
             let Some((job, action, row)) = settled else { continue };
             turn.act(job, action, row).await;
         }
@@ -114,17 +114,23 @@ where
     /// Has the store act, and awaits what comes of it.
     async fn act(&mut self, job: K, action: Action<'static, K, V, M>, row: J::Row) {
         let is_redrive = action.is_redrive();
-        let store = &mut self.store.0;
         let act = async {
             match action {
-                Action::Redrive(claim) => store.redrive(row, claim).await,
-                Action::Reap(cause, claim) => store.reap(row, cause, claim).await,
+                Action::Redrive(claim) => self.store.0.redrive(row, claim).await,
+                Action::Reap(cause, claim) => self.store.0.reap(row, cause, claim).await,
             }
         };
         let done = caught_async(act).await;
         self.record_outcome(job, is_redrive, done);
     }
 }
+
+/// A job that is to be acted on, and its row.
+type Due<'r, K, V, M, R> = (K, Action<'r, K, V, M>, R);
+/// One whose claim is in the reaper's own registry.
+type DueHere<'r, K, V, R> = Due<'r, K, V, MarkGuard<'r, K, V>, R>;
+/// A verdict that the store was told, and the job's id if it is to be acted on.
+type Told<'r, K, V, M> = (Verdict<'r, K, V, M>, Option<K>);
 
 /// What the store is to do with a job.
 enum Action<'r, K: 'static, V, M> {
@@ -265,7 +271,7 @@ where
         row: T::Row,
         proposal: Proposal<V>,
         claimed: Claimed<V, M>,
-    ) -> Option<(K, Action<'r, K, V, M>, T::Row)> {
+    ) -> Option<Due<'r, K, V, M, T::Row>> {
         self.conclude(state, row, |reaper, state, job| match proposal {
             Proposal::Healthy => Verdict::Healthy,
             Proposal::Defer(deferral) => Verdict::Defer(deferral),
@@ -280,7 +286,7 @@ where
         state: &mut SweepState<'a>,
         row: T::Row,
         judge: impl FnOnce(&Reaper<'r, K, V, S>, &mut SweepState<'a>, &RunningJob<'_, K>) -> Verdict<'r, K, V, M>,
-    ) -> Option<(K, Action<'r, K, V, M>, T::Row)> {
+    ) -> Option<Due<'r, K, V, M, T::Row>> {
         let told = self.judge_and_tell(state, &row, judge);
         // Is there anything to do? A job that is left alone is counted, and its turn is over.
         let report = &mut self.report;
@@ -313,7 +319,7 @@ where
         state: &mut SweepState<'a>,
         row: &T::Row,
         judge: impl FnOnce(&Reaper<'r, K, V, S>, &mut SweepState<'a>, &RunningJob<'_, K>) -> Verdict<'r, K, V, M>,
-    ) -> Result<(Verdict<'r, K, V, M>, Option<K>), Panicked> {
+    ) -> Result<Told<'r, K, V, M>, Panicked> {
         let (reaper, store) = (self.reaper, &mut self.store);
         // The store says which job the row is.
         let job = caught(|| store.job(row))?;
@@ -409,11 +415,7 @@ where
     T: Store<'r, K, V, MarkGuard<'r, K, V>>,
 {
     /// Judges a row, with a claim in the reaper's own registry, and tells the store the verdict.
-    fn judge(
-        &mut self,
-        state: &mut SweepState<'a>,
-        row: T::Row,
-    ) -> Option<(K, Action<'r, K, V, MarkGuard<'r, K, V>>, T::Row)> {
+    fn judge(&mut self, state: &mut SweepState<'a>, row: T::Row) -> Option<DueHere<'r, K, V, T::Row>> {
         self.conclude(state, row, judge)
     }
 }

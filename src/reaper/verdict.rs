@@ -282,8 +282,23 @@ impl<V> Intent<V> {
     }
 }
 
-/// What came of a claim. [`Sweep::settle`](super::Sweep::settle) makes a verdict of it, and
-/// [`Sweep::propose`](super::Sweep::propose) has an example.
+/// What came of a claim. [`Sweep::settle`](super::Sweep::settle) makes a verdict of it.
+///
+/// ```
+/// use livemark::{Claimed, OwnedMarkGuard, Registry, RegistryHandle};
+///
+/// /// As the reaper does it in its own process.
+/// fn claim(registry: &RegistryHandle<'static, u64, &'static str>) -> Claimed<&'static str, OwnedMarkGuard<u64, &'static str>> {
+///     match registry.try_mark(7, "reaper") {
+///         Ok(mark) => Claimed::Won { mark, displaced: None },
+///         Err(occupied) => Claimed::Conflict(occupied.owner),
+///     }
+/// }
+///
+/// static MARKS: Registry<u64, &str> = Registry::new();
+/// let _monitor = MARKS.mark(7, "run 1");
+/// assert!(matches!(claim(&(&MARKS).into()), Claimed::Conflict(_)));
+/// ```
 #[derive(Debug)]
 #[must_use = "a mark that was won is cleared when it is dropped"]
 pub enum Claimed<V, M> {

@@ -51,7 +51,8 @@ fn settled(verdict: &Verdict<'_, u64, Finalizer, Ticket>) -> (String, Option<u64
 /// fail with a proposal that forgets the stale owner, and with one that claims in a dry run.
 #[test]
 fn a_proposal_that_is_claimed_here_is_the_verdict() {
-    let owners: [fn(&Registry<u64>) -> Option<MarkGuard<'_>>; 3] = [
+    type Own = fn(&Registry<u64>) -> Option<MarkGuard<'_>>;
+    let owners: [Own; 3] = [
         |_| None,
         |registry| Some(registry.mark(7, Finalizer::new(Some(1), "gates"))),
         |registry| {
