@@ -1,0 +1,257 @@
+//! A mark that this process holds: [`ClusterGuard`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use livemark::{Finalizer, Mark};
+use tokio::time::sleep;
+
+use crate::codec::{Context, JobKey, MarkValue};
+use crate::engine::{EngineError, If, Revision, Row, Written};
+use crate::error::{Loss, MarkError, Unavailable};
+use crate::session::{Held, Inner, Running, Standing, timed};
+
+/// Bits of a token that are the engine's revision. Those above are its epoch.
+const REVISION_BITS: u32 = 48;
+/// Pause before what failed is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A fencing token: of two marks of one job, the later one has the greater token.
+///
+/// Two jobs may have marks with the same token. A token fences once it is in the job's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(u64);
+
+impl Token {
+    pub(crate) fn new(epoch: u64, revision: Revision) -> Self {
+        Self(epoch << REVISION_BITS | revision & ((1 << REVISION_BITS) - 1))
+    }
+
+    /// Returns the token as a job store has it.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A held mark, which every process sees. Dropping the guard clears the mark in the background.
+#[must_use = "dropping the guard clears the mark: bind it to a name, not to `_`"]
+pub struct ClusterGuard<K: JobKey = u64, C: Context = Finalizer> {
+    session: Arc<Running<K, C>>,
+    job: K,
+    token: Token,
+    held: Arc<Held>,
+    released: bool,
+}
+
+impl<K: JobKey, C: Context> ClusterGuard<K, C> {
+    pub(crate) fn new(session: Arc<Running<K, C>>, job: K, token: Token, held: Arc<Held>) -> Self {
+        Self { session, job, token, held, released: false }
+    }
+
+    fn inner(&self) -> &Inner<K, C> {
+        &self.session.inner
+    }
+
+    /// Returns the job that is marked.
+    pub fn job(&self) -> &K {
+        &self.job
+    }
+
+    /// Returns the mark's fencing token, which stays when the context is replaced.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// Returns `true` while the mark is certainly this process's: not displaced, the lease renewed in time, and the engine
+    /// heard. Asks nobody: a clock and some loads.
+    ///
+    /// It becomes `false` before the engine gives the mark to somebody else by expiry, while clocks run at rates within
+    /// the margin. Ask before committing, and let the job store compare the token all the same.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        !self.held.is_displaced() && self.inner().is_held()
+    }
+
+    /// Returns how the session of the mark stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.inner().standing()
+    }
+
+    /// Asks the engine whether the mark is there.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if it does not answer in time.
+    pub async fn check(&self) -> Result<bool, Unavailable> {
+        let inner = self.inner();
+        let listing = timed(inner.config.call_timeout, inner.engine.list()).await.map_err(Unavailable)?;
+        let row = listing.rows.iter().find(|(key, _)| *key == self.held.key).map(|(_, row)| row);
+        Ok(row.is_some_and(|row| self.is_ours(row)))
+    }
+
+    fn is_ours(&self, row: &Row) -> bool {
+        MarkValue::decode(&row.value).is_some_and(|value| value.is(self.inner().lease, self.held.seq))
+    }
+
+    /// Replaces the context of the mark. Returns `false` if the mark is gone. The token stays.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the engine did not do it.
+    pub async fn replace(&self, context: &C) -> Result<bool, MarkError> {
+        let inner = self.inner();
+        let value = MarkValue {
+            lease: inner.lease.0,
+            seq: self.held.seq,
+            taken_at: Some(self.held.taken_at),
+            process: inner.config.process.clone(),
+            context: context.encode(),
+        };
+        let bytes = value.encode();
+        loop {
+            if let Standing::Lost(loss) = inner.standing() {
+                return Err(MarkError::SessionLost(loss));
+            }
+            let put = inner.engine.put(&self.held.key, bytes.clone(), Some(inner.lease), If::At(self.held.modified()));
+            let row = match timed(inner.config.call_timeout, put).await {
+                Ok(Written::Done(revision)) => Row { revision, value: bytes, lease: Some(inner.lease) },
+                Ok(Written::Refused(Some(row))) if self.is_ours(&row) => {
+                    // It went through the time before. Or it did not, and the key was written since it was last read.
+                    self.held.written(row.revision);
+                    if row.value != bytes {
+                        continue;
+                    }
+                    row
+                }
+                Ok(Written::Refused(_)) => {
+                    self.held.displace();
+                    return Ok(false);
+                }
+                Err(EngineError::LeaseGone) => {
+                    inner.end(Loss::Expired);
+                    continue;
+                }
+                Err(EngineError::NoSpace) => return Err(MarkError::NoSpace),
+                Err(EngineError::Denied(why)) => return Err(MarkError::Denied(why)),
+                Err(error) => {
+                    if !inner.is_held() {
+                        return Err(MarkError::Unavailable(error));
+                    }
+                    sleep(RETRY).await;
+                    continue;
+                }
+            };
+            self.held.written(row.revision);
+            inner.take_up(&self.held.key, &row);
+            return Ok(true);
+        }
+    }
+
+    /// Clears the mark, and waits for the engine's answer. Returns `true` if it still stood.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the engine did not answer. The mark then goes in the background, or with its lease.
+    pub async fn clear(mut self) -> Result<bool, Unavailable> {
+        let cleared = remove(self.inner(), &self.held).await.map_err(Unavailable);
+        if cleared.is_ok() {
+            self.released = true;
+            self.inner().release(self.held.seq);
+        }
+        cleared
+    }
+
+    /// Waits until the mark is lost, and tells how.
+    pub async fn lost(&self) -> Loss {
+        let mut over = self.inner().ends();
+        let displaced = async {
+            loop {
+                let told = self.held.displaced.notified();
+                tokio::pin!(told);
+                told.as_mut().enable();
+                if self.held.is_displaced() {
+                    return;
+                }
+                told.await;
+            }
+        };
+        let ended = async { over.wait_for(Option::is_some).await.ok().and_then(|loss| *loss) };
+        tokio::select! {
+            // A mark that went with its session was not displaced by anybody.
+            biased;
+            loss = ended => loss.unwrap_or(Loss::Closed),
+            () = displaced => Loss::Displaced,
+        }
+    }
+
+    /// Does some work while the mark is held, and drops it where the mark is lost.
+    ///
+    /// # Errors
+    ///
+    /// Returns how the mark was lost.
+    pub async fn hold<F: Future>(&self, work: F) -> Result<F::Output, Loss> {
+        tokio::select! {
+            biased;
+            loss = self.lost() => Err(loss),
+            done = work => Ok(done),
+        }
+    }
+}
+
+/// Removes a mark's key, if it is still this mark's.
+async fn remove<K: JobKey, C: Context>(inner: &Inner<K, C>, held: &Held) -> Result<bool, EngineError> {
+    loop {
+        let delete = inner.engine.delete(&held.key, If::At(held.modified()));
+        match timed(inner.config.call_timeout, delete).await? {
+            Written::Done(_) => return Ok(true),
+            // It was written since it was last read, by a replacement whose answer was lost.
+            Written::Refused(Some(row))
+                if MarkValue::decode(&row.value).is_some_and(|value| value.is(inner.lease, held.seq)) =>
+            {
+                held.written(row.revision);
+            }
+            Written::Refused(_) => return Ok(false),
+        }
+    }
+}
+
+impl<K: JobKey, C: Context> Drop for ClusterGuard<K, C> {
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        let (session, held) = (Arc::clone(&self.session), Arc::clone(&self.held));
+        let runtime = session.runtime.clone();
+        runtime.spawn(async move {
+            let inner = &session.inner;
+            // Until it is answered, or the lease is over, with which the mark goes.
+            while inner.is_over().is_none() && remove(inner, &held).await.is_err() {
+                sleep(RETRY).await;
+            }
+            inner.release(held.seq);
+        });
+    }
+}
+
+impl<K: JobKey, C: Context> Mark for ClusterGuard<K, C> {
+    const NUMBER: &'static str = "token";
+
+    fn number(&self) -> u64 {
+        self.token.get()
+    }
+}
+
+impl<K: JobKey + fmt::Debug, C: Context> fmt::Debug for ClusterGuard<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterGuard").field("job", &self.job).field("token", &self.token).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,373 @@
+//! The mirror of all marks: [`View`], a local registry that a watch of the engine feeds.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use livemark::{Finalizer, Registry};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::codec::{Context, JobKey, MarkValue};
+use crate::engine::{EngineError, Event, Lease, Listing, Revision, Row};
+use crate::error::{BarrierError, Loss};
+use crate::guard::Token;
+use crate::session::{Inner, MARKS, Running, SESSIONS, timed};
+
+/// Pause before a listing or a watch that failed is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A mark as every process sees it.
+#[derive(Clone, Debug)]
+pub struct Remote<C = Finalizer> {
+    /// The mark's fencing token.
+    pub token: Token,
+    /// The lease of the process that has it.
+    pub lease: Lease,
+    /// What that process is called.
+    pub process: Arc<str>,
+    /// What the mark says of its owner.
+    pub context: C,
+}
+
+/// A session's mirror of all marks.
+pub struct View<K = u64, C = Finalizer>(pub(crate) Arc<Running<K, C>>);
+
+impl<K: JobKey, C: Context> View<K, C> {
+    /// Returns the registry that mirrors the marks. Look-ups in it are as those of any registry: lock-free, and local.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry<K, Remote<C>>> {
+        self.0.inner.mirror.registry()
+    }
+
+    /// Returns how long ago the engine was last heard.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.0.inner.mirror.age(self.0.inner.clock.now())
+    }
+
+    /// Returns how many keys were found that are no marks of this crate. They are left alone.
+    #[must_use]
+    pub fn foreign_keys(&self) -> usize {
+        self.0.inner.mirror.rows().foreign.len()
+    }
+
+    /// Waits until the mirror has all that was in the engine when this was called: writes something, and waits until it
+    /// comes back.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the engine does not take the write, or it does not come back in time.
+    pub async fn barrier(&self) -> Result<(), BarrierError> {
+        let inner = &self.0.inner;
+        let written = inner.write_tick().await.map_err(BarrierError::Engine)?;
+        let mut applied = inner.mirror.applied();
+        let heard = async { applied.wait_for(|revision| *revision >= written).await.is_ok() };
+        match timeout(inner.config.call_timeout, heard).await {
+            Ok(true) => Ok(()),
+            _ => Err(BarrierError::Stale),
+        }
+    }
+
+    /// Returns `true` while the job is not to be claimed, since its owner's process was lost a moment ago.
+    #[must_use]
+    pub fn is_settling(&self, job: &K) -> bool {
+        self.0.inner.mirror.is_settling(job, self.0.inner.clock.now())
+    }
+}
+
+impl<K, C> Clone for View<K, C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, C> fmt::Debug for View<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("registry", &self.0.inner.mirror.registry).finish_non_exhaustive()
+    }
+}
+
+/// What a view shows, and what it is made from.
+pub(crate) struct Mirror<K, C> {
+    registry: Arc<Registry<K, Remote<C>>>,
+    rows: Mutex<Rows<K>>,
+    /// The last revision that is in the rows whole.
+    applied: watch::Sender<Revision>,
+    /// Nanoseconds on the session's clock.
+    heard_at: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rows<K> {
+    by_key: HashMap<String, Known<K>>,
+    sessions: BTreeSet<String>,
+    foreign: BTreeSet<String>,
+    /// Until when a job is not claimed.
+    settling: HashMap<K, Duration>,
+}
+
+/// A key that there is, or that there was: an older event changes nothing.
+#[derive(Debug)]
+struct Known<K> {
+    revision: Revision,
+    mark: Option<KnownMark<K>>,
+}
+
+#[derive(Clone, Debug)]
+struct KnownMark<K> {
+    job: K,
+    value: MarkValue,
+    since: Instant,
+}
+
+impl<K, C> Mirror<K, C> {
+    pub(crate) fn new(now: Duration) -> Self {
+        Self {
+            registry: Arc::new(Registry::new()),
+            rows: Mutex::new(Rows {
+                by_key: HashMap::new(),
+                sessions: BTreeSet::new(),
+                foreign: BTreeSet::new(),
+                settling: HashMap::new(),
+            }),
+            applied: watch::Sender::new(0),
+            heard_at: AtomicU64::new(nanoseconds(now)),
+        }
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry<K, Remote<C>>> {
+        &self.registry
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<Revision> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn age(&self, now: Duration) -> Duration {
+        // Relaxed (no edge): a number by itself. An older value makes the mirror seem older than it is.
+        now.saturating_sub(Duration::from_nanos(self.heard_at.load(Ordering::Relaxed)))
+    }
+
+    fn heard(&self, now: Duration) {
+        // Relaxed (no edge): as above.
+        self.heard_at.fetch_max(nanoseconds(now), Ordering::Relaxed);
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows<K>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: JobKey, C: Context> Mirror<K, C> {
+    /// The revision of a mark's key, if there is a mark.
+    pub(crate) fn revision_of(&self, key: &str) -> Option<Revision> {
+        self.rows().by_key.get(key).filter(|known| known.mark.is_some()).map(|known| known.revision)
+    }
+
+    /// The revision and the token of a job's mark.
+    pub(crate) fn mark_of(&self, key: &str) -> Option<(Revision, Revision)> {
+        let rows = self.rows();
+        let known = rows.by_key.get(key)?;
+        let taken_at = known.mark.as_ref()?.value.taken_at.unwrap_or(known.revision);
+        Some((known.revision, taken_at))
+    }
+
+    /// Whether a key is another's by now than this mark's.
+    pub(crate) fn is_other(&self, key: &str, taken_at: Revision, lease: Lease, seq: u64) -> bool {
+        self.rows().by_key.get(key).is_some_and(|known| {
+            known.revision > taken_at && !known.mark.as_ref().is_some_and(|mark| mark.value.is(lease, seq))
+        })
+    }
+
+    /// The marks of a lease: their keys, their numbers, and when they were written.
+    pub(crate) fn under(&self, lease: Lease) -> Vec<(String, u64, Revision)> {
+        let rows = self.rows();
+        let ours = rows.by_key.iter().filter_map(|(key, known)| {
+            let mark = known.mark.as_ref().filter(|mark| mark.value.lease == lease.0)?;
+            Some((key.clone(), mark.value.seq, known.revision))
+        });
+        ours.collect()
+    }
+
+    pub(crate) fn is_settling(&self, job: &K, now: Duration) -> bool {
+        let mut rows = self.rows();
+        rows.settling.retain(|_, until| *until > now);
+        rows.settling.contains_key(job)
+    }
+
+    /// Puts a row in, unless a later one is known.
+    pub(crate) fn put(&self, key: &str, row: &Row, epoch: u64) {
+        let Some(text) = key.strip_prefix(MARKS) else { return };
+        let mut rows = self.rows();
+        if rows.by_key.get(key).is_some_and(|known| known.revision >= row.revision) {
+            return;
+        }
+        let read = || {
+            let value = MarkValue::decode(&row.value)?;
+            Some((K::decode(text)?, C::decode(&value.context)?, value))
+        };
+        let Some((job, context, value)) = read() else {
+            // It is somebody's, and nobody can say whose. No claim takes it: the engine has a key there.
+            rows.foreign.insert(key.to_owned());
+            return self.drop_mark(&mut rows, key, row.revision);
+        };
+        rows.foreign.remove(key);
+        let taken_at = value.taken_at.unwrap_or(row.revision);
+        let before = rows.by_key.get(key).and_then(|known| known.mark.as_ref());
+        // The same mark with another context is as old as it was.
+        let since = before.filter(|mark| (mark.value.lease, mark.value.seq) == (value.lease, value.seq));
+        let since = since.map_or_else(Instant::now, |mark| mark.since);
+        let remote = Remote {
+            token: Token::new(epoch, taken_at),
+            lease: Lease(value.lease),
+            process: value.process.as_str().into(),
+            context,
+        };
+        self.registry.feed().put(job.clone(), remote, since);
+        rows.settling.remove(&job);
+        let mark = Some(KnownMark { job, value, since });
+        rows.by_key.insert(key.to_owned(), Known { revision: row.revision, mark });
+    }
+
+    /// Takes a key out, unless a later state of it is known. Returns the mark that was there.
+    fn remove(&self, key: &str, revision: Revision) -> Option<KnownMark<K>> {
+        let mut rows = self.rows();
+        rows.foreign.remove(key);
+        let known = rows.by_key.get(key).filter(|known| known.revision < revision)?;
+        let mark = known.mark.clone();
+        self.drop_mark(&mut rows, key, revision);
+        mark
+    }
+
+    fn drop_mark(&self, rows: &mut Rows<K>, key: &str, revision: Revision) {
+        let before = rows.by_key.insert(key.to_owned(), Known { revision, mark: None });
+        if let Some(KnownMark { job, .. }) = before.and_then(|known| known.mark) {
+            self.registry.feed().remove(&job);
+        }
+    }
+
+    /// Forgets what there was before this revision: no event is older any more.
+    fn passed(&self, revision: Revision) {
+        self.rows().by_key.retain(|_, known| known.mark.is_some() || known.revision > revision);
+        self.applied.send_if_modified(|applied| {
+            let is_later = revision > *applied;
+            *applied = revision.max(*applied);
+            is_later
+        });
+    }
+
+    fn settle(&self, mark: KnownMark<K>, until: Duration) {
+        self.rows().settling.insert(mark.job, until);
+    }
+}
+
+impl<K: JobKey, C: Context> Inner<K, C> {
+    /// Follows the engine, for as long as the session is there.
+    pub(crate) async fn follow(self: std::sync::Arc<Self>) {
+        loop {
+            // List, and take up what is different. Nothing is cleared first.
+            match timed(self.config.call_timeout, self.engine.list()).await {
+                Ok(listing) => self.take_up_listing(&listing),
+                Err(_) => {
+                    sleep(RETRY).await;
+                    continue;
+                }
+            }
+            // Then watch, from the last revision that was heard whole, until states are missing.
+            while self.watch_on().await != Err(EngineError::Compacted) {
+                sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Watches until the watch breaks or says nothing for too long: dead ones do not fail by themselves
+    /// (etcd-io/etcd#8980).
+    async fn watch_on(&self) -> Result<(), EngineError> {
+        let after = *self.mirror.applied.borrow();
+        let mut watch = timed(self.config.call_timeout, self.engine.watch(after)).await?;
+        loop {
+            let events = timed(self.config.max_view_age, watch.next()).await?;
+            self.take_up_events(&events);
+        }
+    }
+
+    fn take_up_listing(&self, listing: &Listing) {
+        let keys: BTreeSet<&str> = listing.rows.iter().map(|(key, _)| key.as_str()).collect();
+        let (gone, sessions) = {
+            let mut rows = self.mirror.rows();
+            let gone: Vec<_> = rows.by_key.keys().filter(|key| !keys.contains(key.as_str())).cloned().collect();
+            rows.sessions = keys.iter().filter(|key| key.starts_with(SESSIONS)).map(|key| (*key).to_owned()).collect();
+            (gone, rows.sessions.clone())
+        };
+        let now = self.clock.now();
+        for key in gone {
+            if let Some(mark) = self.mirror.remove(&key, listing.revision.saturating_add(1)) {
+                self.heard_of(&key, None, listing.revision);
+                // How it went was not heard. If its session went as well, it may have been lost.
+                if !sessions.contains(&format!("{SESSIONS}{}", mark.value.lease)) {
+                    self.mirror.settle(mark, now.saturating_add(self.config.settle));
+                }
+            }
+        }
+        for (key, row) in &listing.rows {
+            self.mirror.put(key, row, self.epoch());
+            if key.starts_with(MARKS) {
+                self.heard_of(key, Some(row), row.revision);
+            }
+        }
+        if !sessions.contains(&format!("{SESSIONS}{}", self.lease.0)) && *self.mirror.applied.borrow() > 0 {
+            self.end(Loss::Expired);
+        }
+        self.mirror.passed(listing.revision);
+        self.mirror.heard(now);
+        self.collect.notify_one();
+    }
+
+    fn take_up_events(&self, events: &[Event]) {
+        let now = self.clock.now();
+        // Which sessions went, and when: a mark that went in the same revision was lost with its process.
+        let went: BTreeSet<(Revision, &str)> = events
+            .iter()
+            .filter(|event| event.row.is_none() && event.key.starts_with(SESSIONS))
+            .map(|event| (event.revision, event.key.as_str()))
+            .collect();
+        for Event { revision, key, row } in events {
+            if key.starts_with(MARKS) {
+                match row {
+                    Some(row) => self.mirror.put(key, row, self.epoch()),
+                    None => {
+                        if let Some(mark) = self.mirror.remove(key, *revision) {
+                            let session = format!("{SESSIONS}{}", mark.value.lease);
+                            if went.contains(&(*revision, session.as_str())) {
+                                self.mirror.settle(mark, now.saturating_add(self.config.settle));
+                            }
+                        }
+                    }
+                }
+                self.heard_of(key, row.as_ref(), *revision);
+            } else if key.starts_with(SESSIONS) {
+                let mut rows = self.mirror.rows();
+                if row.is_some() {
+                    rows.sessions.insert(key.clone());
+                } else {
+                    rows.sessions.remove(key);
+                    if *key == format!("{SESSIONS}{}", self.lease.0) {
+                        self.end(Loss::Expired);
+                    }
+                }
+            }
+        }
+        if let Some(last) = events.last() {
+            self.mirror.passed(last.revision);
+        }
+        self.mirror.heard(now);
+        self.collect.notify_one();
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

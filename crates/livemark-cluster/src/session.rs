@@ -1,0 +1,661 @@
+//! One process's part: [`Session`], its lease, and the tasks that keep it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use livemark::Finalizer;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::clock::{BootClock, Clock};
+use crate::codec::{Context, JobKey, MarkValue};
+use crate::config::Config;
+use crate::engine::{Engine, EngineError, Grant, If, Lease, Listing, Revision, Row, Watch, Written};
+use crate::error::{Loss, MarkError, OpenError, TryMarkError, Unavailable};
+use crate::guard::{ClusterGuard, Token};
+use crate::lease::Belief;
+use crate::mirror::{Mirror, View};
+
+/// The key of the epoch, in the engine's namespace.
+const EPOCH: &str = "epoch";
+/// Pause before what failed is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An engine without its type.
+pub(crate) trait AnyEngine: Send + Sync {
+    fn grant(&self, ttl: Duration) -> Boxed<'_, Result<Grant, EngineError>>;
+    fn renew(&self, lease: Lease) -> Boxed<'_, Result<Duration, EngineError>>;
+    fn revoke(&self, lease: Lease) -> Boxed<'_, Result<(), EngineError>>;
+    fn put<'a>(
+        &'a self,
+        key: &'a str,
+        value: Vec<u8>,
+        lease: Option<Lease>,
+        condition: If,
+    ) -> Boxed<'a, Result<Written, EngineError>>;
+    fn delete<'a>(&'a self, key: &'a str, condition: If) -> Boxed<'a, Result<Written, EngineError>>;
+    fn list(&self) -> Boxed<'_, Result<Listing, EngineError>>;
+    fn watch(&self, after: Revision) -> Boxed<'_, Result<Box<dyn AnyWatch>, EngineError>>;
+}
+
+/// A watch without its type.
+pub(crate) trait AnyWatch: Send {
+    fn next(&mut self) -> Boxed<'_, Result<Vec<crate::engine::Event>, EngineError>>;
+}
+
+impl<E: Engine> AnyEngine for E {
+    fn grant(&self, ttl: Duration) -> Boxed<'_, Result<Grant, EngineError>> {
+        Box::pin(Engine::grant(self, ttl))
+    }
+
+    fn renew(&self, lease: Lease) -> Boxed<'_, Result<Duration, EngineError>> {
+        Box::pin(Engine::renew(self, lease))
+    }
+
+    fn revoke(&self, lease: Lease) -> Boxed<'_, Result<(), EngineError>> {
+        Box::pin(Engine::revoke(self, lease))
+    }
+
+    fn put<'a>(
+        &'a self,
+        key: &'a str,
+        value: Vec<u8>,
+        lease: Option<Lease>,
+        condition: If,
+    ) -> Boxed<'a, Result<Written, EngineError>> {
+        Box::pin(Engine::put(self, key, value, lease, condition))
+    }
+
+    fn delete<'a>(&'a self, key: &'a str, condition: If) -> Boxed<'a, Result<Written, EngineError>> {
+        Box::pin(Engine::delete(self, key, condition))
+    }
+
+    fn list(&self) -> Boxed<'_, Result<Listing, EngineError>> {
+        Box::pin(Engine::list(self))
+    }
+
+    fn watch(&self, after: Revision) -> Boxed<'_, Result<Box<dyn AnyWatch>, EngineError>> {
+        Box::pin(async move {
+            let watch: Box<dyn AnyWatch> = Box::new(Engine::watch(self, after).await?);
+            Ok(watch)
+        })
+    }
+}
+
+impl<W: Watch> AnyWatch for W {
+    fn next(&mut self) -> Boxed<'_, Result<Vec<crate::engine::Event>, EngineError>> {
+        Box::pin(Watch::next(self))
+    }
+}
+
+/// One process's part in a cluster: a lease, the marks that go with it, and a mirror of all marks.
+///
+/// Clones share one session. It ends when all clones and guards are gone, when it is [closed](Self::close), or when the
+/// engine ends its lease. It does not come back then: the process opens another.
+pub struct Session<K = u64, C = Finalizer>(pub(crate) Arc<Running<K, C>>);
+
+/// How a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its marks are certainly there.
+    Held {
+        /// For so long, if it is not renewed.
+        for_at_least: Duration,
+    },
+    /// Its marks may be there: the engine, or the mirror, was not heard for too long. It may be held again.
+    Suspect,
+    /// Its marks are gone, for ever.
+    Lost(Loss),
+}
+
+/// A session and its tasks, which end with it.
+pub(crate) struct Running<K, C> {
+    pub(crate) inner: Arc<Inner<K, C>>,
+    tasks: Vec<JoinHandle<()>>,
+    pub(crate) runtime: Handle,
+}
+
+impl<K, C> Drop for Running<K, C> {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// What a session's handles, guards and tasks share.
+pub(crate) struct Inner<K, C> {
+    pub(crate) engine: Box<dyn AnyEngine>,
+    pub(crate) clock: Box<dyn Clock>,
+    pub(crate) config: Config,
+    pub(crate) lease: Lease,
+    epoch: u64,
+    belief: Belief,
+    over: watch::Sender<Option<Loss>>,
+    seq: AtomicU64,
+    live: Mutex<Live>,
+    pub(crate) mirror: Mirror<K, C>,
+    /// Something may lie under our lease that nobody holds.
+    pub(crate) collect: Notify,
+    ghosts: AtomicU64,
+}
+
+/// The marks that this process may have.
+#[derive(Default)]
+struct Live {
+    /// Those that are being made.
+    attempts: HashMap<u64, String>,
+    /// Those that a guard holds.
+    held: HashMap<u64, Arc<Held>>,
+}
+
+/// A mark that a guard holds.
+pub(crate) struct Held {
+    pub(crate) key: String,
+    pub(crate) seq: u64,
+    /// When it was taken.
+    pub(crate) taken_at: Revision,
+    /// When its key was last written.
+    modified: AtomicU64,
+    is_displaced: AtomicBool,
+    pub(crate) displaced: Notify,
+}
+
+impl Held {
+    pub(crate) fn modified(&self) -> Revision {
+        // Relaxed (no edge): a number by itself, compared by the engine.
+        self.modified.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_displaced(&self) -> bool {
+        // Relaxed (no edge): nothing is published with it. Who asks too early is told the job store's answer later.
+        self.is_displaced.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn displace(&self) {
+        // Relaxed (no edge): as above.
+        self.is_displaced.store(true, Ordering::Relaxed);
+        self.displaced.notify_waiters();
+    }
+
+    pub(crate) fn written(&self, revision: Revision) {
+        // Relaxed (no edge): as above.
+        self.modified.fetch_max(revision, Ordering::Relaxed);
+    }
+}
+
+/// An attempt under way. When it ends, however it does, what came of it is nobody's unless a guard holds it.
+struct Attempt<'a, K, C> {
+    inner: &'a Inner<K, C>,
+    seq: u64,
+}
+
+impl<K, C> Drop for Attempt<'_, K, C> {
+    fn drop(&mut self) {
+        self.inner.live().attempts.remove(&self.seq);
+        self.inner.collect.notify_one();
+    }
+}
+
+/// From whom a mark may take its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    Nobody,
+    /// From nobody, or from the mark that was last written then.
+    Only(Revision),
+    Anyone,
+}
+
+/// Why an attempt made no mark.
+pub(crate) enum Failed {
+    Occupied(Row),
+    Mark(MarkError),
+}
+
+impl<K: JobKey, C: Context> Session<K, C> {
+    /// Opens a session: takes a lease, and reads all marks.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the settings cannot work, the engine does not answer, or it is behind the job store.
+    pub async fn open(engine: impl Engine, config: Config) -> Result<Self, OpenError> {
+        Self::open_with_clock(engine, config, BootClock).await
+    }
+
+    /// Opens a session that goes by another clock.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error as [`open`](Self::open) does.
+    pub async fn open_with_clock(engine: impl Engine, config: Config, clock: impl Clock) -> Result<Self, OpenError> {
+        config.check().map_err(OpenError::Config)?;
+        let engine: Box<dyn AnyEngine> = Box::new(engine);
+        let limit = config.call_timeout;
+        // Is it the engine that the job store knows?
+        let listing = timed(limit, engine.list()).await.map_err(OpenError::Engine)?;
+        let epoch = epoch(&listing)?;
+        let next = Token::new(epoch, listing.revision.saturating_add(1));
+        if next.get() <= config.token_floor {
+            return Err(OpenError::Behind { token: next.get(), floor: config.token_floor });
+        }
+        // The lease counts from before it was asked for.
+        let sent = clock.now();
+        let Grant { lease, ttl } = timed(limit, engine.grant(config.ttl)).await.map_err(OpenError::Engine)?;
+        let belief = Belief::new(sent, ttl, config.margin);
+        let process = config.process.clone().into_bytes();
+        timed(limit, engine.put(&session_key(lease), process, Some(lease), If::Absent))
+            .await
+            .map_err(OpenError::Engine)?;
+
+        let inner = Arc::new(Inner {
+            mirror: Mirror::new(clock.now()),
+            engine,
+            clock: Box::new(clock),
+            lease,
+            epoch,
+            belief,
+            over: watch::Sender::new(None),
+            seq: AtomicU64::new(1),
+            live: Mutex::default(),
+            collect: Notify::new(),
+            ghosts: AtomicU64::new(0),
+            config,
+        });
+        let tasks = vec![
+            tokio::spawn(Arc::clone(&inner).renew()),
+            tokio::spawn(Arc::clone(&inner).tick()),
+            tokio::spawn(Arc::clone(&inner).follow()),
+            tokio::spawn(Arc::clone(&inner).collect_ghosts()),
+        ];
+        let session = Self(Arc::new(Running { inner, tasks, runtime: Handle::current() }));
+        // Who asks the mirror at once shall not find it empty.
+        let mut applied = session.0.inner.mirror.applied();
+        let read = async { applied.wait_for(|revision| *revision > 0).await.is_ok() };
+        match timeout(session.0.inner.config.ttl, read).await {
+            Ok(true) => Ok(session),
+            _ => Err(OpenError::Engine(EngineError::Unknown("its keys could not be read".to_owned()))),
+        }
+    }
+
+    /// Marks `job` as owned by the caller until the guard is dropped. Displaces an earlier owner.
+    ///
+    /// One round trip if the mirror knows how the job stands. Nothing that the engine may have done stays in doubt: an
+    /// answer that is lost is asked for again.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the job was not marked.
+    pub async fn mark(&self, job: K, context: C) -> Result<ClusterGuard<K, C>, MarkError> {
+        match self.attempt(job, &context, From::Anyone).await {
+            Ok(guard) => Ok(guard),
+            Err(Failed::Mark(error)) => Err(error),
+            // Who takes from anyone is refused by nobody for ever.
+            Err(Failed::Occupied(_)) => Err(MarkError::Unavailable(EngineError::Unknown("refused".to_owned()))),
+        }
+    }
+
+    /// Marks `job` unless it is marked. Check and claim are one step.
+    ///
+    /// # Errors
+    ///
+    /// Returns the owner if the job has one, or why it could not be marked.
+    pub async fn try_mark(&self, job: K, context: C) -> Result<ClusterGuard<K, C>, TryMarkError<C>> {
+        let key = mark_key(&job);
+        match self.attempt(job.clone(), &context, From::Nobody).await {
+            Ok(guard) => Ok(guard),
+            Err(Failed::Mark(error)) => Err(TryMarkError::Mark(error)),
+            Err(Failed::Occupied(row)) => {
+                self.0.inner.take_up(&key, &row);
+                match self.0.inner.mirror.registry().owner(&job) {
+                    Some(owner) => Err(TryMarkError::Occupied(Box::new(owner))),
+                    None => Err(MarkError::Foreign { key }.into()),
+                }
+            }
+        }
+    }
+
+    /// Makes a mark, or finds out that it cannot be made. No write is unconditional, and none is left in doubt.
+    pub(crate) async fn attempt(&self, job: K, context: &C, from: From) -> Result<ClusterGuard<K, C>, Failed> {
+        let inner = &*self.0.inner;
+        let key = mark_key(&job);
+        // Relaxed (no edge): a number that is drawn once.
+        let seq = inner.seq.fetch_add(1, Ordering::Relaxed);
+        inner.live().attempts.insert(seq, key.clone());
+        let attempt = Attempt { inner, seq };
+        let value = MarkValue {
+            lease: inner.lease.0,
+            seq,
+            taken_at: None,
+            process: inner.config.process.clone(),
+            context: context.encode(),
+        };
+        let bytes = value.encode();
+        let condition = |row: Option<Revision>| row.map_or(If::Absent, If::At);
+        let mut expected = match from {
+            From::Nobody => If::Absent,
+            From::Only(revision) => If::At(revision),
+            From::Anyone => condition(inner.mirror.revision_of(&key)),
+        };
+        loop {
+            if let Standing::Lost(loss) = inner.standing() {
+                return Err(Failed::Mark(MarkError::SessionLost(loss)));
+            }
+            let put = inner.engine.put(&key, bytes.clone(), Some(inner.lease), expected);
+            let taken_at = match timed(inner.config.call_timeout, put).await {
+                Ok(Written::Done(revision)) => revision,
+                Ok(Written::Refused(row)) => {
+                    let found = row.as_ref().and_then(|row| MarkValue::decode(&row.value));
+                    match (row, from) {
+                        // It went through the time before, whose answer was lost.
+                        (Some(row), _) if found.as_ref().is_some_and(|found| found.is(inner.lease, seq)) => {
+                            row.revision
+                        }
+                        // What is no mark is nobody's to take.
+                        (Some(_), _) if found.is_none() => return Err(Failed::Mark(MarkError::Foreign { key })),
+                        (Some(row), From::Nobody | From::Only(_)) => return Err(Failed::Occupied(row)),
+                        (Some(row), From::Anyone) => {
+                            expected = If::At(row.revision);
+                            continue;
+                        }
+                        (None, _) => {
+                            expected = If::Absent;
+                            continue;
+                        }
+                    }
+                }
+                Err(EngineError::LeaseGone) => {
+                    inner.end(Loss::Expired);
+                    continue;
+                }
+                Err(EngineError::NoSpace) => return Err(Failed::Mark(MarkError::NoSpace)),
+                Err(EngineError::Denied(why)) => return Err(Failed::Mark(MarkError::Denied(why))),
+                // It may have gone through. The same once more finds out.
+                Err(error) => {
+                    if inner.belief.left(inner.clock.now()).is_none() {
+                        return Err(Failed::Mark(MarkError::Unavailable(error)));
+                    }
+                    sleep(RETRY).await;
+                    continue;
+                }
+            };
+            let held = inner.hold(&key, seq, taken_at, &value);
+            drop(attempt);
+            return Ok(ClusterGuard::new(Arc::clone(&self.0), job, Token::new(inner.epoch, taken_at), held));
+        }
+    }
+
+    /// Returns how the session stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.0.inner.standing()
+    }
+
+    /// Returns the mirror of all marks.
+    #[must_use]
+    pub fn view(&self) -> View<K, C> {
+        View(Arc::clone(&self.0))
+    }
+
+    /// Returns the session's lease, as an operator sees it.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        self.0.inner.lease
+    }
+
+    /// Returns how many writes of this process arrived after it had given them up, and were removed.
+    #[must_use]
+    pub fn ghosts(&self) -> u64 {
+        // Relaxed (no edge): a number to look at.
+        self.0.inner.ghosts.load(Ordering::Relaxed)
+    }
+
+    /// Ends the session and all its marks at once. Other processes need not wait for its TTL.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the engine did not answer. The marks then go with the lease.
+    pub async fn close(self) -> Result<(), Unavailable> {
+        let inner = &self.0.inner;
+        inner.end(Loss::Closed);
+        let limit = inner.config.call_timeout;
+        // The session's own key goes first: marks that go after it were given up, not lost.
+        timed(limit, inner.engine.delete(&session_key(inner.lease), If::Any)).await.map_err(Unavailable)?;
+        timed(limit, inner.engine.revoke(inner.lease)).await.map_err(Unavailable)
+    }
+
+    /// Ends the tasks of the session as the death of its process does: nothing is said to the engine.
+    #[doc(hidden)]
+    pub fn abandon(&self) {
+        self.0.inner.end(Loss::Closed);
+        for task in &self.0.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl<K, C> Inner<K, C> {
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn end(&self, loss: Loss) {
+        self.over.send_if_modified(|over| {
+            let is_first = over.is_none();
+            over.get_or_insert(loss);
+            is_first
+        });
+    }
+
+    pub(crate) fn is_over(&self) -> Option<Loss> {
+        *self.over.borrow()
+    }
+
+    pub(crate) fn ends(&self) -> watch::Receiver<Option<Loss>> {
+        self.over.subscribe()
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        if let Some(loss) = self.is_over() {
+            return Standing::Lost(loss);
+        }
+        let now = self.clock.now();
+        let left = self.belief.left(now);
+        // Whoever is displaced hears of it by the watch, which must be alive.
+        let unheard = self.config.max_view_age.checked_sub(self.mirror.age(now));
+        match (left, unheard.filter(|left| !left.is_zero())) {
+            (Some(left), Some(unheard)) => Standing::Held { for_at_least: left.min(unheard) },
+            _ => Standing::Suspect,
+        }
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.standing(), Standing::Held { .. })
+    }
+
+    /// Lets a guard's mark go. What it wrote is removed by whoever ends it, or else as a ghost.
+    pub(crate) fn release(&self, seq: u64) {
+        self.live().held.remove(&seq);
+        self.collect.notify_one();
+    }
+}
+
+impl<K: JobKey, C: Context> Inner<K, C> {
+    /// Makes an attempt's mark a guard's, with no moment in between in which it is nobody's.
+    fn hold(&self, key: &str, seq: u64, taken_at: Revision, value: &MarkValue) -> Arc<Held> {
+        let held = Arc::new(Held {
+            key: key.to_owned(),
+            seq,
+            taken_at,
+            modified: AtomicU64::new(taken_at),
+            is_displaced: AtomicBool::new(false),
+            displaced: Notify::new(),
+        });
+        self.live().held.insert(seq, Arc::clone(&held));
+        // Read your writes. If the mirror has heard of a later owner already, that is found here.
+        let row = Row { revision: taken_at, value: value.encode(), lease: Some(self.lease) };
+        self.take_up(key, &row);
+        if self.mirror.is_other(key, taken_at, self.lease, seq) {
+            held.displace();
+        }
+        held
+    }
+
+    /// Takes up a row that an answer told of.
+    pub(crate) fn take_up(&self, key: &str, row: &Row) {
+        self.mirror.put(key, row, self.epoch);
+        self.heard_of(key, Some(row), row.revision);
+    }
+
+    /// Tells the guards of a key's job what became of it.
+    pub(crate) fn heard_of(&self, key: &str, row: Option<&Row>, revision: Revision) {
+        let guards: Vec<_> = self.live().held.values().filter(|held| held.key == key).cloned().collect();
+        if guards.is_empty() {
+            return;
+        }
+        let value = row.and_then(|row| MarkValue::decode(&row.value));
+        for held in guards {
+            if value.as_ref().is_some_and(|value| value.is(self.lease, held.seq)) {
+                held.written(revision);
+            } else if revision > held.taken_at {
+                held.displace();
+            }
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Renews the lease, one request at a time.
+    async fn renew(self: Arc<Self>) {
+        let mut wait = self.config.renew_every;
+        loop {
+            sleep(wait).await;
+            if self.is_over().is_some() {
+                return;
+            }
+            let sent = self.clock.now();
+            match timed(self.config.call_timeout, self.engine.renew(self.lease)).await {
+                Ok(ttl) if !ttl.is_zero() => {
+                    self.belief.renewed(sent, ttl);
+                    wait = self.config.renew_every;
+                }
+                Ok(_) | Err(EngineError::LeaseGone) => return self.end(Loss::Expired),
+                // Past the deadline as well: the keys may be there, and then the session is held again.
+                Err(_) => wait = RETRY,
+            }
+        }
+    }
+
+    /// Writes something now and then, so that a watch that hears nothing is known to be dead.
+    async fn tick(self: Arc<Self>) {
+        while self.is_over().is_none() {
+            let _ = self.write_tick().await;
+            sleep(self.config.max_view_age / 3).await;
+        }
+    }
+
+    pub(crate) async fn write_tick(&self) -> Result<Revision, EngineError> {
+        let key = tick_key(self.lease);
+        let put = self.engine.put(&key, Vec::new(), Some(self.lease), If::Any);
+        match timed(self.config.call_timeout, put).await {
+            Ok(Written::Done(revision)) => Ok(revision),
+            // An unconditional write is not refused.
+            Ok(Written::Refused(_)) => Err(EngineError::Unknown("refused".to_owned())),
+            Err(error) => {
+                if error == EngineError::LeaseGone {
+                    self.end(Loss::Expired);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what lies under our lease and is nobody's: writes that came after we gave them up.
+    ///
+    /// It looks whenever an event came, an attempt ended or a guard ended. Events alone are not enough: a write may have
+    /// been heard of while its attempt was under way.
+    async fn collect_ghosts(self: Arc<Self>) {
+        loop {
+            self.collect.notified().await;
+            loop {
+                let ghosts = self.ghosts_now();
+                if ghosts.is_empty() {
+                    break;
+                }
+                for (key, revision) in ghosts {
+                    let delete = self.engine.delete(&key, If::At(revision));
+                    if let Ok(Written::Done(_)) = timed(self.config.call_timeout, delete).await {
+                        // Relaxed (no edge): a number to look at.
+                        self.ghosts.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                // The mirror hears of what was removed. What was not is tried again.
+                sleep(RETRY).await;
+            }
+        }
+    }
+
+    fn ghosts_now(&self) -> Vec<(String, Revision)> {
+        let ours = self.mirror.under(self.lease);
+        // After the rows: a mark that is made in between is in neither list, and not in the rows either.
+        let live = self.live();
+        let is_nobodys = |seq: &u64| !live.held.contains_key(seq) && !live.attempts.contains_key(seq);
+        ours.into_iter().filter(|(_, seq, _)| is_nobodys(seq)).map(|(key, _, revision)| (key, revision)).collect()
+    }
+}
+
+/// A call that is given up after some time.
+pub(crate) async fn timed<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    match timeout(limit, call).await {
+        Ok(done) => done,
+        Err(_) => Err(EngineError::Unknown(format!("nothing was heard for {limit:?}"))),
+    }
+}
+
+fn epoch(listing: &Listing) -> Result<u64, OpenError> {
+    let Some((_, row)) = listing.rows.iter().find(|(key, _)| key == EPOCH) else { return Ok(0) };
+    let text = std::str::from_utf8(&row.value).ok();
+    text.and_then(|text| text.trim().parse::<u16>().ok()).map(u64::from).ok_or(OpenError::Epoch)
+}
+
+pub(crate) const MARKS: &str = "m/";
+pub(crate) const SESSIONS: &str = "s/";
+
+pub(crate) fn mark_key<K: JobKey>(job: &K) -> String {
+    format!("{MARKS}{}", job.encode())
+}
+
+fn session_key(lease: Lease) -> String {
+    format!("{SESSIONS}{}", lease.0)
+}
+
+fn tick_key(lease: Lease) -> String {
+    format!("t/{}", lease.0)
+}
+
+impl<K, C> Clone for Session<K, C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, C> fmt::Debug for Session<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("lease", &self.0.inner.lease)
+            .field("standing", &self.0.inner.standing())
+            .finish_non_exhaustive()
+    }
+}
