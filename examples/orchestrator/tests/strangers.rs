@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Place, Server, TOKEN, wait_for};
@@ -146,7 +147,13 @@ fn connections_that_are_left_leave_nothing_behind() {
     let server = serve(&place, 256);
     let open = || fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().count();
     server.queue();
-    let before = open();
+    // Each monitor opens the store for itself, when its thread gets to it.
+    let mut before = 0;
+    wait_for("a service that has begun", || {
+        let seen = std::mem::replace(&mut before, open());
+        thread::sleep(Duration::from_millis(500));
+        before == seen
+    });
     for _ in 0..2_000 {
         let mut stream = server.connect();
         let _ = stream.write_all(b"GET / HT");

@@ -96,6 +96,12 @@ class Row {
     this.running.fill(0);
   }
 
+  /** The job goes on, and the filter does not take it any more. */
+  leave() {
+    this.hasLeft = true;
+    this.element.remove();
+  }
+
   /** Nobody came. */
   blank() {
     unlink(this.id);
@@ -219,8 +225,10 @@ export const board = {
       const job = listed.get(row.job.job);
       listed.delete(row.job.job);
       if (job) row.show(job);
+      else if (known.jobs.has(row.job.job)) row.leave();
       else row.vacate(now);
     }
+    this.rows = this.rows.filter((row) => !row.hasLeft);
     for (const job of listed.values()) {
       let free = this.rows.find((row) => !row.job);
       if (!free) {

@@ -3,6 +3,8 @@
 import { clock, known } from "./state.js";
 import { LIMITS_OF, MODES, byId, limit, make, modeName, number, own, say, soon, timeOfDay } from "./words.js";
 
+/** An answer that takes longer does not come. */
+const PATIENCE = 15_000;
 const token = byId("token");
 const by = byId("by");
 
@@ -45,7 +47,7 @@ export async function send(method, path, body, { sign = true } = {}) {
   if (token.value) headers.Authorization = `Bearer ${token.value}`;
   let response;
   try {
-    response = await fetch(path, { method, headers, body: JSON.stringify(sign ? signed(body) : body), cache: "no-store" });
+    response = await fetch(path, { method, headers, body: JSON.stringify(sign ? signed(body) : body), cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
   } catch {
     throw new Error("The server cannot be reached.");
   }
@@ -80,8 +82,9 @@ export function sender(form, said, change) {
     } catch (error) {
       say(said, error.message);
       said.classList.add("bad");
+    } finally {
+      busy = false;
     }
-    busy = false;
   });
 }
 
@@ -195,14 +198,18 @@ sender(modeForm, byId("mode-said"), async () => {
   const mode = chosen();
   if (mode === undefined || mode === policy?.mode) return "";
   const during = byId("during").value;
+  const { seq } = known;
   // What is refused stays chosen: with another token it may go.
   const { override, warning, ...put } = await send("PUT", "/policy", during ? { mode, for: during } : { mode });
-  if (known.queue) Object.assign(known.queue, { policy: put, override: override ?? null });
-  enforce(put);
-  choose(policy.mode);
+  // The stream tells of it too, and may have told of a later one by now.
+  if (known.queue && known.seq === seq) {
+    known.queue.policy = put;
+    enforce(put);
+  }
+  choose(put.mode);
   byId("during").value = "";
   const until = override?.until_at_ms ? ` until ${timeOfDay.format(override.until_at_ms)}` : "";
-  return `${modeName(policy.mode)} is in force${until}.${warning ? ` It is ${warning}` : ""}`;
+  return `${modeName(put.mode)} is in force${until}.${warning ? ` It is ${warning}` : ""}`;
 });
 
 // Jobs.
@@ -215,8 +222,9 @@ sender(byId("submit-form"), byId("submit-said"), async () => {
 });
 
 sender(byId("pause-form"), byId("pause-said"), async () => {
+  const { seq } = known;
   const { paused, warning } = await send("PUT", "/submission", { paused: !known.queue?.paused });
-  if (known.queue) known.queue.paused = paused;
+  if (known.queue && known.seq === seq) known.queue.paused = paused;
   warn();
   return `${paused ? "Paused: no queued job is started." : "Queued jobs are started again."}${warning ? ` ${warning}` : ""}`;
 });

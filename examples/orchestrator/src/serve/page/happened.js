@@ -145,15 +145,18 @@ export function addHappened(told) {
 export async function loadHappened() {
   const kind = byId("happened-kind").value;
   const query = new URLSearchParams({ kind: kind || KINDS.join(","), limit: "200" });
+  const newest = events[0]?.id ?? 0;
   try {
     const response = await fetch(`/history?${query}`, { cache: "no-store" });
     if (!response.ok) return;
     const { events: told } = await response.json();
+    // Another kind may be chosen by now.
+    if (kind !== byId("happened-kind").value) return;
     if (kind) {
       older = told;
     } else {
       // Where the newest are not known any more, nothing else is.
-      if (events.length > 0 && told.length > 0 && told[0].id < events[0].id) events = [];
+      if (told.length > 0 && told[0].id < newest) events = [];
       take(told);
     }
     show();

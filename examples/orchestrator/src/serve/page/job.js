@@ -35,6 +35,7 @@ function clear() {
   say(byId("job-title"), `Job ${route.job}`);
   for (const id of ["job-state", "job-verdict", "job-next", "job-said"]) say(byId(id), "");
   for (const id of ["job-facts", "job-actions", "line", "story"]) byId(id).replaceChildren();
+  byId("story").spoken = undefined;
   byId("job-state").hidden = true;
   byId("job-output").hidden = true;
 }
@@ -55,7 +56,11 @@ async function ask() {
     const answer = await response.json();
     if (route.job !== job) return;
     if (!response.ok) {
-      clear();
+      // What is shown stays: only a job that there is not has nothing to show.
+      if (response.status === 404) {
+        told = undefined;
+        clear();
+      }
       say(byId("job-verdict"), `${answer.error}.`);
       return;
     }
@@ -165,7 +170,10 @@ const ACTIONS = {
   },
 };
 
-let sure; // the action that was asked for once, and of which job
+let sure; // the action that was asked for once, of which job, and the mark that was told of
+
+/** What an action was asked for: another owner is another thing. */
+const askedFor = (key) => `${key} ${told.job} ${told.running?.owner?.generation ?? ""}`;
 
 function showActions() {
   const box = byId("job-actions");
@@ -187,13 +195,16 @@ sender(byId("job-form"), byId("job-said"), async (event) => {
   const button = event.submitter;
   const action = ACTIONS[button.value];
   for (const other of byId("job-actions").children) say(other, ACTIONS[other.value].name);
-  if (action.warns && sure !== button.value) {
-    sure = button.value;
+  if (action.warns && sure !== askedFor(button.value)) {
+    sure = askedFor(button.value);
     say(button, `Really: ${action.name.toLowerCase()}`);
     return action.warns(told);
   }
   sure = undefined;
+  const { job } = told;
   const said = await action.act(told);
+  // Another job's page may be open by now.
+  if (route.job !== job) return "";
   ask();
   return said;
 });

@@ -115,7 +115,8 @@ async function ask() {
     told = await response.json();
     if (!response.ok) throw new Error(told.error);
   } catch (error) {
-    told = { jobs: [], total: 0, next: null, error: error.message };
+    counted = "";
+    told = { jobs: [], total: 0, next: null, error: `The list cannot be had: ${error.message}` };
   }
   // Another list may be wanted by now.
   if (place !== location.hash) return;
