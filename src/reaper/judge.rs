@@ -145,7 +145,7 @@ where
         let proposed = intent.proposed;
         if Self::report_dry_run(self.reaper, self.state, job, Finding::Proposed(proposed), Decision::DryRun(proposed)) {
             self.warn_if_unprotected(job, limits, proposed);
-            if limits.marking && self.reaper.registry.marks() == 0 {
+            if limits.marking && !self.reaper.registry.was_ever_marked() {
                 let shown = self.reaper.registry.shown(job.id);
                 self.state.control.no_mark.call_once(|| telemetry::only_mark(shown, job.stage));
             }
@@ -187,7 +187,8 @@ where
         let claim = match (takes, claimed) {
             // Nobody keeps a job from the backstop, also not a silence. The store's compare-and-set decides alone then, as
             // it does where nothing is to be claimed.
-            (_, Claimed::NotAsked) | (Takes::Anyone, Claimed::Conflict(_) | Claimed::Unavailable) => {
+            (Takes::Nothing, Claimed::NotAsked)
+            | (Takes::Anyone, Claimed::NotAsked | Claimed::Conflict(_) | Claimed::Unavailable) => {
                 Claim::without_a_mark()
             }
             (_, Claimed::Won { mark, displaced }) => {
@@ -201,7 +202,8 @@ where
                 telemetry::claim_conflict(self.state.control.name);
                 return Verdict::Defer(self.leave_alone(job, Deferral::new(DeferReason::ClaimConflict, Some(owner))));
             }
-            (Takes::Nothing | Takes::Unowned, Claimed::Unavailable) => {
+            // A claimer that did not ask knows as little as one that was not answered.
+            (Takes::Nothing, Claimed::Unavailable) | (Takes::Unowned, Claimed::NotAsked | Claimed::Unavailable) => {
                 return Verdict::Defer(self.leave_alone(job, Deferral::new(DeferReason::ClaimUnavailable, stale)));
             }
         };
@@ -262,10 +264,12 @@ where
         }
 
         // Count the verdict, report it, and hand the claim over.
+        // A mark whose number panics must not be dropped while the panic unwinds.
+        let number = unwind::caught(|| claim.guard().map(Mark::number)).unwrap_or_default();
         let event = telemetry::Acted {
             reaper: self.state.control.name,
             stage: job.stage,
-            claim: claim.guard().map(Mark::number),
+            claim: number,
             displaced: claim.displaced().map(|owner| owner.generation),
         };
         let counts = &self.state.control.counts;

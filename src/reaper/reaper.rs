@@ -198,10 +198,11 @@ where
 
     /// Sets a gate, which can leave alone a job that looks dead and that no live owner protects.
     ///
-    /// It is asked before the job's mark is claimed, with the job's id, in every mode but [`Mode::Ignore`]. A reaper
-    /// whose registry mirrors the marks of other processes defers by it while it cannot see them well
-    /// ([`DeferReason::ViewStale`], [`DeferReason::Settling`]). The backstop does not ask it: a gate that stays shut
-    /// costs no deadline.
+    /// It is asked before the job's mark is claimed, with the job's id, in [`Mode::Honor`] and [`Mode::DryRun`].
+    /// [`Explanation::upcoming`](crate::Explanation::upcoming) asks it as well. A reaper whose registry mirrors the marks
+    /// of other processes defers by it while it cannot see them well ([`DeferReason::ViewStale`],
+    /// [`DeferReason::Settling`]). Another reason is counted and told as if it held. The backstop does not ask the gate:
+    /// one that stays shut costs no deadline.
     ///
     /// ```
     /// # use std::sync::atomic::{AtomicBool, Ordering};
@@ -272,9 +273,9 @@ where
 }
 
 impl<K, V, S> Reaper<'_, K, V, S> {
-    /// Begins the boot grace anew, as if the reaper had just started. Call it between two sweeps.
+    /// Begins the boot grace anew for jobs that look dead. Call it between two sweeps.
     ///
-    /// This is for a reaper that could not see who owns its jobs, and can again.
+    /// This is for a reaper that could not see who owns its jobs, and can again. Deadlines are not held back by it.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -67,7 +67,7 @@ impl<'a> SweepState<'a> {
     /// Returns for how long the boot grace holds the job's deadline back, if the deadline passed during the pause.
     pub(super) fn deadline_held_back<K>(&self, job: &RunningJob<'_, K>, limits: &StageLimits) -> Option<Duration> {
         let (deadline, boot_grace) = (limits.hard_deadline?, limits.boot_grace?);
-        let left = self.history.boot_grace_left(self.last_look, boot_grace)?;
+        let left = self.history.grace_since_pause(self.last_look, boot_grace)?;
         let pause = self.history.pause_before(boot_grace)?;
         // How old the job was when the reaper was back, and when it went away.
         let after = job.running_for.saturating_sub(boot_grace.saturating_sub(left));

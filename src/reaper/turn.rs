@@ -88,9 +88,13 @@ where
             // Claim it, where it must be claimed. Who claims may panic as well, and then nobody has answered.
             let won = match &proposal {
                 Proposal::Act(intent) if intent.takes != Takes::Nothing => {
-                    let Some((job, context)) = turn.context(&row) else { continue };
-                    let asked = caught_async(claimer.claim(job, context, intent)).await;
-                    asked.unwrap_or(Claimed::Unavailable)
+                    let Ok((job, context)) = turn.context(&row) else {
+                        let _: Result<(), Panicked> = caught(|| drop(proposal));
+                        turn.lose::<()>(row);
+                        continue;
+                    };
+                    let asked = caught_async(async { claimer.claim(job, context, intent).await }).await;
+                    asked.unwrap_or_else(|Panicked| turn.record_claim_panic(&row))
                 }
                 _ => Claimed::NotAsked,
             };
@@ -255,13 +259,18 @@ where
     }
 
     /// Returns the id and the context of the reaper's own claim of a row's job.
-    fn context(&mut self, row: &T::Row) -> Option<(K, V)> {
-        let (reaper, store) = (self.reaper, &self.store);
-        let made = caught(|| {
-            let job = store.job(row);
-            (job.id.clone(), (reaper.claim)(&job))
-        });
-        made.ok().or_else(|| self.record_panic(None))
+    fn context(&self, row: &T::Row) -> Result<(K, V), Panicked> {
+        caught(|| {
+            let job = self.store.job(row);
+            (job.id.clone(), (self.reaper.claim)(&job))
+        })
+    }
+
+    /// Records that a claimer panicked at a row's job. It has not answered then.
+    fn record_claim_panic(&mut self, row: &T::Row) -> Claimed<V, M> {
+        let id = caught(|| self.store.job(row).id.clone()).ok();
+        self.record_panic::<()>(id);
+        Claimed::Unavailable
     }
 
     /// Settles what was proposed for a row's job, and tells the store the verdict.
@@ -321,8 +330,11 @@ where
         judge: impl FnOnce(&Reaper<'r, K, V, S>, &mut SweepState<'a>, &RunningJob<'_, K>) -> Verdict<'r, K, V, M>,
     ) -> Result<Told<'r, K, V, M>, Panicked> {
         let (reaper, store) = (self.reaper, &mut self.store);
-        // The store says which job the row is.
-        let job = caught(|| store.job(row))?;
+        // The store says which job the row is. What is to be judged may hold values of the user's.
+        let Ok(job) = caught(|| store.job(row)) else {
+            let _: Result<(), Panicked> = caught(|| drop(judge));
+            return Err(Panicked);
+        };
         let verdict = caught(|| judge(reaper, state, &job))?;
         // The verdict stays outside of the call that may panic: dropped while a panic unwinds, it could panic as well.
         let told = caught(|| {

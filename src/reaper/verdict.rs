@@ -302,7 +302,7 @@ impl<V> Intent<V> {
 #[derive(Debug)]
 #[must_use = "a mark that was won is cleared when it is dropped"]
 pub enum Claimed<V, M> {
-    /// Nothing was to be claimed.
+    /// Nothing was to be claimed. Where something was, this counts as [`Unavailable`](Self::Unavailable).
     NotAsked,
     /// The mark is the reaper's.
     Won {

@@ -240,7 +240,13 @@ impl<K, V, S> Registry<K, V, S> {
         self.shared.map.census(&reclaim::pin())
     }
 
-    /// Returns how many marks were made: see [`RegistryStats::marks`].
+    /// Returns `true` if the registry has ever held a mark, also one of another process.
+    pub(crate) fn was_ever_marked(&self) -> bool {
+        self.shared.map.inserted() > 0
+    }
+
+    /// Returns how many marks were made: see [`RegistryStats::marks`]. A mark that is fed at this moment may be counted
+    /// for a moment.
     pub(crate) fn marks(&self) -> u64 {
         self.shared.map.inserted().saturating_sub(self.shared.fed.get())
     }

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use livemark::{
     Cause, Claim, DeferReason, Finalizer, JobStore, Mode, Outcome, OwnedMarkGuard, Policy, Pulse, Reaper, Registry,
@@ -496,6 +496,17 @@ fn a_reaper_whose_registry_nobody_marks_in_is_warned_of_once() {
     let reaper = Reaper::new(&registry, policy());
     let seen = events(|| drop(reaper.sweep().judge(&finished(&7))));
     assert_eq!(seen.len(), 3, "a mark, a redrive and a clear: {seen:?}");
+    // Nor, in a dry run, where other processes do, whose marks are mirrored. Seen to fail with fed marks that are none.
+    let mirror = Registry::new();
+    let dry_run = || {
+        let reaper = Reaper::new(&mirror, policy());
+        reaper.set_mode(Mode::DryRun);
+        events(|| drop(reaper.sweep().judge(&finished(&7))))
+    };
+    let unmarked = dry_run();
+    mirror.feed().put(1, Finalizer::new(None, "gates"), Instant::now());
+    let marked = dry_run();
+    assert_eq!((unmarked.len(), marked.len()), (marked.len() + 1, marked.len()), "{unmarked:?} {marked:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use livemark::{
     AsyncJobStore, Cause, Claim, Claimed, Claimer, DeferReason, Explanation, Finalizer, Intent, Mark, MarkGuard, Mode,
-    Outcome, Policy, Proposal, Proposed, Pulse, Reaper, Registry, RunningJob, Takes, Verdict,
+    Outcome, Policy, Proposal, Proposed, Pulse, Reaper, Registry, RunError, RunningJob, Takes, Verdict,
 };
 
 use crate::support::{
@@ -239,6 +239,7 @@ impl Claimer for Office {
 struct Jobs {
     rows: Vec<(u64, bool)>,
     told: Vec<String>,
+    failed: Vec<String>,
     done: Vec<(u64, &'static str, Option<u64>)>,
 }
 
@@ -283,6 +284,23 @@ impl AsyncJobStore<u64, Finalizer, Ticket> for Jobs {
         assert!(explanation.to_string().starts_with(&format!("job {job}: ")), "{explanation}");
         self.told.push(verdict.to_string());
     }
+
+    fn on_error(&mut self, error: &RunError<u64, Infallible>) {
+        self.failed.push(error.to_string());
+    }
+}
+
+/// Whoever forgets to ask must not be let through. Seen to fail with an unasked claim that acts without a mark.
+#[test]
+fn what_is_not_asked_is_not_free() {
+    let registry = Registry::new();
+    let reaper = Reaper::new(&registry, policy());
+    let mut sweep = reaper.sweep();
+    for (job, becomes) in [(finished(&7), "defer, claim unavailable"), (overdue(&7), "reap, backstop")] {
+        let Proposal::Act(intent) = sweep.propose(&job) else { panic!("it is due") };
+        let verdict = sweep.settle::<Ticket>(&job, intent, Claimed::NotAsked);
+        assert_eq!(settled(&verdict), (becomes.to_owned(), None));
+    }
 }
 
 /// Seen to fail with a loop that ends where a claimer panics, one that claims where nothing is to be claimed, and one
@@ -326,5 +344,6 @@ async fn a_turn_with_claims_from_elsewhere() {
             &format!("defer, owned, owned by generation {}", MIRROR.owner(&6).unwrap().generation),
         ]
     );
-    assert_eq!((report.listed, report.deferred, report.redriven, report.reaped), (6, 3, 1, 2));
+    assert_eq!((report.listed, report.deferred, report.redriven, report.reaped, report.panicked), (6, 3, 1, 2, 1));
+    assert_eq!(jobs.failed, ["job 3: panicked"]);
 }

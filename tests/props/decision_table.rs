@@ -1,6 +1,6 @@
 //! The table of decisions in the docs of `Sweep::judge`, row by row against the real `judge`.
 //!
-//! Both tables are read from the source. Every combination of job, stage, mode, owner and boot grace is judged, and must
+//! Both tables are read from the source. Every combination of job, stage, mode, owner, boot grace and gate is judged, and must
 //! be what the first row that fits says. So the table is complete, and its order counts.
 //!
 //! Seen to fail with `Honor` for `DryRun` in a row, with two rows exchanged, and with a row left out. `each_cell_counts`
@@ -11,7 +11,9 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use livemark::{Cause, Claim, Finalizer, Mode, Policy, Proposed, Pulse, Reaper, Registry, RunningJob, Verdict};
+use livemark::{
+    Cause, Claim, DeferReason, Finalizer, Mode, Policy, Proposed, Pulse, Reaper, Registry, RunningJob, Verdict,
+};
 
 const DEADLINE: Duration = Duration::from_secs(3600);
 const STALE_AFTER: Duration = Duration::from_secs(1800);
@@ -21,6 +23,9 @@ const MAX_REDRIVES: u32 = 3;
 /// Long enough to judge all combinations in. Where a busy machine needs longer, it is tried again.
 const BOOT_GRACE: Duration = Duration::from_millis(500);
 const A_MOMENT: Duration = Duration::from_millis(1);
+
+/// What the gate says of the odd jobs.
+const SAID_BY_THE_GATE: DeferReason = DeferReason::Settling;
 
 const MARKING: &str = "merge";
 const OTHER: &str = "build";
@@ -70,6 +75,7 @@ struct Combination {
     mode: Mode,
     owner: Owner,
     boot: Boot,
+    is_gate_shut: bool,
 }
 
 /// What a verdict is, in the words of the table.
@@ -128,6 +134,7 @@ impl Combination {
             }
             "past its deadline" => self.job.is_overdue(),
             "looks dead" => self.job.looks_dead(),
+            "looks dead, gate shut" => self.job.looks_dead() && self.is_gate_shut,
             "looks dead, held" => matches!(self.job, Job::HeldAndLost | Job::HeldAndFinished),
             _ => false,
         };
@@ -154,6 +161,7 @@ impl Combination {
         let verdict = match &**verdict {
             "as proposed" => proposal.to_owned(),
             "DryRun" => format!("DryRun({proposal})"),
+            "Defer, as the gate says" => format!("Defer({SAID_BY_THE_GATE:?})"),
             verdict => verdict.to_owned(),
         };
         let claims = match &**claims {
@@ -242,7 +250,7 @@ fn boot(registry: &Registry, boot: Boot) -> Option<(Reaper<'_>, Instant)> {
         Boot::BackFromAPause | Boot::LongBack => Some(BOOT_GRACE),
     };
     let started = Instant::now();
-    let reaper = Reaper::new(registry, policy(grace));
+    let reaper = Reaper::new(registry, policy(grace)).with_gate(|id| (id % 2 == 1).then_some(SAID_BY_THE_GATE));
     let sleep_and_sweep = || {
         thread::sleep(BOOT_GRACE + A_MOMENT * 10);
         drop(reaper.sweep());
@@ -309,9 +317,11 @@ fn judged_in_time(booted: Boot) -> Option<Vec<(Combination, Decided)>> {
         for job in Job::ALL {
             for stage in [MARKING, OTHER] {
                 for owner in [Owner::Nobody, Owner::WithoutPulse, Owner::Beating, Owner::Stale, Owner::Unbeaten] {
-                    let id = cases.len() as u64;
-                    let owns = own(&registry, id, owner);
-                    cases.push((id, Combination { job, stage, mode, owner, boot: booted }, owns));
+                    for is_gate_shut in [false, true] {
+                        let id = cases.len() as u64;
+                        let owns = own(&registry, id, owner);
+                        cases.push((id, Combination { job, stage, mode, owner, boot: booted, is_gate_shut }, owns));
+                    }
                 }
             }
         }
@@ -356,7 +366,7 @@ fn judged() -> &'static [(Combination, Decided)] {
 #[test]
 fn each_row_is_what_the_reaper_does() {
     let (proposals, decisions) = (proposals(), decisions());
-    assert_eq!((proposals.len(), decisions.len()), (4, 11));
+    assert_eq!((proposals.len(), decisions.len()), (4, 12));
     let seen = judged();
     let wrong: Vec<_> = differences(seen, &proposals, &decisions).collect();
     assert!(wrong.is_empty(), "{} of {} are not as in the table: {wrong:#?}", wrong.len(), seen.len());
@@ -374,12 +384,26 @@ fn each_cell_counts() {
     let (proposals, decisions) = (proposals(), decisions());
     let seen = judged();
     let words: [&[&str]; 7] = [
-        &["past its deadline since a pause", "past its deadline", "looks dead", "looks dead, held"],
+        &[
+            "past its deadline since a pause",
+            "past its deadline",
+            "looks dead",
+            "looks dead, held",
+            "looks dead, gate shut",
+        ],
         &["any", "marks", "does not"],
         &["any", "Honor", "Ignore", "DeferAll", "DryRun", "Honor, DeferAll", "Honor, DryRun"],
         &["any", "none", "live", "stale", "unbeaten", "live, unbeaten"],
         &["any", "runs", "over"],
-        &["as proposed", "DryRun", "Defer(DeferAll)", "Defer(Held)", "Defer(Owned)", "Defer(BootGrace)"],
+        &[
+            "as proposed",
+            "DryRun",
+            "Defer(DeferAll)",
+            "Defer(Held)",
+            "Defer(Owned)",
+            "Defer(BootGrace)",
+            "Defer, as the gate says",
+        ],
         &["yes", "no"],
     ];
     let mut unnoticed = Vec::new();
@@ -409,6 +433,13 @@ fn each_cell_counts() {
         }
     }
     // These say what the rows above them have decided already.
-    let implied = [(8, 4, "over"), (9, 2, "Honor, DeferAll"), (9, 2, "Honor, DryRun"), (9, 4, "over"), (10, 4, "over")];
+    let implied = [
+        (8, 4, "over"),
+        (9, 4, "over"),
+        (10, 2, "Honor, DeferAll"),
+        (10, 2, "Honor, DryRun"),
+        (10, 4, "over"),
+        (11, 4, "over"),
+    ];
     assert_eq!(unnoticed, implied, "a change of a cell changes nothing: narrow the cell, or widen the combinations");
 }
