@@ -81,7 +81,7 @@ impl SweepHistory {
             } else {
                 // A restart that came in between is not lost.
                 let restarted_at = before.restarted_at.max(swept.restarted_at);
-                HistoryState { last_look, findings, restarted_at, ..swept.clone() }
+                HistoryState { last_look, restarted_at, findings, ..swept.clone() }
             }
         });
     }

@@ -25,6 +25,9 @@ pub struct Config {
     /// The greatest token that the job store knows: `SELECT max(fence) FROM jobs`. An engine that would give lower ones
     /// was restored or replaced, and the open fails.
     pub token_floor: u64,
+    /// The name of the job store that the namespace is for, if it is to be checked. The first session writes it there, and
+    /// one with another name is refused: two stores may have jobs of equal ids.
+    pub store: Option<String>,
     /// What this process is called where its marks are shown.
     pub process: String,
 }
@@ -49,6 +52,7 @@ impl Config {
             max_view_age: ttl / 3,
             settle: ttl,
             token_floor: 0,
+            store: None,
             process: format!("process {}", std::process::id()),
         }
     }

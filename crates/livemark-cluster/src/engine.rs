@@ -104,7 +104,7 @@ impl std::error::Error for EngineError {}
 /// A client of an engine: leases that end by themselves, compare-and-set with growing revisions, and an ordered watch.
 ///
 /// Keys are relative to one namespace, which a client is made for. The revision of a write is unique but for keys that go
-/// with one lease. Every write is linearizable, and so is [`list`](Self::list).
+/// with one lease. Every write is linearizable, and so is every read.
 ///
 /// **Unstable** until two engines exist.
 pub trait Engine: Send + Sync + 'static {
@@ -133,6 +133,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Removes a key. One that is gone already is `Refused(None)`.
     fn delete(&self, key: &str, condition: If) -> impl Future<Output = Result<Written, EngineError>> + Send;
+
+    /// Reads one key.
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Row>, EngineError>> + Send;
 
     /// Reads all keys.
     fn list(&self) -> impl Future<Output = Result<Listing, EngineError>> + Send;

@@ -1,6 +1,7 @@
 //! What can go wrong, each with its own type.
 
 use std::fmt;
+use std::time::Duration;
 
 use livemark::Owner;
 
@@ -18,6 +19,8 @@ pub enum Loss {
     Displaced,
     /// The session was closed.
     Closed,
+    /// The engine is at an earlier state than it was: it was restored. Bump its epoch, and open another session.
+    Behind,
 }
 
 impl fmt::Display for Loss {
@@ -26,6 +29,7 @@ impl fmt::Display for Loss {
             Self::Expired => "its lease has ended",
             Self::Displaced => "it was displaced",
             Self::Closed => "its session was closed",
+            Self::Behind => "the engine was put back to an earlier state",
         })
     }
 }
@@ -49,6 +53,16 @@ pub enum OpenError {
     },
     /// The epoch that is written in the engine is none.
     Epoch,
+    /// The namespace is another job store's.
+    OtherStore {
+        /// Whose it is.
+        found: String,
+    },
+    /// The engine keeps marks for a shorter time than it was asked to.
+    Lease {
+        /// For how long.
+        granted: Duration,
+    },
 }
 
 impl fmt::Display for OpenError {
@@ -61,6 +75,8 @@ impl fmt::Display for OpenError {
                 "the engine is behind the job store: it would give token {token}, and {floor} is known. Was it restored? Bump its epoch"
             ),
             Self::Epoch => f.write_str("the key `epoch` of the engine is no number below 65536"),
+            Self::OtherStore { found } => write!(f, "the namespace is for the job store {found:?}"),
+            Self::Lease { granted } => write!(f, "the engine grants a lease of {granted:?} only"),
         }
     }
 }

@@ -93,9 +93,8 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
     /// Returns an error if it does not answer in time.
     pub async fn check(&self) -> Result<bool, Unavailable> {
         let inner = self.inner();
-        let listing = timed(inner.config.call_timeout, inner.engine.list()).await.map_err(Unavailable)?;
-        let row = listing.rows.iter().find(|(key, _)| *key == self.held.key).map(|(_, row)| row);
-        Ok(row.is_some_and(|row| self.is_ours(row)))
+        let row = timed(inner.config.call_timeout, inner.engine.get(&self.held.key)).await.map_err(Unavailable)?;
+        Ok(row.is_some_and(|row| self.is_ours(&row)))
     }
 
     fn is_ours(&self, row: &Row) -> bool {
@@ -212,7 +211,10 @@ async fn remove<K: JobKey, C: Context>(inner: &Inner<K, C>, held: &Held) -> Resu
     loop {
         let delete = inner.engine.delete(&held.key, If::At(held.modified()));
         match timed(inner.config.call_timeout, delete).await? {
-            Written::Done(_) => return Ok(true),
+            Written::Done(revision) => {
+                inner.take_out(&held.key, revision);
+                return Ok(true);
+            }
             // It was written since it was last read, by a replacement whose answer was lost.
             Written::Refused(Some(row))
                 if MarkValue::decode(&row.value).is_some_and(|value| value.is(inner.lease, held.seq)) =>

@@ -350,6 +350,11 @@ impl Engine for MemoryClient {
         self.call(move |state| Ok(state.delete(&key, condition))).await
     }
 
+    async fn get(&self, key: &str) -> Result<Option<Row>, EngineError> {
+        let key = key.to_owned();
+        self.call(move |state| Ok(state.rows.get(&key).cloned())).await
+    }
+
     async fn list(&self) -> Result<Listing, EngineError> {
         let listed = self.call(|state| {
             let rows = state.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();

@@ -1,6 +1,6 @@
 //! The mirror of all marks: [`View`], a local registry that a watch of the engine feeds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -103,10 +103,14 @@ pub(crate) struct Mirror<K, C> {
 #[derive(Debug)]
 pub(crate) struct Rows<K> {
     by_key: HashMap<String, Known<K>>,
+    /// The keys that are gone, by when they went.
+    gone: BTreeMap<Revision, Vec<String>>,
     sessions: BTreeSet<String>,
     foreign: BTreeSet<String>,
     /// Until when a job is not claimed.
     settling: HashMap<K, Duration>,
+    /// When those were last looked through for what is over.
+    settled_at: Duration,
 }
 
 /// A key that there is, or that there was: an older event changes nothing.
@@ -129,9 +133,11 @@ impl<K, C> Mirror<K, C> {
             registry: Arc::new(Registry::new()),
             rows: Mutex::new(Rows {
                 by_key: HashMap::new(),
+                gone: BTreeMap::new(),
                 sessions: BTreeSet::new(),
                 foreign: BTreeSet::new(),
                 settling: HashMap::new(),
+                settled_at: now,
             }),
             applied: watch::Sender::new(0),
             heard_at: AtomicU64::new(nanoseconds(now)),
@@ -182,20 +188,16 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         })
     }
 
-    /// The marks of a lease: their keys, their numbers, and when they were written.
-    pub(crate) fn under(&self, lease: Lease) -> Vec<(String, u64, Revision)> {
+    /// The number of a lease's mark that is at this key, if there is one, and when it was written.
+    pub(crate) fn ours(&self, key: &str, lease: Lease) -> Option<(u64, Revision)> {
         let rows = self.rows();
-        let ours = rows.by_key.iter().filter_map(|(key, known)| {
-            let mark = known.mark.as_ref().filter(|mark| mark.value.lease == lease.0)?;
-            Some((key.clone(), mark.value.seq, known.revision))
-        });
-        ours.collect()
+        let known = rows.by_key.get(key)?;
+        let mark = known.mark.as_ref().filter(|mark| mark.value.lease == lease.0)?;
+        Some((mark.value.seq, known.revision))
     }
 
     pub(crate) fn is_settling(&self, job: &K, now: Duration) -> bool {
-        let mut rows = self.rows();
-        rows.settling.retain(|_, until| *until > now);
-        rows.settling.contains_key(job)
+        self.rows().settling.get(job).is_some_and(|until| *until > now)
     }
 
     /// Puts a row in, unless a later one is known.
@@ -243,15 +245,25 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     }
 
     fn drop_mark(&self, rows: &mut Rows<K>, key: &str, revision: Revision) {
+        rows.gone.entry(revision).or_default().push(key.to_owned());
         let before = rows.by_key.insert(key.to_owned(), Known { revision, mark: None });
         if let Some(KnownMark { job, .. }) = before.and_then(|known| known.mark) {
             self.registry.feed().remove(&job);
         }
     }
 
-    /// Forgets what there was before this revision: no event is older any more.
+    /// Forgets what went before this revision: no event is older any more.
     fn passed(&self, revision: Revision) {
-        self.rows().by_key.retain(|_, known| known.mark.is_some() || known.revision > revision);
+        let mut rows = self.rows();
+        while let Some(oldest) = rows.gone.first_entry().filter(|oldest| *oldest.key() <= revision) {
+            for key in oldest.remove() {
+                // It may have come again since.
+                if rows.by_key.get(&key).is_some_and(|known| known.mark.is_none() && known.revision <= revision) {
+                    rows.by_key.remove(&key);
+                }
+            }
+        }
+        drop(rows);
         self.applied.send_if_modified(|applied| {
             let is_later = revision > *applied;
             *applied = revision.max(*applied);
@@ -259,8 +271,15 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         });
     }
 
-    fn settle(&self, mark: KnownMark<K>, until: Duration) {
-        self.rows().settling.insert(mark.job, until);
+    /// Keeps a job from being claimed for some time from now on.
+    fn settle(&self, mark: KnownMark<K>, now: Duration, settle: Duration) {
+        let mut rows = self.rows();
+        // Now and then, forget those whose time is over.
+        if now.saturating_sub(rows.settled_at) > settle {
+            rows.settled_at = now;
+            rows.settling.retain(|_, until| *until > now);
+        }
+        rows.settling.insert(mark.job, now.saturating_add(settle));
     }
 }
 
@@ -295,6 +314,10 @@ impl<K: JobKey, C: Context> Inner<K, C> {
     }
 
     fn take_up_listing(&self, listing: &Listing) {
+        self.check_revision(listing.revision);
+        if self.is_over().is_some() {
+            return;
+        }
         let keys: BTreeSet<&str> = listing.rows.iter().map(|(key, _)| key.as_str()).collect();
         let (gone, sessions) = {
             let mut rows = self.mirror.rows();
@@ -308,7 +331,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                 self.heard_of(&key, None, listing.revision);
                 // How it went was not heard. If its session went as well, it may have been lost.
                 if !sessions.contains(&format!("{SESSIONS}{}", mark.value.lease)) {
-                    self.mirror.settle(mark, now.saturating_add(self.config.settle));
+                    self.mirror.settle(mark, now, self.config.settle);
                 }
             }
         }
@@ -323,7 +346,9 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         }
         self.mirror.passed(listing.revision);
         self.mirror.heard(now);
-        self.collect.notify_one();
+        self.suspect(
+            keys.iter().map(|key| (*key).to_owned()).filter(|key| self.mirror.ours(key, self.lease).is_some()),
+        );
     }
 
     fn take_up_events(&self, events: &[Event]) {
@@ -342,7 +367,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                         if let Some(mark) = self.mirror.remove(key, *revision) {
                             let session = format!("{SESSIONS}{}", mark.value.lease);
                             if went.contains(&(*revision, session.as_str())) {
-                                self.mirror.settle(mark, now.saturating_add(self.config.settle));
+                                self.mirror.settle(mark, now, self.config.settle);
                             }
                         }
                     }
@@ -364,7 +389,14 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             self.mirror.passed(last.revision);
         }
         self.mirror.heard(now);
-        self.collect.notify_one();
+        let ours = events.iter().filter(|event| event.row.as_ref().is_some_and(|row| row.lease == Some(self.lease)));
+        self.suspect(ours.filter(|event| event.key.starts_with(MARKS)).map(|event| event.key.clone()));
+    }
+
+    /// Takes up that a key went.
+    pub(crate) fn take_out(&self, key: &str, revision: Revision) {
+        self.mirror.remove(key, revision);
+        self.heard_of(key, None, revision);
     }
 }
 

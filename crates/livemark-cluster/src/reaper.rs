@@ -15,7 +15,7 @@ use crate::codec::{Context, JobKey};
 use crate::engine::Lease;
 use crate::guard::{ClusterGuard, Token};
 use crate::mirror::Remote;
-use crate::session::{Failed, From, Session, mark_key};
+use crate::session::{Failed, Over, Session, mark_key};
 
 /// A claim of a cluster's reaper: [`livemark::Claim`], with a guard that every process sees.
 pub type Claim<K = u64, C = Finalizer> = livemark::Claim<'static, K, Remote<C>, ClusterGuard<K, C>>;
@@ -128,21 +128,21 @@ impl<K: JobKey, C: Context> Claimer<K, Remote<C>> for Claims<K, C> {
         }
         let registry = self.session.view().registry().clone();
         let displaced = registry.owner(&job);
-        let from = match (intent.takes(), intent.stale_owner()) {
+        let over = match (intent.takes(), intent.stale_owner()) {
             (Takes::Nothing, _) => return Claimed::NotAsked,
-            (Takes::Anyone, _) => From::Anyone,
-            (Takes::Unowned, None) => From::Nobody,
+            (Takes::Anyone, _) => Over::Anyone,
+            (Takes::Unowned, None) => Over::Nobody,
             // Exactly the mark that was seen to be stale.
             (Takes::Unowned, Some(stale)) => match inner.mirror.mark_of(&mark_key(&job)) {
                 Some((revision, taken_at)) if Token::new(inner.epoch(), taken_at) == stale.value.token => {
-                    From::Only(revision)
+                    Over::Only(revision)
                 }
                 Some(_) => return displaced.map_or(Claimed::Unavailable, Claimed::Conflict),
-                None => From::Nobody,
+                None => Over::Nobody,
             },
         };
         let began = Instant::now();
-        let attempt = self.session.attempt(job.clone(), &carried.context, from);
+        let attempt = self.session.attempt(job.clone(), &carried.context, over);
         let done = timeout_at(began + self.patience, attempt).await;
         let took = match &done {
             // One that answers costs no patience.

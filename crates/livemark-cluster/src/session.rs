@@ -1,6 +1,6 @@
 //! One process's part: [`Session`], its lease, and the tasks that keep it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +24,8 @@ use crate::mirror::{Mirror, View};
 
 /// The key of the epoch, in the engine's namespace.
 const EPOCH: &str = "epoch";
+/// The key that says which job store the namespace is for.
+const STORE: &str = "store";
 /// Pause before what failed is tried again.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -42,6 +44,7 @@ pub(crate) trait AnyEngine: Send + Sync {
         condition: If,
     ) -> Boxed<'a, Result<Written, EngineError>>;
     fn delete<'a>(&'a self, key: &'a str, condition: If) -> Boxed<'a, Result<Written, EngineError>>;
+    fn get<'a>(&'a self, key: &'a str) -> Boxed<'a, Result<Option<Row>, EngineError>>;
     fn list(&self) -> Boxed<'_, Result<Listing, EngineError>>;
     fn watch(&self, after: Revision) -> Boxed<'_, Result<Box<dyn AnyWatch>, EngineError>>;
 }
@@ -76,6 +79,10 @@ impl<E: Engine> AnyEngine for E {
 
     fn delete<'a>(&'a self, key: &'a str, condition: If) -> Boxed<'a, Result<Written, EngineError>> {
         Box::pin(Engine::delete(self, key, condition))
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> Boxed<'a, Result<Option<Row>, EngineError>> {
+        Box::pin(Engine::get(self, key))
     }
 
     fn list(&self) -> Boxed<'_, Result<Listing, EngineError>> {
@@ -152,9 +159,36 @@ pub(crate) struct Inner<K, C> {
 #[derive(Default)]
 struct Live {
     /// Those that are being made.
-    attempts: HashMap<u64, String>,
+    attempts: HashSet<u64>,
     /// Those that a guard holds.
     held: HashMap<u64, Arc<Held>>,
+    /// The same by their keys. A job that was marked again while it was marked has two.
+    by_key: HashMap<String, Vec<Arc<Held>>>,
+    /// Keys under which something may lie that is nobody's.
+    suspects: Vec<String>,
+}
+
+impl Live {
+    fn hold(&mut self, held: &Arc<Held>) {
+        self.held.insert(held.seq, Arc::clone(held));
+        self.by_key.entry(held.key.clone()).or_default().push(Arc::clone(held));
+    }
+
+    fn release(&mut self, seq: u64) -> Option<Arc<Held>> {
+        let held = self.held.remove(&seq)?;
+        if let Some(guards) = self.by_key.get_mut(&held.key) {
+            guards.retain(|other| other.seq != seq);
+            if guards.is_empty() {
+                self.by_key.remove(&held.key);
+            }
+        }
+        Some(held)
+    }
+
+    /// Whether a mark is somebody's: a guard holds it, or it is being made.
+    fn knows(&self, seq: u64) -> bool {
+        self.held.contains_key(&seq) || self.attempts.contains(&seq)
+    }
 }
 
 /// A mark that a guard holds.
@@ -196,20 +230,21 @@ impl Held {
 struct Attempt<'a, K, C> {
     inner: &'a Inner<K, C>,
     seq: u64,
+    key: &'a str,
 }
 
 impl<K, C> Drop for Attempt<'_, K, C> {
     fn drop(&mut self) {
         self.inner.live().attempts.remove(&self.seq);
-        self.inner.collect.notify_one();
+        self.inner.suspect([self.key.to_owned()]);
     }
 }
 
-/// From whom a mark may take its job.
+/// Over whom a mark may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum Over {
     Nobody,
-    /// From nobody, or from the mark that was last written then.
+    /// Over nobody, or over the mark that was last written then.
     Only(Revision),
     Anyone,
 }
@@ -246,10 +281,25 @@ impl<K: JobKey, C: Context> Session<K, C> {
         if next.get() <= config.token_floor {
             return Err(OpenError::Behind { token: next.get(), floor: config.token_floor });
         }
+        if let Some(store) = &config.store {
+            // Who is first gives the namespace to its job store.
+            let name = store.clone().into_bytes();
+            let put = timed(limit, engine.put(STORE, name, None, If::Absent)).await.map_err(OpenError::Engine)?;
+            if let Written::Refused(Some(row)) = put {
+                let found = String::from_utf8_lossy(&row.value).into_owned();
+                if found != *store {
+                    return Err(OpenError::OtherStore { found });
+                }
+            }
+        }
         // The lease counts from before it was asked for.
         let sent = clock.now();
         let Grant { lease, ttl } = timed(limit, engine.grant(config.ttl)).await.map_err(OpenError::Engine)?;
-        let belief = Belief::new(sent, ttl, config.margin);
+        // An engine may give more than was asked for, which is not believed, but not less.
+        if ttl < config.ttl {
+            return Err(OpenError::Lease { granted: ttl });
+        }
+        let belief = Belief::new(sent, config.ttl, config.margin);
         let process = config.process.clone().into_bytes();
         timed(limit, engine.put(&session_key(lease), process, Some(lease), If::Absent))
             .await
@@ -294,7 +344,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
     ///
     /// Returns an error if the job was not marked.
     pub async fn mark(&self, job: K, context: C) -> Result<ClusterGuard<K, C>, MarkError> {
-        match self.attempt(job, &context, From::Anyone).await {
+        match self.attempt(job, &context, Over::Anyone).await {
             Ok(guard) => Ok(guard),
             Err(Failed::Mark(error)) => Err(error),
             // Who takes from anyone is refused by nobody for ever.
@@ -309,7 +359,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
     /// Returns the owner if the job has one, or why it could not be marked.
     pub async fn try_mark(&self, job: K, context: C) -> Result<ClusterGuard<K, C>, TryMarkError<C>> {
         let key = mark_key(&job);
-        match self.attempt(job.clone(), &context, From::Nobody).await {
+        match self.attempt(job.clone(), &context, Over::Nobody).await {
             Ok(guard) => Ok(guard),
             Err(Failed::Mark(error)) => Err(TryMarkError::Mark(error)),
             Err(Failed::Occupied(row)) => {
@@ -323,13 +373,13 @@ impl<K: JobKey, C: Context> Session<K, C> {
     }
 
     /// Makes a mark, or finds out that it cannot be made. No write is unconditional, and none is left in doubt.
-    pub(crate) async fn attempt(&self, job: K, context: &C, from: From) -> Result<ClusterGuard<K, C>, Failed> {
+    pub(crate) async fn attempt(&self, job: K, context: &C, over: Over) -> Result<ClusterGuard<K, C>, Failed> {
         let inner = &*self.0.inner;
         let key = mark_key(&job);
         // Relaxed (no edge): a number that is drawn once.
         let seq = inner.seq.fetch_add(1, Ordering::Relaxed);
-        inner.live().attempts.insert(seq, key.clone());
-        let attempt = Attempt { inner, seq };
+        inner.live().attempts.insert(seq);
+        let attempt = Attempt { inner, seq, key: &key };
         let value = MarkValue {
             lease: inner.lease.0,
             seq,
@@ -339,10 +389,10 @@ impl<K: JobKey, C: Context> Session<K, C> {
         };
         let bytes = value.encode();
         let condition = |row: Option<Revision>| row.map_or(If::Absent, If::At);
-        let mut expected = match from {
-            From::Nobody => If::Absent,
-            From::Only(revision) => If::At(revision),
-            From::Anyone => condition(inner.mirror.revision_of(&key)),
+        let mut expected = match over {
+            Over::Nobody => If::Absent,
+            Over::Only(revision) => If::At(revision),
+            Over::Anyone => condition(inner.mirror.revision_of(&key)),
         };
         loop {
             if let Standing::Lost(loss) = inner.standing() {
@@ -353,15 +403,17 @@ impl<K: JobKey, C: Context> Session<K, C> {
                 Ok(Written::Done(revision)) => revision,
                 Ok(Written::Refused(row)) => {
                     let found = row.as_ref().and_then(|row| MarkValue::decode(&row.value));
-                    match (row, from) {
+                    match (row, over) {
                         // It went through the time before, whose answer was lost.
                         (Some(row), _) if found.as_ref().is_some_and(|found| found.is(inner.lease, seq)) => {
                             row.revision
                         }
                         // What is no mark is nobody's to take.
-                        (Some(_), _) if found.is_none() => return Err(Failed::Mark(MarkError::Foreign { key })),
-                        (Some(row), From::Nobody | From::Only(_)) => return Err(Failed::Occupied(row)),
-                        (Some(row), From::Anyone) => {
+                        (Some(_), _) if found.is_none() => {
+                            return Err(Failed::Mark(MarkError::Foreign { key: key.clone() }));
+                        }
+                        (Some(row), Over::Nobody | Over::Only(_)) => return Err(Failed::Occupied(row)),
+                        (Some(row), Over::Anyone) => {
                             expected = If::At(row.revision);
                             continue;
                         }
@@ -482,7 +534,13 @@ impl<K, C> Inner<K, C> {
 
     /// Lets a guard's mark go. What it wrote is removed by whoever ends it, or else as a ghost.
     pub(crate) fn release(&self, seq: u64) {
-        self.live().held.remove(&seq);
+        let released = self.live().release(seq);
+        self.suspect(released.map(|held| held.key.clone()));
+    }
+
+    /// Has the collector look at these keys.
+    pub(crate) fn suspect(&self, keys: impl IntoIterator<Item = String>) {
+        self.live().suspects.extend(keys);
         self.collect.notify_one();
     }
 }
@@ -498,7 +556,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             is_displaced: AtomicBool::new(false),
             displaced: Notify::new(),
         });
-        self.live().held.insert(seq, Arc::clone(&held));
+        self.live().hold(&held);
         // Read your writes. If the mirror has heard of a later owner already, that is found here.
         let row = Row { revision: taken_at, value: value.encode(), lease: Some(self.lease) };
         self.take_up(key, &row);
@@ -516,10 +574,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
 
     /// Tells the guards of a key's job what became of it.
     pub(crate) fn heard_of(&self, key: &str, row: Option<&Row>, revision: Revision) {
-        let guards: Vec<_> = self.live().held.values().filter(|held| held.key == key).cloned().collect();
-        if guards.is_empty() {
-            return;
-        }
+        let Some(guards) = self.live().by_key.get(key).cloned() else { return };
         let value = row.and_then(|row| MarkValue::decode(&row.value));
         for held in guards {
             if value.as_ref().is_some_and(|value| value.is(self.lease, held.seq)) {
@@ -532,6 +587,13 @@ impl<K: JobKey, C: Context> Inner<K, C> {
 
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Ends the session where the engine is at an earlier state than it was: it was restored, and tokens would not grow.
+    pub(crate) fn check_revision(&self, revision: Revision) {
+        if revision < *self.mirror.applied().borrow() {
+            self.end(Loss::Behind);
+        }
     }
 
     /// Renews the lease, one request at a time.
@@ -567,7 +629,10 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         let key = tick_key(self.lease);
         let put = self.engine.put(&key, Vec::new(), Some(self.lease), If::Any);
         match timed(self.config.call_timeout, put).await {
-            Ok(Written::Done(revision)) => Ok(revision),
+            Ok(Written::Done(revision)) => {
+                self.check_revision(revision);
+                Ok(revision)
+            }
             // An unconditional write is not refused.
             Ok(Written::Refused(_)) => Err(EngineError::Unknown("refused".to_owned())),
             Err(error) => {
@@ -581,35 +646,42 @@ impl<K: JobKey, C: Context> Inner<K, C> {
 
     /// Removes what lies under our lease and is nobody's: writes that came after we gave them up.
     ///
-    /// It looks whenever an event came, an attempt ended or a guard ended. Events alone are not enough: a write may have
-    /// been heard of while its attempt was under way.
+    /// It looks at a key whenever a mark of ours was heard of there, an attempt ended or a guard ended. What was heard of
+    /// is not enough: it may have been while the attempt was under way.
     async fn collect_ghosts(self: Arc<Self>) {
         loop {
-            self.collect.notified().await;
-            loop {
-                let ghosts = self.ghosts_now();
-                if ghosts.is_empty() {
-                    break;
-                }
-                for (key, revision) in ghosts {
-                    let delete = self.engine.delete(&key, If::At(revision));
-                    if let Ok(Written::Done(_)) = timed(self.config.call_timeout, delete).await {
+            let suspects = std::mem::take(&mut self.live().suspects);
+            if suspects.is_empty() {
+                self.collect.notified().await;
+                continue;
+            }
+            let mut left = Vec::new();
+            for key in suspects {
+                let Some(revision) = self.ghost_at(&key) else { continue };
+                let delete = self.engine.delete(&key, If::At(revision));
+                match timed(self.config.call_timeout, delete).await {
+                    Ok(Written::Done(gone)) => {
                         // Relaxed (no edge): a number to look at.
                         self.ghosts.fetch_add(1, Ordering::Relaxed);
+                        self.take_out(&key, gone);
                     }
+                    // It is something else by now, and the mirror hears of it.
+                    Ok(Written::Refused(_)) | Err(EngineError::LeaseGone) => {}
+                    Err(_) => left.push(key),
                 }
-                // The mirror hears of what was removed. What was not is tried again.
+            }
+            if !left.is_empty() {
+                self.live().suspects.extend(left);
                 sleep(RETRY).await;
             }
         }
     }
 
-    fn ghosts_now(&self) -> Vec<(String, Revision)> {
-        let ours = self.mirror.under(self.lease);
-        // After the rows: a mark that is made in between is in neither list, and not in the rows either.
-        let live = self.live();
-        let is_nobodys = |seq: &u64| !live.held.contains_key(seq) && !live.attempts.contains_key(seq);
-        ours.into_iter().filter(|(_, seq, _)| is_nobodys(seq)).map(|(key, _, revision)| (key, revision)).collect()
+    /// When a mark of ours was written here that nobody holds and nobody is making, if there is one.
+    fn ghost_at(&self, key: &str) -> Option<Revision> {
+        let (seq, revision) = self.mirror.ours(key, self.lease)?;
+        // After the row: a mark that is made in between is not in that row.
+        (!self.live().knows(seq)).then_some(revision)
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use livemark::{AsyncJobStore, Cause, Finalizer, Mark, Outcome, Policy, RunningJob};
 use livemark_cluster::{
     Claim, ClusterGuard, ClusterReaper, Config, Context, Engine, EngineError, Grant, If, Lease, Listing, Loss,
-    MarkError, MemoryClient, MemoryEngine, OpenError, Remote, Session, Standing, TryMarkError, Verdict, Written,
+    MarkError, MemoryClient, MemoryEngine, OpenError, Remote, Row, Session, Standing, TryMarkError, Verdict, Written,
 };
 use tokio::time::{Instant, sleep};
 
@@ -102,6 +102,8 @@ async fn a_process_that_is_cut_off_stops_to_believe_before_its_marks_go() {
 struct Hampered {
     client: MemoryClient,
     late: Duration,
+    /// For how long it says to grant a lease, whatever was asked.
+    grants: Option<Duration>,
     renews: Arc<AtomicBool>,
     writes: Arc<AtomicBool>,
 }
@@ -109,7 +111,7 @@ struct Hampered {
 impl Hampered {
     fn new(engine: &MemoryEngine, late: Duration) -> Self {
         let yes = || Arc::new(AtomicBool::new(true));
-        Self { client: engine.client(), late, renews: yes(), writes: yes() }
+        Self { client: engine.client(), late, grants: None, renews: yes(), writes: yes() }
     }
 }
 
@@ -117,7 +119,8 @@ impl Engine for Hampered {
     type Watch = <MemoryClient as Engine>::Watch;
 
     async fn grant(&self, ttl: Duration) -> Result<Grant, EngineError> {
-        self.client.grant(ttl).await
+        let grant = self.client.grant(ttl).await?;
+        Ok(Grant { ttl: self.grants.unwrap_or(grant.ttl), ..grant })
     }
 
     async fn renew(&self, lease: Lease) -> Result<Duration, EngineError> {
@@ -148,6 +151,10 @@ impl Engine for Hampered {
 
     async fn delete(&self, key: &str, condition: If) -> Result<Written, EngineError> {
         self.client.delete(key, condition).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Row>, EngineError> {
+        self.client.get(key).await
     }
 
     async fn list(&self) -> Result<Listing, EngineError> {
@@ -344,6 +351,51 @@ async fn an_engine_that_was_restored_is_refused() {
     engine.write("epoch", b"1");
     let b = try_open(&engine.client(), behind).await.unwrap();
     assert!(b.mark(3, run(1)).await.unwrap().token().get() > floor);
+}
+
+/// Seen to fail with a session that compares nothing once it is open.
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_restored_ends_the_sessions() {
+    let engine = MemoryEngine::new();
+    let a = open(&engine.client(), "a").await;
+    let guard = a.mark(1, run(1)).await.unwrap();
+    engine.set_revision(1);
+    until("it is lost", || a.standing() == Standing::Lost(Loss::Behind)).await;
+    assert!(!guard.is_current());
+    assert!(matches!(a.mark(2, run(1)).await, Err(MarkError::SessionLost(Loss::Behind))));
+}
+
+/// Seen to fail with a session that does not ask, and with one that writes its own name over the other.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_is_for_one_job_store() {
+    let engine = MemoryEngine::new();
+    let of = |store: &str| {
+        let mut config = config("a");
+        config.store = Some(store.to_owned());
+        config
+    };
+    let first = try_open(&engine.client(), of("payments")).await.unwrap();
+    let error = try_open(&engine.client(), of("mails")).await.map(drop).unwrap_err();
+    assert_eq!(error, OpenError::OtherStore { found: "payments".to_owned() });
+    assert!(try_open(&engine.client(), of("payments")).await.is_ok());
+    first.close().await.unwrap();
+    assert!(try_open(&engine.client(), of("mails")).await.is_err(), "it stays");
+}
+
+/// Seen to fail with a grant that is believed whatever it is.
+#[tokio::test(start_paused = true)]
+async fn a_grant_is_not_believed_beyond_what_was_asked_for() {
+    let engine = MemoryEngine::new();
+    let opened = async |grants| {
+        let mut hampered = Hampered::new(&engine, Duration::ZERO);
+        hampered.grants = Some(grants);
+        Session::<u64, Finalizer>::open_with_clock(hampered, config("a"), TestClock::at_rate(1.0)).await
+    };
+    let usable = TTL - config("a").margin;
+    let for_ever = opened(Duration::from_secs(9_223_372_036)).await.unwrap();
+    assert!(matches!(for_ever.standing(), Standing::Held { for_at_least } if for_at_least <= usable));
+    let shorter = TTL / 2;
+    assert_eq!(opened(shorter).await.map(drop).unwrap_err(), OpenError::Lease { granted: shorter });
 }
 
 /// Seen to fail with a mark that takes over whatever lies there.
