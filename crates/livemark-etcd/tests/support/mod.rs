@@ -1,0 +1,181 @@
+//! Real etcd servers, started by the tests on loopback, each with a data directory of its own.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use livemark_etcd::{ConnectError, Etcd, Options};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A cluster of one member or several. They are killed with it.
+pub struct Cluster {
+    members: Vec<Member>,
+    dir: TempDir,
+}
+
+struct Member {
+    name: String,
+    args: Vec<String>,
+    endpoint: String,
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+/// The program, if there is one. It says so where there is none, past the capture of the test's output. Where
+/// `LIVEMARK_ETCD` is `required`, it fails.
+pub fn etcd() -> Option<PathBuf> {
+    let found = program("etcd");
+    if found.is_none() {
+        let wanted = std::env::var("LIVEMARK_ETCD").is_ok_and(|etcd| etcd == "required");
+        assert!(!wanted, "there is no etcd, and it is required");
+        let _ = writeln!(std::io::stderr(), "NOT CHECKED: there is no etcd (Debian: apt-get install etcd-server)");
+    }
+    found
+}
+
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// A port that nobody listens at.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Cluster {
+    /// Starts a cluster, and waits until it has a leader. `None` where there is no etcd.
+    pub async fn start(members: usize, flags: &[&str]) -> Option<Self> {
+        Self::start_over(members, "http", flags).await
+    }
+
+    pub async fn start_over(members: usize, scheme: &str, flags: &[&str]) -> Option<Self> {
+        etcd()?;
+        let dir = tempfile::tempdir().unwrap();
+        let ports: Vec<_> = (0..members).map(|_| (free_port(), free_port())).collect();
+        let all: Vec<_> =
+            ports.iter().enumerate().map(|(at, (_, peer))| format!("m{at}=http://127.0.0.1:{peer}")).collect();
+        let members = ports.iter().enumerate().map(|(at, (client, peer))| {
+            let name = format!("m{at}");
+            let data = dir.path().join(&name);
+            let (client, peer) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+            let mut args: Vec<String> = [
+                ("--name", name.as_str()),
+                ("--data-dir", data.to_str().unwrap()),
+                ("--listen-client-urls", &client),
+                ("--advertise-client-urls", &client),
+                ("--listen-peer-urls", &peer),
+                ("--initial-advertise-peer-urls", &peer),
+                ("--initial-cluster", &all.join(",")),
+            ]
+            .iter()
+            .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
+            .collect();
+            args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+            Member { log: dir.path().join(format!("{name}.log")), name, args, endpoint: client, child: None }
+        });
+        let mut cluster = Self { members: members.collect(), dir };
+        for at in 0..cluster.members.len() {
+            cluster.launch(at);
+        }
+        cluster.await_ready().await;
+        Some(cluster)
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn data_dir(&self, at: usize) -> PathBuf {
+        self.dir.path().join(&self.members[at].name)
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.endpoint.clone()).collect()
+    }
+
+    pub fn endpoint(&self, at: usize) -> String {
+        self.members[at].endpoint.clone()
+    }
+
+    /// Starts a member that does not run.
+    pub fn launch(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        let log = File::options().create(true).append(true).open(&member.log).unwrap();
+        let child = Command::new("etcd")
+            .args(&member.args)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        member.child = Some(child);
+    }
+
+    pub fn kill(&mut self, at: usize) {
+        if let Some(mut child) = self.members[at].child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Sends a signal to a member: `STOP`, `CONT` or `TERM`.
+    pub fn signal(&self, at: usize, signal: Signal) {
+        let child = self.members[at].child.as_ref().unwrap();
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// Waits until the cluster has a leader and answers.
+    pub async fn await_ready(&self) {
+        let began = Instant::now();
+        loop {
+            match Etcd::connect(self.endpoints(), "ready", Options::default()).await {
+                Ok(_) | Err(ConnectError::Denied(_)) => return,
+                // What speaks TLS answers no plain question: its own test waits for it.
+                Err(ConnectError::Endpoint { .. }) => return,
+                Err(error) => {
+                    assert!(began.elapsed() < Duration::from_secs(60), "etcd does not start: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// Runs `etcdctl` against the first member.
+    pub fn ctl(&self, args: &[&str]) -> Output {
+        Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .arg("--endpoints")
+            .arg(self.endpoint(0))
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    pub async fn connect(&self, namespace: &str) -> Etcd {
+        Etcd::connect(self.endpoints(), namespace, Options::default()).await.unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for at in 0..self.members.len() {
+            self.kill(at);
+        }
+        if std::thread::panicking() {
+            for member in &self.members {
+                let log = std::fs::read_to_string(&member.log).unwrap_or_default();
+                let last: Vec<_> = log.lines().rev().take(15).collect();
+                eprintln!("---- the end of {}'s log, backwards:\n{}", member.name, last.join("\n"));
+            }
+        }
+    }
+}
