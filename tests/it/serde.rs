@@ -106,6 +106,7 @@ fn counts_are_written_by_their_names() {
     }
     let expected = json!({
         "sweeps": 1, "finalizer_defers_total": 1, "defers_held": 1, "defers_boot_grace": 0, "defers_defer_all": 0,
+        "defers_view_stale": 0, "defers_settling": 0, "defers_claim_unavailable": 0,
         "redrives": 1, "reaps_worker_lost": 1, "reaps_backstop": 1, "reaps_redrives_exhausted": 1,
         "claim_conflicts": 0, "refused": 0, "failed_listings": 0, "bad_rows": 0, "failed_actions": 0, "panics": 0,
     });
