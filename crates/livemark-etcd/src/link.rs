@@ -184,12 +184,8 @@ impl Link {
             return Ok(());
         }
         let question = proto::AuthenticateRequest { name: user.name.clone(), password: user.password.clone() };
-        let answer = member.ask("/etcdserverpb.Auth/Authenticate", Request::new(question)).await;
-        let answer: proto::AuthenticateResponse = answer.map_err(|status| match status.code() {
-            // Not the token: the name or the password. That is not tried again.
-            Code::InvalidArgument | Code::Unauthenticated => Status::permission_denied(status.message()),
-            _ => status,
-        })?;
+        let answer: proto::AuthenticateResponse =
+            member.ask("/etcdserverpb.Auth/Authenticate", Request::new(question)).await?;
         let token = answer.token.parse().map_err(|_| Status::internal("the token of etcd is no header's value"))?;
         *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
         Ok(())
