@@ -181,6 +181,12 @@ impl MemoryEngine {
         self.change(|state| state.revision = revision);
     }
 
+    /// Returns the present revision.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.state().revision
+    }
+
     /// Returns all keys and their rows.
     #[must_use]
     pub fn rows(&self) -> Vec<(String, Row)> {

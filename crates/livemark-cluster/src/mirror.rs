@@ -48,6 +48,12 @@ impl<K: JobKey, C: Context> View<K, C> {
         self.0.inner.mirror.age(self.0.inner.clock.now())
     }
 
+    /// Returns the engine's state that the mirror has whole.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        *self.0.inner.mirror.applied.borrow()
+    }
+
     /// Returns how many keys were found that are no marks of this crate. They are left alone.
     #[must_use]
     pub fn foreign_keys(&self) -> usize {
@@ -288,8 +294,9 @@ impl<K: JobKey, C: Context> Inner<K, C> {
     pub(crate) async fn follow(self: std::sync::Arc<Self>) {
         loop {
             // List, and take up what is different. Nothing is cleared first.
+            let latest = self.latest();
             match timed(self.config.call_timeout, self.engine.list()).await {
-                Ok(listing) => self.take_up_listing(&listing),
+                Ok(listing) => self.take_up_listing(&listing, latest),
                 Err(_) => {
                     sleep(RETRY).await;
                     continue;
@@ -313,9 +320,8 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         }
     }
 
-    fn take_up_listing(&self, listing: &Listing) {
-        self.check_revision(listing.revision);
-        if self.is_over().is_some() {
+    fn take_up_listing(&self, listing: &Listing, latest: Revision) {
+        if !self.goes_on(listing.revision, latest) {
             return;
         }
         let keys: BTreeSet<&str> = listing.rows.iter().map(|(key, _)| key.as_str()).collect();

@@ -123,6 +123,17 @@ pub enum Standing {
     Lost(Loss),
 }
 
+impl Standing {
+    /// Returns how the session was lost, if it was.
+    #[must_use]
+    pub fn loss(self) -> Option<Loss> {
+        match self {
+            Self::Lost(loss) => Some(loss),
+            Self::Held { .. } | Self::Suspect => None,
+        }
+    }
+}
+
 /// A session and its tasks, which end with it.
 pub(crate) struct Running<K, C> {
     pub(crate) inner: Arc<Inner<K, C>>,
@@ -145,6 +156,8 @@ pub(crate) struct Inner<K, C> {
     pub(crate) config: Config,
     pub(crate) lease: Lease,
     epoch: u64,
+    /// The latest state of the engine that was told of.
+    latest: AtomicU64,
     belief: Belief,
     over: watch::Sender<Option<Loss>>,
     seq: AtomicU64,
@@ -311,6 +324,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
             clock: Box::new(clock),
             lease,
             epoch,
+            latest: AtomicU64::new(listing.revision),
             belief,
             over: watch::Sender::new(None),
             seq: AtomicU64::new(1),
@@ -398,8 +412,11 @@ impl<K: JobKey, C: Context> Session<K, C> {
             if let Standing::Lost(loss) = inner.standing() {
                 return Err(Failed::Mark(MarkError::SessionLost(loss)));
             }
+            let next = inner.latest().saturating_add(1);
             let put = inner.engine.put(&key, bytes.clone(), Some(inner.lease), expected);
             let taken_at = match timed(inner.config.call_timeout, put).await {
+                // No token is given that is not greater than those before.
+                Ok(Written::Done(revision)) if !inner.goes_on(revision, next) => continue,
                 Ok(Written::Done(revision)) => revision,
                 Ok(Written::Refused(row)) => {
                     let found = row.as_ref().and_then(|row| MarkValue::decode(&row.value));
@@ -589,11 +606,23 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         self.epoch
     }
 
-    /// Ends the session where the engine is at an earlier state than it was: it was restored, and tokens would not grow.
-    pub(crate) fn check_revision(&self, revision: Revision) {
-        if revision < *self.mirror.applied().borrow() {
+    /// The latest state of the engine that an answer has told of. To be asked before a question is sent.
+    pub(crate) fn latest(&self) -> Revision {
+        // Relaxed (no edge): a number by itself. An older value finds less.
+        self.latest.load(Ordering::Relaxed)
+    }
+
+    /// Takes up the state that an answer tells of. Ends the session, and returns `false`, where it is before the one that
+    /// it must be at least, by what was the latest when the question was sent: the engine was restored, and tokens would
+    /// not grow.
+    pub(crate) fn goes_on(&self, revision: Revision, at_least: Revision) -> bool {
+        // Relaxed (no edge): as above.
+        self.latest.fetch_max(revision, Ordering::Relaxed);
+        let goes_on = revision >= at_least;
+        if !goes_on {
             self.end(Loss::Behind);
         }
+        goes_on
     }
 
     /// Renews the lease, one request at a time.
@@ -627,10 +656,12 @@ impl<K: JobKey, C: Context> Inner<K, C> {
 
     pub(crate) async fn write_tick(&self) -> Result<Revision, EngineError> {
         let key = tick_key(self.lease);
+        // A write makes a state of its own.
+        let next = self.latest().saturating_add(1);
         let put = self.engine.put(&key, Vec::new(), Some(self.lease), If::Any);
         match timed(self.config.call_timeout, put).await {
             Ok(Written::Done(revision)) => {
-                self.check_revision(revision);
+                self.goes_on(revision, next);
                 Ok(revision)
             }
             // An unconditional write is not refused.

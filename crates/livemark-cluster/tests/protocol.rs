@@ -365,6 +365,20 @@ async fn an_engine_that_is_restored_ends_the_sessions() {
     assert!(matches!(a.mark(2, run(1)).await, Err(MarkError::SessionLost(Loss::Behind))));
 }
 
+/// The mirror has heard nothing of the marks that were made. Seen to fail with a session that compares with what its
+/// mirror has.
+#[tokio::test(start_paused = true)]
+async fn no_token_is_given_that_is_less_than_the_one_before() {
+    let engine = MemoryEngine::new();
+    let a = open(&engine.client(), "a").await;
+    let before = engine.revision();
+    // No time passes, in which the mirror could hear of it.
+    let first = a.mark(1, run(1)).await.unwrap();
+    engine.set_revision(before);
+    assert!(matches!(a.mark(2, run(1)).await, Err(MarkError::SessionLost(Loss::Behind))));
+    assert!(!first.is_current());
+}
+
 /// Seen to fail with a session that does not ask, and with one that writes its own name over the other.
 #[tokio::test(start_paused = true)]
 async fn a_namespace_is_for_one_job_store() {

@@ -38,7 +38,9 @@ impl Tree {
     pub(crate) fn copied(from: &Path, number: usize) -> io::Result<Self> {
         let root = from.join(format!("target/mutants/{number}"));
         fs::create_dir_all(&root)?;
-        for name in ["Cargo.toml", "Cargo.lock", "README.md", "src", "tests", "benches", "examples", "loom-tests"] {
+        for name in
+            ["Cargo.toml", "Cargo.lock", "README.md", "src", "tests", "benches", "crates", "examples", "loom-tests"]
+        {
             copy(&from.join(name), &root.join(name))?;
         }
         Ok(Self { root })

@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+pub mod proxy;
+pub mod work;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -56,8 +59,32 @@ impl Cluster {
         Self::start_over(members, "http", flags).await
     }
 
+    /// Starts one member that listens for clients at these URLs, the first of which the tests use.
+    pub async fn start_listening(urls: &str) -> Option<Self> {
+        etcd()?;
+        let mut cluster = Self::prepare(1, "http", &[]);
+        let member = &mut cluster.members[0];
+        member.endpoint = urls.split(',').next().unwrap().to_owned();
+        for flag in ["--listen-client-urls", "--advertise-client-urls"] {
+            let at = member.args.iter().position(|arg| arg == flag).unwrap();
+            urls.clone_into(&mut member.args[at + 1]);
+        }
+        cluster.launch(0);
+        cluster.await_ready().await;
+        Some(cluster)
+    }
+
     pub async fn start_over(members: usize, scheme: &str, flags: &[&str]) -> Option<Self> {
         etcd()?;
+        let mut cluster = Self::prepare(members, scheme, flags);
+        for at in 0..cluster.members.len() {
+            cluster.launch(at);
+        }
+        cluster.await_ready().await;
+        Some(cluster)
+    }
+
+    fn prepare(members: usize, scheme: &str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ports: Vec<_> = (0..members).map(|_| (free_port(), free_port())).collect();
         let all: Vec<_> =
@@ -81,12 +108,7 @@ impl Cluster {
             args.extend(flags.iter().map(|flag| (*flag).to_owned()));
             Member { log: dir.path().join(format!("{name}.log")), name, args, endpoint: client, child: None }
         });
-        let mut cluster = Self { members: members.collect(), dir };
-        for at in 0..cluster.members.len() {
-            cluster.launch(at);
-        }
-        cluster.await_ready().await;
-        Some(cluster)
+        Self { members: members.collect(), dir }
     }
 
     pub fn dir(&self) -> &Path {
@@ -147,6 +169,39 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// The member that leads.
+    pub fn leader(&self) -> usize {
+        let began = Instant::now();
+        loop {
+            for at in 0..self.members.len() {
+                let said = Command::new("etcdctl")
+                    .env("ETCDCTL_API", "3")
+                    .args(["--endpoints", &self.members[at].endpoint, "endpoint", "status"])
+                    .output()
+                    .unwrap();
+                // Endpoint, number, version, size, whether it leads.
+                if String::from_utf8_lossy(&said.stdout).split(", ").nth(4) == Some("true") {
+                    return at;
+                }
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "nobody leads");
+        }
+    }
+
+    /// Puts a member, which does not run, back to a snapshot.
+    pub fn restore(&self, at: usize, snapshot: &Path) {
+        let member = &self.members[at];
+        let value = |flag: &str| member.args[member.args.iter().position(|arg| arg == flag).unwrap() + 1].clone();
+        std::fs::remove_dir_all(value("--data-dir")).unwrap();
+        let mut restore = Command::new("etcdctl");
+        restore.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(snapshot);
+        for flag in ["--name", "--data-dir", "--initial-cluster", "--initial-advertise-peer-urls"] {
+            restore.arg(flag).arg(value(flag));
+        }
+        let done = restore.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
     }
 
     /// Runs `etcdctl` against the first member.
