@@ -77,6 +77,13 @@ impl<K: JobKey, C: Context> View<K, C> {
         }
     }
 
+    /// Returns `true` while this session has not been open for [`settle`](crate::Config::settle). It cannot know of any job
+    /// whether its owner's process was lost a moment before, and is coming back.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.0.inner.clock.now() < self.0.inner.mirror.all_settled_at
+    }
+
     /// Returns `true` while the job is not to be claimed, since its owner's process was lost a moment ago.
     #[must_use]
     pub fn is_settling(&self, job: &K) -> bool {
@@ -104,6 +111,8 @@ pub(crate) struct Mirror<K, C> {
     applied: watch::Sender<Revision>,
     /// Nanoseconds on the session's clock.
     heard_at: AtomicU64,
+    /// Until then nobody here can know of any job whether its mark was lost a moment ago.
+    all_settled_at: Duration,
 }
 
 #[derive(Debug)]
@@ -134,7 +143,7 @@ struct KnownMark<K> {
 }
 
 impl<K, C> Mirror<K, C> {
-    pub(crate) fn new(now: Duration) -> Self {
+    pub(crate) fn new(now: Duration, settle: Duration) -> Self {
         Self {
             registry: Arc::new(Registry::new()),
             rows: Mutex::new(Rows {
@@ -147,6 +156,7 @@ impl<K, C> Mirror<K, C> {
             }),
             applied: watch::Sender::new(0),
             heard_at: AtomicU64::new(nanoseconds(now)),
+            all_settled_at: now.saturating_add(settle),
         }
     }
 

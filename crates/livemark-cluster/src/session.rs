@@ -319,7 +319,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
             .map_err(OpenError::Engine)?;
 
         let inner = Arc::new(Inner {
-            mirror: Mirror::new(clock.now()),
+            mirror: Mirror::new(clock.now(), config.settle),
             engine,
             clock: Box::new(clock),
             lease,

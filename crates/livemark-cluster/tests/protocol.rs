@@ -521,6 +521,13 @@ impl AsyncJobStore<u64, Remote, ClusterGuard> for Jobs {
     }
 }
 
+/// Opens a session that has been there for long enough to claim.
+async fn open_and_settle(client: &MemoryClient, name: &str) -> Session {
+    let session = open(client, name).await;
+    until("it has settled", || !session.view().is_new()).await;
+    session
+}
+
 fn policy() -> Policy {
     Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge").build().unwrap()
 }
@@ -529,7 +536,7 @@ fn policy() -> Policy {
 #[tokio::test(start_paused = true)]
 async fn a_reaper_defers_to_owners_in_other_processes() {
     let engine = MemoryEngine::new();
-    let (a, b) = (open(&engine.client(), "a").await, open(&engine.client(), "b").await);
+    let (a, b) = (open(&engine.client(), "a").await, open_and_settle(&engine.client(), "b").await);
     let monitor = a.mark(7, run(1)).await.unwrap();
     let reaper = ClusterReaper::new(&b, policy());
     let mut jobs = Jobs { finished: vec![7, 8], overdue: vec![9], ..Jobs::default() };
@@ -549,7 +556,7 @@ async fn a_reaper_defers_to_owners_in_other_processes() {
 async fn without_the_engine_nothing_is_redriven_and_the_backstop_acts() {
     let engine = MemoryEngine::new();
     let client = engine.client();
-    let a = open(&client, "a").await;
+    let a = open_and_settle(&client, "a").await;
     let reaper = ClusterReaper::new(&a, policy());
     let overdue: Vec<_> = (100..150).collect();
     client.cut(true);
@@ -610,13 +617,35 @@ async fn a_lost_process_settles_before_its_jobs_are_redriven() {
     assert!(took >= TTL && took <= 2 * TTL + Duration::from_secs(1), "{took:?}");
 }
 
+/// All processes lost their leases at once, and open sessions anew: none knows of the others. Seen to fail with a reaper
+/// that claims as soon as its session is open.
+#[tokio::test(start_paused = true)]
+async fn a_new_session_waits_for_owners_that_come_back() {
+    let engine = MemoryEngine::new();
+    let a = open(&engine.client(), "a").await;
+    let lost = a.mark(7, run(1)).await.unwrap();
+    engine.end_lease(a.lease());
+    let b = open(&engine.client(), "b").await;
+    let reaper = ClusterReaper::new(&b, policy());
+    let mut jobs = Jobs { finished: vec![7], overdue: vec![8], ..Jobs::default() };
+    let report = reaper.run_once(&mut jobs).await;
+    assert_eq!((report.deferred, report.reaped, &*jobs.told[0].1), (1, 1, "defer, settling"));
+    let again = open(&engine.client(), "a").await;
+    let _monitor = again.try_mark(7, run(1)).await.unwrap();
+    assert!(!lost.is_current());
+    sleep(TTL).await;
+    let mut jobs = Jobs { finished: vec![7, 9], ..Jobs::default() };
+    assert_eq!(reaper.run_once(&mut jobs).await.redriven, 1, "{:?}", jobs.told);
+    assert_eq!(jobs.told[0].1, "defer, owned");
+}
+
 /// Seen to fail with claims that are made in the mirrors.
 #[tokio::test(start_paused = true)]
 async fn of_four_reapers_one_gets_each_job() {
     let engine = MemoryEngine::new();
     let mut reaping = Vec::new();
     for at in 0..4 {
-        let session = open(&engine.client(), &format!("process {at}")).await;
+        let session = open_and_settle(&engine.client(), &format!("process {at}")).await;
         reaping.push(tokio::spawn(async move {
             let reaper = ClusterReaper::new(&session, policy());
             let mut jobs = Jobs { finished: (0..250).collect(), ..Jobs::default() };

@@ -74,6 +74,20 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// Starts members the first of which has its data in `dir`.
+    pub async fn start_on(members: usize, dir: PathBuf) -> Option<Self> {
+        etcd()?;
+        let mut cluster = Self::prepare(members, "http", &[]);
+        let args = &mut cluster.members[0].args;
+        let at = args.iter().position(|arg| arg == "--data-dir").unwrap();
+        args[at + 1] = dir.join("data").to_str().unwrap().to_owned();
+        for at in 0..members {
+            cluster.launch(at);
+        }
+        cluster.await_ready().await;
+        Some(cluster)
+    }
+
     pub async fn start_over(members: usize, scheme: &str, flags: &[&str]) -> Option<Self> {
         etcd()?;
         let mut cluster = Self::prepare(members, scheme, flags);
@@ -188,6 +202,32 @@ impl Cluster {
             }
             assert!(began.elapsed() < Duration::from_secs(30), "nobody leads");
         }
+    }
+
+    /// Makes a member lead. Returns whether it does.
+    pub async fn lead(&self, at: usize) -> bool {
+        for _ in 0..20 {
+            let leader = self.leader();
+            if leader == at {
+                return true;
+            }
+            let ctl = |from: usize, args: &[&str]| {
+                Command::new("etcdctl")
+                    .env("ETCDCTL_API", "3")
+                    .args(["--endpoints", &self.members[from].endpoint])
+                    .args(args)
+                    .output()
+                    .unwrap()
+            };
+            // Endpoint, number.
+            let said = ctl(at, &["endpoint", "status"]).stdout;
+            let said = String::from_utf8_lossy(&said).into_owned();
+            if let Some(number) = said.split(", ").nth(1) {
+                ctl(leader, &["move-leader", number]);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        false
     }
 
     /// Puts a member, which does not run, back to a snapshot.
