@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::hash::Hash;
+use std::time::Duration;
 
-use livemark::Finalizer;
+use livemark::{Finalizer, Pulse};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Lease;
@@ -68,6 +69,12 @@ pub trait Context: Clone + Send + Sync + 'static {
 
     /// Reads what [`encode`](Self::encode) wrote, also by another version of the program.
     fn decode(text: &str) -> Option<Self>;
+
+    /// Returns the pulse of the owner's work, if it gives one. Its age travels with each tick of the session, and not in
+    /// what [`encode`](Self::encode) writes.
+    fn pulse(&self) -> Option<&Pulse> {
+        None
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,7 +83,7 @@ struct WrittenFinalizer {
     stage: String,
 }
 
-/// The run and the stage. A pulse stays in its process.
+/// The run, the stage and the pulse.
 impl Context for Finalizer {
     fn encode(&self) -> String {
         let written = WrittenFinalizer { run: self.run_id, stage: self.stage.to_string() };
@@ -87,6 +94,10 @@ impl Context for Finalizer {
     fn decode(text: &str) -> Option<Self> {
         let WrittenFinalizer { run, stage } = serde_json::from_str(text).ok()?;
         Some(Self::new(run, stage))
+    }
+
+    fn pulse(&self) -> Option<&Pulse> {
+        self.pulse.as_ref()
     }
 }
 
@@ -110,6 +121,9 @@ pub(crate) struct MarkValue {
     pub(crate) taken_at: Option<u64>,
     pub(crate) process: String,
     pub(crate) context: String,
+    /// How old the owner's pulse was, in milliseconds, if it gives one that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pulse: Option<u64>,
 }
 
 impl MarkValue {
@@ -126,6 +140,30 @@ impl MarkValue {
     pub(crate) fn is(&self, lease: Lease, seq: u64) -> bool {
         (self.lease, self.seq) == (lease.0, seq)
     }
+}
+
+/// The value of a session's key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionValue {
+    pub(crate) process: String,
+    /// The numbers of marks with a pulse, and how old each is, in milliseconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pulses: Vec<(u64, u64)>,
+}
+
+impl SessionValue {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        // Numbers and texts can always be written.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+pub(crate) fn milliseconds(age: Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub struct Config {
     pub call_timeout: Duration,
     /// A mirror that has heard nothing for so long is stale, and marks are not believed in. A third of the TTL by default.
     pub max_view_age: Duration,
+    /// How often the mirror is compared with the engine, whose watch may have lost something. 5 minutes by default.
+    pub compare_every: Duration,
     /// For how long a job is not claimed whose process was lost. The TTL by default.
     ///
     /// It covers an engine that ends the lease of a process that is alive (etcd-io/etcd#15247), which opens another session
@@ -52,6 +54,7 @@ impl Config {
             renew_every: ttl / 6,
             call_timeout: (ttl / 5).min(Duration::from_secs(2)),
             max_view_age: ttl / 3,
+            compare_every: Duration::from_secs(300),
             settle: ttl,
             token_floor: 0,
             store: None,
@@ -74,6 +77,8 @@ impl Config {
             Some("renew_every must be more than nothing, and at most a third of ttl less margin")
         } else if self.call_timeout.is_zero() || self.call_timeout > usable / 2 {
             Some("call_timeout must be more than nothing, and at most half of ttl less margin")
+        } else if self.compare_every < self.ttl {
+            Some("compare_every must be ttl or more")
         } else if self.max_view_age.is_zero() || self.max_view_age > self.ttl {
             Some("max_view_age must be more than nothing, and at most ttl")
         } else {

@@ -1,7 +1,7 @@
 //! A mark that this process holds: [`ClusterGuard`].
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use livemark::{Finalizer, Mark};
@@ -47,13 +47,14 @@ pub struct ClusterGuard<K: JobKey = u64, C: Context = Finalizer> {
     session: Arc<Running<K, C>>,
     job: K,
     token: Token,
+    context: Mutex<C>,
     held: Arc<Held>,
     released: bool,
 }
 
 impl<K: JobKey, C: Context> ClusterGuard<K, C> {
-    pub(crate) fn new(session: Arc<Running<K, C>>, job: K, token: Token, held: Arc<Held>) -> Self {
-        Self { session, job, token, held, released: false }
+    pub(crate) fn new(session: Arc<Running<K, C>>, job: K, token: Token, context: C, held: Arc<Held>) -> Self {
+        Self { session, job, token, context: Mutex::new(context), held, released: false }
     }
 
     fn inner(&self) -> &Inner<K, C> {
@@ -68,6 +69,12 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
     /// Returns the mark's fencing token, which stays when the context is replaced.
     pub fn token(&self) -> Token {
         self.token
+    }
+
+    /// Returns the mark's context, as this process gave it.
+    #[must_use]
+    pub fn context(&self) -> C {
+        self.context.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns `true` while the mark is certainly this process's: not displaced, the lease renewed in time, and the engine
@@ -114,6 +121,7 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
             taken_at: Some(self.held.taken_at),
             process: inner.config.process.clone(),
             context: context.encode(),
+            pulse: self.held.replace_pulse(context),
         };
         let bytes = value.encode();
         loop {
@@ -132,7 +140,7 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
                     row
                 }
                 Ok(Written::Refused(_)) => {
-                    self.held.displace();
+                    inner.displace(&self.held);
                     return Ok(false);
                 }
                 Err(EngineError::LeaseGone) => {
@@ -151,6 +159,7 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
             };
             self.held.written(row.revision);
             inner.take_up(&self.held.key, &row);
+            context.clone_into(&mut self.context.lock().unwrap_or_else(PoisonError::into_inner));
             return Ok(true);
         }
     }
@@ -208,6 +217,7 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
 
 /// Removes a mark's key, if it is still this mark's.
 async fn remove<K: JobKey, C: Context>(inner: &Inner<K, C>, held: &Held) -> Result<bool, EngineError> {
+    held.let_go();
     loop {
         let delete = inner.engine.delete(&held.key, If::At(held.modified()));
         match timed(inner.config.call_timeout, delete).await? {

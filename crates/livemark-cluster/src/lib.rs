@@ -53,6 +53,8 @@ mod memory;
 mod mirror;
 mod reaper;
 mod session;
+mod stats;
+mod telemetry;
 
 pub use crate::clock::{BootClock, Clock};
 pub use crate::codec::{Context, JobKey};
@@ -64,3 +66,4 @@ pub use crate::memory::{Faults, MemoryClient, MemoryEngine};
 pub use crate::mirror::{Remote, View};
 pub use crate::reaper::{Claim, ClusterReaper, Verdict};
 pub use crate::session::{Session, Standing};
+pub use crate::stats::SessionStats;

@@ -140,7 +140,7 @@ impl MemoryEngine {
     /// Returns a client whose calls go wrong as `seed` says.
     #[must_use]
     pub fn faulty_client(&self, seed: u64, faults: Faults) -> MemoryClient {
-        let link = Link { faults, random: fastrand::Rng::with_seed(seed), is_cut: false, hears: true };
+        let link = Link { faults, random: fastrand::Rng::with_seed(seed), is_cut: false, hears: true, loses: 0 };
         MemoryClient { engine: self.clone(), link: Arc::new(Mutex::new(link)), mended: Arc::new(Notify::new()) }
     }
 
@@ -208,6 +208,8 @@ struct Link {
     is_cut: bool,
     /// Whether answers come back.
     hears: bool,
+    /// How many of the next events its watches lose.
+    loses: usize,
 }
 
 impl Link {
@@ -248,6 +250,11 @@ impl MemoryClient {
     pub fn deafen(&self, is_deaf: bool) {
         self.link().hears = !is_deaf;
         self.mended.notify_waiters();
+    }
+
+    /// Loses the next events, as watches have done.
+    pub fn lose_events(&self, count: usize) {
+        self.link().loses = count;
     }
 
     /// Ends all faults.
@@ -394,7 +401,10 @@ impl MemoryWatch {
         if link.is_cut || !link.hears {
             return Ok((Vec::new(), next_end));
         }
-        let events: Vec<_> = state.log.iter().filter(|event| event.revision > self.seen).cloned().collect();
+        let mut events: Vec<_> = state.log.iter().filter(|event| event.revision > self.seen).cloned().collect();
+        let lost = link.loses.min(events.len());
+        link.loses -= lost;
+        self.seen = events.drain(..lost).next_back().map_or(self.seen, |event| event.revision);
         let broken = link.faults.broken;
         if !events.is_empty() && link.hits(broken) {
             return Err(EngineError::Unknown("the watch broke".to_owned()));

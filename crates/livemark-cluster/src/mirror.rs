@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use livemark::{Finalizer, Registry};
+use livemark::{Finalizer, Pulse, Registry};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::codec::{Context, JobKey, MarkValue};
+use crate::codec::{Context, JobKey, MarkValue, SessionValue};
 use crate::engine::{EngineError, Event, Lease, Listing, Revision, Row};
 use crate::error::{BarrierError, Loss};
 use crate::guard::Token;
 use crate::session::{Inner, MARKS, Running, SESSIONS, timed};
+use crate::telemetry;
 
 /// Pause before a listing or a watch that failed is tried again.
 const RETRY: Duration = Duration::from_millis(50);
@@ -30,6 +31,9 @@ pub struct Remote<C = Finalizer> {
     pub process: Arc<str>,
     /// What the mark says of its owner.
     pub context: C,
+    /// The owner's pulse, if it gives one. Its age is that of the latest beat that this process has heard of: it may be
+    /// younger than the owner's by a third of [`max_view_age`](crate::Config::max_view_age).
+    pub pulse: Option<Pulse>,
 }
 
 /// A session's mirror of all marks.
@@ -118,9 +122,10 @@ pub(crate) struct Mirror<K, C> {
 #[derive(Debug)]
 pub(crate) struct Rows<K> {
     by_key: HashMap<String, Known<K>>,
+    /// The pulses of marks, by their leases and numbers.
+    pulses: HashMap<(u64, u64), Pulse>,
     /// The keys that are gone, by when they went.
     gone: BTreeMap<Revision, Vec<String>>,
-    sessions: BTreeSet<String>,
     foreign: BTreeSet<String>,
     /// Until when a job is not claimed.
     settling: HashMap<K, Duration>,
@@ -148,8 +153,8 @@ impl<K, C> Mirror<K, C> {
             registry: Arc::new(Registry::new()),
             rows: Mutex::new(Rows {
                 by_key: HashMap::new(),
+                pulses: HashMap::new(),
                 gone: BTreeMap::new(),
-                sessions: BTreeSet::new(),
                 foreign: BTreeSet::new(),
                 settling: HashMap::new(),
                 settled_at: now,
@@ -238,16 +243,23 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         // The same mark with another context is as old as it was.
         let since = before.filter(|mark| (mark.value.lease, mark.value.seq) == (value.lease, value.seq));
         let since = since.map_or_else(Instant::now, |mark| mark.since);
+        let id = (value.lease, value.seq);
+        let pulse = value.pulse.map(|age| Pulse::aged(Duration::from_millis(age)));
         let remote = Remote {
             token: Token::new(epoch, taken_at),
             lease: Lease(value.lease),
             process: value.process.as_str().into(),
             context,
+            pulse: pulse.clone(),
         };
         self.registry.feed().put(job.clone(), remote, since);
         rows.settling.remove(&job);
         let mark = Some(KnownMark { job, value, since });
-        rows.by_key.insert(key.to_owned(), Known { revision: row.revision, mark });
+        let before = rows.by_key.insert(key.to_owned(), Known { revision: row.revision, mark });
+        if let Some(mark) = before.and_then(|known| known.mark) {
+            rows.pulses.remove(&(mark.value.lease, mark.value.seq));
+        }
+        rows.pulses.extend(pulse.map(|pulse| (id, pulse)));
     }
 
     /// Takes a key out, unless a later state of it is known. Returns the mark that was there.
@@ -263,7 +275,8 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     fn drop_mark(&self, rows: &mut Rows<K>, key: &str, revision: Revision) {
         rows.gone.entry(revision).or_default().push(key.to_owned());
         let before = rows.by_key.insert(key.to_owned(), Known { revision, mark: None });
-        if let Some(KnownMark { job, .. }) = before.and_then(|known| known.mark) {
+        if let Some(KnownMark { job, value, .. }) = before.and_then(|known| known.mark) {
+            rows.pulses.remove(&(value.lease, value.seq));
             self.registry.feed().remove(&job);
         }
     }
@@ -299,14 +312,57 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     }
 }
 
+impl<K: JobKey, C: Context> Mirror<K, C> {
+    /// Takes up how old a session's pulses were when it told of them.
+    fn take_up_session(&self, key: &str, row: &Row, epoch: u64) {
+        let lease = key.strip_prefix(SESSIONS).and_then(|lease| lease.parse().ok());
+        let (Some(lease), Some(told)) = (lease, SessionValue::decode(&row.value)) else { return };
+        for (seq, age) in told.pulses {
+            let age = Duration::from_millis(age);
+            let known = self.rows().pulses.get(&(lease, seq)).cloned();
+            match known {
+                // One that has not beaten is as old here, or older by what was younger. One that has is younger.
+                Some(pulse) if age < pulse.age() => pulse.beat(),
+                Some(_) => {}
+                None => self.show_pulse(lease, seq, age, epoch),
+            }
+        }
+    }
+
+    /// Gives a mark the pulse that it did not have: that of a reaper's claim, which has been beaten now.
+    fn show_pulse(&self, lease: u64, seq: u64, age: Duration, epoch: u64) {
+        let mut rows = self.rows();
+        let found = rows.by_key.values().find_map(|known| {
+            let mark = known.mark.as_ref().filter(|mark| mark.value.is(Lease(lease), seq))?;
+            Some((known.revision, mark.clone()))
+        });
+        let Some((revision, KnownMark { job, value, since })) = found else { return };
+        let Some(context) = C::decode(&value.context) else { return };
+        let pulse = Pulse::aged(age);
+        let remote = Remote {
+            token: Token::new(epoch, value.taken_at.unwrap_or(revision)),
+            lease: Lease(lease),
+            process: value.process.as_str().into(),
+            context,
+            pulse: Some(pulse.clone()),
+        };
+        self.registry.feed().put(job, remote, since);
+        rows.pulses.insert((lease, seq), pulse);
+    }
+}
+
 impl<K: JobKey, C: Context> Inner<K, C> {
     /// Follows the engine, for as long as the session is there.
     pub(crate) async fn follow(self: std::sync::Arc<Self>) {
+        let mut why = "the session was opened";
         loop {
             // List, and take up what is different. Nothing is cleared first.
             let latest = self.latest();
             match timed(self.config.call_timeout, self.engine.list()).await {
-                Ok(listing) => self.take_up_listing(&listing, latest),
+                Ok(listing) => {
+                    self.take_up_listing(&listing, latest);
+                    telemetry::relisted(why);
+                }
                 Err(_) => {
                     sleep(RETRY).await;
                     continue;
@@ -316,17 +372,55 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             while self.watch_on().await != Err(EngineError::Compacted) {
                 sleep(RETRY).await;
             }
+            self.counts.relists.add(1);
+            why = "the states that were missed are not kept";
         }
     }
 
     /// Watches until the watch breaks or says nothing for too long: dead ones do not fail by themselves
-    /// (etcd-io/etcd#8980).
+    /// (etcd-io/etcd#8980). Compares with the engine now and then, since watches have lost events as well
+    /// (etcd-io/etcd#18089).
     async fn watch_on(&self) -> Result<(), EngineError> {
         let after = *self.mirror.applied.borrow();
         let mut watch = timed(self.config.call_timeout, self.engine.watch(after)).await?;
+        let mut to_compare = None;
+        let mut compare_at = self.clock.now().saturating_add(self.config.compare_every);
         loop {
             let events = timed(self.config.max_view_age, watch.next()).await?;
             self.take_up_events(&events);
+            // A listing can be compared once all that it has must have been heard of.
+            let heard = *self.mirror.applied.borrow();
+            if let Some((listing, latest)) =
+                to_compare.take_if(|(listing, _): &mut (Listing, _)| listing.revision <= heard)
+            {
+                self.compare(&listing, latest);
+            }
+            if to_compare.is_none() && self.clock.now() >= compare_at {
+                compare_at = self.clock.now().saturating_add(self.config.compare_every);
+                let latest = self.latest();
+                to_compare =
+                    timed(self.config.call_timeout, self.engine.list()).await.ok().map(|listing| (listing, latest));
+            }
+        }
+    }
+
+    /// Counts the marks that are otherwise in the mirror than in a listing of a state that it has whole, and mends them.
+    fn compare(&self, listing: &Listing, latest: Revision) {
+        let listed: HashMap<&str, Revision> =
+            listing.rows.iter().map(|(key, row)| (key.as_str(), row.revision)).collect();
+        let differences = {
+            let rows = self.mirror.rows();
+            let known = |key: &str| rows.by_key.get(key).map(|known| known.revision);
+            let missed = listed.iter().filter(|(key, at)| key.starts_with(MARKS) && known(key) < Some(**at)).count();
+            let left = rows.by_key.iter().filter(|(key, known)| {
+                known.mark.is_some() && known.revision <= listing.revision && !listed.contains_key(key.as_str())
+            });
+            missed + left.count()
+        };
+        if differences > 0 {
+            self.counts.differences.add(differences);
+            telemetry::differences(differences);
+            self.take_up_listing(listing, latest);
         }
     }
 
@@ -335,18 +429,17 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             return;
         }
         let keys: BTreeSet<&str> = listing.rows.iter().map(|(key, _)| key.as_str()).collect();
-        let (gone, sessions) = {
-            let mut rows = self.mirror.rows();
-            let gone: Vec<_> = rows.by_key.keys().filter(|key| !keys.contains(key.as_str())).cloned().collect();
-            rows.sessions = keys.iter().filter(|key| key.starts_with(SESSIONS)).map(|key| (*key).to_owned()).collect();
-            (gone, rows.sessions.clone())
+        let sessions: BTreeSet<&str> = keys.iter().copied().filter(|key| key.starts_with(SESSIONS)).collect();
+        let gone: Vec<_> = {
+            let rows = self.mirror.rows();
+            rows.by_key.keys().filter(|key| !keys.contains(key.as_str())).cloned().collect()
         };
         let now = self.clock.now();
         for key in gone {
             if let Some(mark) = self.mirror.remove(&key, listing.revision.saturating_add(1)) {
                 self.heard_of(&key, None, listing.revision);
                 // How it went was not heard. If its session went as well, it may have been lost.
-                if !sessions.contains(&format!("{SESSIONS}{}", mark.value.lease)) {
+                if !sessions.contains(format!("{SESSIONS}{}", mark.value.lease).as_str()) {
                     self.mirror.settle(mark, now, self.config.settle);
                 }
             }
@@ -357,7 +450,11 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                 self.heard_of(key, Some(row), row.revision);
             }
         }
-        if !sessions.contains(&format!("{SESSIONS}{}", self.lease.0)) && *self.mirror.applied.borrow() > 0 {
+        // After the marks.
+        for (key, row) in &listing.rows {
+            self.mirror.take_up_session(key, row, self.epoch());
+        }
+        if !sessions.contains(format!("{SESSIONS}{}", self.lease.0).as_str()) && *self.mirror.applied.borrow() > 0 {
             self.end(Loss::Expired);
         }
         self.mirror.passed(listing.revision);
@@ -390,14 +487,10 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                 }
                 self.heard_of(key, row.as_ref(), *revision);
             } else if key.starts_with(SESSIONS) {
-                let mut rows = self.mirror.rows();
-                if row.is_some() {
-                    rows.sessions.insert(key.clone());
-                } else {
-                    rows.sessions.remove(key);
-                    if *key == format!("{SESSIONS}{}", self.lease.0) {
-                        self.end(Loss::Expired);
-                    }
+                match row {
+                    Some(row) => self.mirror.take_up_session(key, row, self.epoch()),
+                    None if *key == format!("{SESSIONS}{}", self.lease.0) => self.end(Loss::Expired),
+                    None => {}
                 }
             }
         }

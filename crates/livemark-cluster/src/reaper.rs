@@ -65,10 +65,12 @@ impl<K: JobKey, C: Context> ClusterReaper<K, C> {
             lease,
             process: Arc::clone(&process),
             context: claim(job),
+            pulse: None,
         };
-        let reaper = Reaper::with_claim(session.view().registry(), policy, carried).with_gate(gate).with_summary(
-            |remote: &Remote<C>, f: &mut fmt::Formatter<'_>| write!(f, "{}, token {}", remote.process, remote.token),
-        );
+        let reaper = Reaper::with_claim(session.view().registry(), policy, carried)
+            .with_gate(gate)
+            .with_pulse(|remote| remote.pulse.as_ref())
+            .with_summary(|remote, f| write!(f, "{}, token {}", remote.process, remote.token));
         Self { session: session.clone(), reaper, is_fresh }
     }
 
@@ -142,7 +144,7 @@ impl<K: JobKey, C: Context> Claimer<K, Remote<C>> for Claims<K, C> {
             },
         };
         let began = Instant::now();
-        let attempt = self.session.attempt(job.clone(), &carried.context, over);
+        let attempt = self.session.attempt(job.clone(), &carried.context, over, true);
         let done = timeout_at(began + self.patience, attempt).await;
         let took = match &done {
             // One that answers costs no patience.

@@ -5,22 +5,24 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use livemark::Finalizer;
+use livemark::{Finalizer, Pulse};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::clock::{BootClock, Clock};
-use crate::codec::{Context, JobKey, MarkValue};
+use crate::codec::{Context, JobKey, MarkValue, SessionValue, milliseconds};
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, Grant, If, Lease, Listing, Revision, Row, Watch, Written};
 use crate::error::{Loss, MarkError, OpenError, TryMarkError, Unavailable};
 use crate::guard::{ClusterGuard, Token};
 use crate::lease::Belief;
 use crate::mirror::{Mirror, View};
+use crate::stats::{Counts, SessionStats};
+use crate::telemetry;
 
 /// The key of the epoch, in the engine's namespace.
 const EPOCH: &str = "epoch";
@@ -165,7 +167,9 @@ pub(crate) struct Inner<K, C> {
     pub(crate) mirror: Mirror<K, C>,
     /// Something may lie under our lease that nobody holds.
     pub(crate) collect: Notify,
-    ghosts: AtomicU64,
+    pub(crate) counts: Counts,
+    /// When the session's own key was last written.
+    session_at: AtomicU64,
 }
 
 /// The marks that this process may have.
@@ -214,6 +218,30 @@ pub(crate) struct Held {
     modified: AtomicU64,
     is_displaced: AtomicBool,
     pub(crate) displaced: Notify,
+    /// Its guard lets it go: nobody displaces it any more.
+    is_let_go: AtomicBool,
+    pulse: Mutex<Option<Sign>>,
+}
+
+/// An owner's pulse, as it is told to the others.
+pub(crate) struct Sign {
+    pulse: Pulse,
+    since: Instant,
+    /// Nobody may have this pulse: a reaper's claim came with it. It counts from its first beat on.
+    awaits_a_beat: bool,
+}
+
+impl Sign {
+    fn of<C: Context>(context: &C, awaits_a_beat: bool) -> Option<Self> {
+        let pulse = context.pulse()?.clone();
+        Some(Self { pulse, since: Instant::now(), awaits_a_beat })
+    }
+
+    /// How old the pulse is, if it counts.
+    fn age(&self) -> Option<u64> {
+        let age = self.pulse.age();
+        (!self.awaits_a_beat || age < self.since.elapsed()).then(|| milliseconds(age))
+    }
 }
 
 impl Held {
@@ -227,10 +255,34 @@ impl Held {
         self.is_displaced.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn displace(&self) {
+    /// Returns `true` the first time.
+    pub(crate) fn displace(&self) -> bool {
         // Relaxed (no edge): as above.
-        self.is_displaced.store(true, Ordering::Relaxed);
+        let was_displaced = self.is_displaced.swap(true, Ordering::Relaxed);
         self.displaced.notify_waiters();
+        !was_displaced
+    }
+
+    /// Takes up the pulse of a context that replaces the one before. Returns its age.
+    pub(crate) fn replace_pulse<C: Context>(&self, context: &C) -> Option<u64> {
+        let sign = Sign::of(context, false);
+        let age = sign.as_ref().and_then(Sign::age);
+        *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = sign;
+        age
+    }
+
+    fn pulse_age(&self) -> Option<u64> {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Sign::age)
+    }
+
+    pub(crate) fn let_go(&self) {
+        // Relaxed (no edge): as above.
+        self.is_let_go.store(true, Ordering::Relaxed);
+    }
+
+    fn is_let_go(&self) -> bool {
+        // Relaxed (no edge): as above.
+        self.is_let_go.load(Ordering::Relaxed)
     }
 
     pub(crate) fn written(&self, revision: Revision) {
@@ -313,10 +365,14 @@ impl<K: JobKey, C: Context> Session<K, C> {
             return Err(OpenError::Lease { granted: ttl });
         }
         let belief = Belief::new(sent, config.ttl, config.margin);
-        let process = config.process.clone().into_bytes();
-        timed(limit, engine.put(&session_key(lease), process, Some(lease), If::Absent))
-            .await
-            .map_err(OpenError::Engine)?;
+        let value = SessionValue { process: config.process.clone(), pulses: Vec::new() }.encode();
+        let key = session_key(lease);
+        let put = timed(limit, engine.put(&key, value, Some(lease), If::Absent)).await.map_err(OpenError::Engine)?;
+        let session_at = match put {
+            Written::Done(revision) => revision,
+            Written::Refused(row) => row.map_or(0, |row| row.revision),
+        };
+        telemetry::opened(lease, &config.process);
 
         let inner = Arc::new(Inner {
             mirror: Mirror::new(clock.now(), config.settle),
@@ -330,7 +386,8 @@ impl<K: JobKey, C: Context> Session<K, C> {
             seq: AtomicU64::new(1),
             live: Mutex::default(),
             collect: Notify::new(),
-            ghosts: AtomicU64::new(0),
+            counts: Counts::default(),
+            session_at: AtomicU64::new(session_at),
             config,
         });
         let tasks = vec![
@@ -358,7 +415,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
     ///
     /// Returns an error if the job was not marked.
     pub async fn mark(&self, job: K, context: C) -> Result<ClusterGuard<K, C>, MarkError> {
-        match self.attempt(job, &context, Over::Anyone).await {
+        match self.attempt(job, &context, Over::Anyone, false).await {
             Ok(guard) => Ok(guard),
             Err(Failed::Mark(error)) => Err(error),
             // Who takes from anyone is refused by nobody for ever.
@@ -373,7 +430,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
     /// Returns the owner if the job has one, or why it could not be marked.
     pub async fn try_mark(&self, job: K, context: C) -> Result<ClusterGuard<K, C>, TryMarkError<C>> {
         let key = mark_key(&job);
-        match self.attempt(job.clone(), &context, Over::Nobody).await {
+        match self.attempt(job.clone(), &context, Over::Nobody, false).await {
             Ok(guard) => Ok(guard),
             Err(Failed::Mark(error)) => Err(TryMarkError::Mark(error)),
             Err(Failed::Occupied(row)) => {
@@ -387,19 +444,29 @@ impl<K: JobKey, C: Context> Session<K, C> {
     }
 
     /// Makes a mark, or finds out that it cannot be made. No write is unconditional, and none is left in doubt.
-    pub(crate) async fn attempt(&self, job: K, context: &C, over: Over) -> Result<ClusterGuard<K, C>, Failed> {
+    ///
+    /// Nobody beats the pulse of a reaper's `claim` yet.
+    pub(crate) async fn attempt(
+        &self,
+        job: K,
+        context: &C,
+        over: Over,
+        is_claim: bool,
+    ) -> Result<ClusterGuard<K, C>, Failed> {
         let inner = &*self.0.inner;
         let key = mark_key(&job);
         // Relaxed (no edge): a number that is drawn once.
         let seq = inner.seq.fetch_add(1, Ordering::Relaxed);
         inner.live().attempts.insert(seq);
         let attempt = Attempt { inner, seq, key: &key };
+        let sign = Sign::of(context, is_claim);
         let value = MarkValue {
             lease: inner.lease.0,
             seq,
             taken_at: None,
             process: inner.config.process.clone(),
             context: context.encode(),
+            pulse: sign.as_ref().and_then(Sign::age),
         };
         let bytes = value.encode();
         let condition = |row: Option<Revision>| row.map_or(If::Absent, If::At);
@@ -455,9 +522,11 @@ impl<K: JobKey, C: Context> Session<K, C> {
                     continue;
                 }
             };
-            let held = inner.hold(&key, seq, taken_at, &value);
+            let held = inner.hold(&key, seq, taken_at, &value, sign);
+            inner.counts.marks.add(1);
             drop(attempt);
-            return Ok(ClusterGuard::new(Arc::clone(&self.0), job, Token::new(inner.epoch, taken_at), held));
+            let token = Token::new(inner.epoch, taken_at);
+            return Ok(ClusterGuard::new(Arc::clone(&self.0), job, token, context.clone(), held));
         }
     }
 
@@ -479,11 +548,21 @@ impl<K: JobKey, C: Context> Session<K, C> {
         self.0.inner.lease
     }
 
-    /// Returns how many writes of this process arrived after it had given them up, and were removed.
+    /// Returns what the session has done and met. Each number is read by itself.
     #[must_use]
-    pub fn ghosts(&self) -> u64 {
-        // Relaxed (no edge): a number to look at.
-        self.0.inner.ghosts.load(Ordering::Relaxed)
+    pub fn stats(&self) -> SessionStats {
+        let inner = &self.0.inner;
+        let Counts { marks, displaced, renewals, failed_renewals, relists, differences, ghosts } = &inner.counts;
+        SessionStats {
+            marks: marks.get(),
+            held: inner.live().held.len() as u64,
+            displaced: displaced.get(),
+            renewals: renewals.get(),
+            failed_renewals: failed_renewals.get(),
+            relists: relists.get(),
+            differences: differences.get(),
+            ghosts: ghosts.get(),
+        }
     }
 
     /// Ends the session and all its marks at once. Other processes need not wait for its TTL.
@@ -516,11 +595,14 @@ impl<K, C> Inner<K, C> {
     }
 
     pub(crate) fn end(&self, loss: Loss) {
-        self.over.send_if_modified(|over| {
+        let is_first = self.over.send_if_modified(|over| {
             let is_first = over.is_none();
             over.get_or_insert(loss);
             is_first
         });
+        if is_first && loss != Loss::Closed {
+            telemetry::lost(self.lease, loss);
+        }
     }
 
     pub(crate) fn is_over(&self) -> Option<Loss> {
@@ -564,7 +646,7 @@ impl<K, C> Inner<K, C> {
 
 impl<K: JobKey, C: Context> Inner<K, C> {
     /// Makes an attempt's mark a guard's, with no moment in between in which it is nobody's.
-    fn hold(&self, key: &str, seq: u64, taken_at: Revision, value: &MarkValue) -> Arc<Held> {
+    fn hold(&self, key: &str, seq: u64, taken_at: Revision, value: &MarkValue, sign: Option<Sign>) -> Arc<Held> {
         let held = Arc::new(Held {
             key: key.to_owned(),
             seq,
@@ -572,13 +654,15 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             modified: AtomicU64::new(taken_at),
             is_displaced: AtomicBool::new(false),
             displaced: Notify::new(),
+            is_let_go: AtomicBool::new(false),
+            pulse: Mutex::new(sign),
         });
         self.live().hold(&held);
         // Read your writes. If the mirror has heard of a later owner already, that is found here.
         let row = Row { revision: taken_at, value: value.encode(), lease: Some(self.lease) };
         self.take_up(key, &row);
         if self.mirror.is_other(key, taken_at, self.lease, seq) {
-            held.displace();
+            self.displace(&held);
         }
         held
     }
@@ -597,8 +681,16 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             if value.as_ref().is_some_and(|value| value.is(self.lease, held.seq)) {
                 held.written(revision);
             } else if revision > held.taken_at {
-                held.displace();
+                self.displace(&held);
             }
+        }
+    }
+
+    /// Tells a guard that its mark is another's, or gone.
+    pub(crate) fn displace(&self, held: &Held) {
+        if held.displace() && !held.is_let_go() && self.is_over().is_none() {
+            self.counts.displaced.add(1);
+            telemetry::displaced(&held.key, Token::new(self.epoch, held.taken_at));
         }
     }
 
@@ -628,30 +720,65 @@ impl<K: JobKey, C: Context> Inner<K, C> {
     /// Renews the lease, one request at a time.
     async fn renew(self: Arc<Self>) {
         let mut wait = self.config.renew_every;
+        let mut was_held = true;
         loop {
             sleep(wait).await;
             if self.is_over().is_some() {
                 return;
             }
+            let is_held = self.is_held();
+            if is_held != was_held {
+                if is_held { telemetry::held_again(self.lease) } else { telemetry::suspect(self.lease) }
+            }
+            was_held = is_held;
             let sent = self.clock.now();
             match timed(self.config.call_timeout, self.engine.renew(self.lease)).await {
                 Ok(ttl) if !ttl.is_zero() => {
                     self.belief.renewed(sent, ttl);
+                    self.counts.renewals.add(1);
                     wait = self.config.renew_every;
                 }
                 Ok(_) | Err(EngineError::LeaseGone) => return self.end(Loss::Expired),
                 // Past the deadline as well: the keys may be there, and then the session is held again.
-                Err(_) => wait = RETRY,
+                Err(_) => {
+                    self.counts.failed_renewals.add(1);
+                    wait = RETRY;
+                }
             }
         }
     }
 
-    /// Writes something now and then, so that a watch that hears nothing is known to be dead.
+    /// Writes the session's key now and then: a watch that hears nothing is known to be dead by it, and others hear of the
+    /// pulses.
     async fn tick(self: Arc<Self>) {
         while self.is_over().is_none() {
-            let _ = self.write_tick().await;
+            self.write_session().await;
             sleep(self.config.max_view_age / 3).await;
         }
+    }
+
+    /// Writes the session's key once, if it is as it was: one that is gone must not come again.
+    async fn write_session(&self) {
+        let held: Vec<_> = self.live().held.values().cloned().collect();
+        let pulses = held.iter().filter_map(|held| Some((held.seq, held.pulse_age()?))).collect();
+        let value = SessionValue { process: self.config.process.clone(), pulses }.encode();
+        // Relaxed (no edge): this task alone writes it.
+        let at = self.session_at.load(Ordering::Relaxed);
+        let next = self.latest().saturating_add(1);
+        let key = session_key(self.lease);
+        let put = self.engine.put(&key, value, Some(self.lease), If::At(at));
+        let written_at = match timed(self.config.call_timeout, put).await {
+            Ok(Written::Done(revision)) => {
+                self.goes_on(revision, next);
+                revision
+            }
+            // The time before it was written, and the answer lost.
+            Ok(Written::Refused(Some(row))) => row.revision,
+            Ok(Written::Refused(None)) | Err(EngineError::LeaseGone) => return self.end(Loss::Expired),
+            Err(_) => return,
+        };
+        // Relaxed (no edge): as above.
+        self.session_at.store(written_at, Ordering::Relaxed);
     }
 
     pub(crate) async fn write_tick(&self) -> Result<Revision, EngineError> {
@@ -692,8 +819,8 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                 let delete = self.engine.delete(&key, If::At(revision));
                 match timed(self.config.call_timeout, delete).await {
                     Ok(Written::Done(gone)) => {
-                        // Relaxed (no edge): a number to look at.
-                        self.ghosts.fetch_add(1, Ordering::Relaxed);
+                        self.counts.ghosts.add(1);
+                        telemetry::ghost(&key);
                         self.take_out(&key, gone);
                     }
                     // It is something else by now, and the mirror hears of it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use livemark::{AsyncJobStore, Cause, Finalizer, Mark, Outcome, Policy, RunningJob};
+use livemark::{AsyncJobStore, Cause, Finalizer, Mark, Outcome, Policy, Pulse, RunningJob};
 use livemark_cluster::{
     Claim, ClusterGuard, ClusterReaper, Config, Context, Engine, EngineError, Grant, If, Lease, Listing, Loss,
     MarkError, MemoryClient, MemoryEngine, OpenError, Remote, Row, Session, Standing, TryMarkError, Verdict, Written,
@@ -293,7 +293,7 @@ async fn what_came_through_after_all_is_removed() {
     client.deafen(false);
     let took = until("the ghost's end", || engine.rows().iter().all(|(key, _)| key != "m/7")).await;
     assert!(took <= 2 * Config::with_ttl(TTL).call_timeout, "{took:?}");
-    until("its count", || a.ghosts() == 1).await;
+    until("its count", || a.stats().ghosts == 1).await;
 }
 
 /// Seen to fail with a mirror that clears before it lists, and with one that goes on watching.
@@ -377,6 +377,97 @@ async fn no_token_is_given_that_is_less_than_the_one_before() {
     engine.set_revision(before);
     assert!(matches!(a.mark(2, run(1)).await, Err(MarkError::SessionLost(Loss::Behind))));
     assert!(!first.is_current());
+}
+
+/// A watch has lost a mark, and then a clear. Seen to fail with a mirror that trusts its watch.
+#[tokio::test(start_paused = true)]
+async fn what_a_watch_has_lost_is_found_by_comparing() {
+    let engine = MemoryEngine::new();
+    let (client, mut compared) = (engine.client(), config("a"));
+    compared.compare_every = Duration::from_secs(30);
+    let a = try_open(&client, compared).await.unwrap();
+    let b = open(&engine.client(), "b").await;
+    a.view().barrier().await.unwrap();
+    client.lose_events(1);
+    let guard = b.mark(7, run(1)).await.unwrap();
+    b.view().barrier().await.unwrap();
+    a.view().barrier().await.unwrap();
+    assert_eq!((owner_of(&a, 7), a.stats().differences), (None, 0), "it cannot know");
+    until("it knows", || owner_of(&a, 7) == Some(1)).await;
+    assert_eq!(a.stats().differences, 1);
+    client.lose_events(1);
+    guard.clear().await.unwrap();
+    a.view().barrier().await.unwrap();
+    assert_eq!(owner_of(&a, 7), Some(1), "it cannot know");
+    until("it knows", || owner_of(&a, 7).is_none()).await;
+    assert_eq!((a.stats().differences, b.stats().differences), (2, 0));
+}
+
+/// Seen to fail with a session's key that is written whatever became of it.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_key_is_gone_is_over() {
+    let engine = MemoryEngine::new();
+    let a = open(&engine.client(), "a").await;
+    let key = format!("s/{}", a.lease().0);
+    assert_eq!(engine.client().delete(&key, If::Any).await.map(|done| matches!(done, Written::Done(_))), Ok(true));
+    until("it is over", || a.standing().loss() == Some(Loss::Expired)).await;
+    sleep(TTL).await;
+    assert!(engine.rows().iter().all(|(other, _)| *other != key), "{:?}", engine.rows());
+}
+
+/// In real time, which pulses go by. Seen to fail with pulses that stay in their process, with ones that every tick beats,
+/// and with claims that count before anybody has beaten them.
+#[tokio::test]
+async fn a_pulse_goes_over_to_the_others() {
+    const STALE: Duration = Duration::from_millis(700);
+    let engine = MemoryEngine::new();
+    let opened = async |name: &str| {
+        let mut config = Config::with_ttl(Duration::from_millis(600));
+        config.process = name.to_owned();
+        Session::<u64, Finalizer>::open(engine.client(), config).await.unwrap()
+    };
+    let (a, b) = (opened("a").await, opened("b").await);
+    let policy = || {
+        let builder = Policy::builder().hard_deadline(Duration::from_secs(3600)).marking_stage("merge");
+        builder.stale_after(STALE).build().unwrap()
+    };
+    let (beating, hung) = (Pulse::new(), Pulse::new());
+    let _beats = a.mark(1, run(1).with_pulse(beating.clone())).await.unwrap();
+    let hangs = a.mark(2, run(1).with_pulse(hung)).await.unwrap();
+    let _silent = a.mark(3, run(1)).await.unwrap();
+    let reaper = ClusterReaper::with_claim(&b, policy(), |_| run(2).with_pulse(Pulse::new()));
+    let began = Instant::now();
+    let mut jobs = Jobs { finished: vec![1, 2, 3], ..Jobs::default() };
+    while jobs.done.is_empty() {
+        beating.beat();
+        reaper.run_once(&mut jobs).await;
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", jobs.told);
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(began.elapsed() >= STALE, "{:?}", began.elapsed());
+    assert_eq!(jobs.done.iter().map(|(job, _)| *job).collect::<Vec<_>>(), [2]);
+    assert_eq!(hangs.lost().await, Loss::Displaced);
+    // The claim has a pulse that nobody has beaten: it does not go stale.
+    let claim = jobs.kept.remove(0);
+    let until = Instant::now() + 2 * STALE;
+    while Instant::now() < until {
+        beating.beat();
+        reaper.run_once(&mut jobs).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(jobs.done.len(), 1, "{:?}", jobs.told);
+    // Somebody has it now, and then hangs.
+    let seen = || b.view().registry().owner(&2).and_then(|owner| owner.value.pulse);
+    assert!(seen().is_none());
+    claim.guard().and_then(|guard| guard.context().pulse.clone()).unwrap().beat();
+    let began = Instant::now();
+    while jobs.done.len() == 1 {
+        beating.beat();
+        reaper.run_once(&mut jobs).await;
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", jobs.told);
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(began.elapsed() >= STALE, "{:?}", began.elapsed());
 }
 
 /// Seen to fail with a session that does not ask, and with one that writes its own name over the other.

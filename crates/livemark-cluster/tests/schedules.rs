@@ -152,7 +152,7 @@ async fn process(world: Rc<World>, client: MemoryClient, seed: u64, name: String
             world.let_go(job, &guard);
             drop(guard);
         }
-        world.sum.lock().unwrap().ghosts += session.ghosts();
+        world.sum.lock().unwrap().ghosts += session.stats().ghosts;
     }
 }
 
