@@ -407,8 +407,11 @@ async fn what_a_watch_has_lost_is_found_by_comparing() {
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_key_is_gone_is_over() {
     let engine = MemoryEngine::new();
-    let a = open(&engine.client(), "a").await;
+    let client = engine.client();
+    let a = open(&client, "a").await;
     let key = format!("s/{}", a.lease().0);
+    // Its watch does not tell it.
+    client.lose_events(1);
     assert_eq!(engine.client().delete(&key, If::Any).await.map(|done| matches!(done, Written::Done(_))), Ok(true));
     until("it is over", || a.standing().loss() == Some(Loss::Expired)).await;
     sleep(TTL).await;
