@@ -129,8 +129,18 @@ struct Known<K> {
 #[derive(Clone, Debug)]
 struct KnownMark<K> {
     job: K,
-    value: MarkValue,
+    lease: u64,
+    seq: u64,
+    /// The revision that took the mark.
+    taken_at: Revision,
     since: Instant,
+}
+
+impl<K> KnownMark<K> {
+    /// Whether it is this mark of this lease.
+    fn is(&self, lease: u64, seq: u64) -> bool {
+        (self.lease, self.seq) == (lease, seq)
+    }
 }
 
 impl<K, C> Mirror<K, C> {
@@ -183,14 +193,13 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     pub(crate) fn mark_of(&self, key: &str) -> Option<(Revision, Revision)> {
         let rows = self.rows();
         let known = rows.by_key.get(key)?;
-        let taken_at = known.mark.as_ref()?.value.taken_at.unwrap_or(known.revision);
-        Some((known.revision, taken_at))
+        Some((known.revision, known.mark.as_ref()?.taken_at))
     }
 
     /// Whether a key is another's by now than this mark's.
     pub(crate) fn is_other(&self, key: &str, taken_at: Revision, lease: Lease, seq: u64) -> bool {
         self.rows().by_key.get(key).is_some_and(|known| {
-            known.revision > taken_at && !known.mark.as_ref().is_some_and(|mark| mark.value.is(lease, seq))
+            known.revision > taken_at && !known.mark.as_ref().is_some_and(|mark| mark.is(lease.0, seq))
         })
     }
 
@@ -198,8 +207,8 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     pub(crate) fn ours(&self, key: &str, lease: Lease) -> Option<(u64, Revision)> {
         let rows = self.rows();
         let known = rows.by_key.get(key)?;
-        let mark = known.mark.as_ref().filter(|mark| mark.value.lease == lease.0)?;
-        Some((mark.value.seq, known.revision))
+        let mark = known.mark.as_ref().filter(|mark| mark.lease == lease.0)?;
+        Some((mark.seq, known.revision))
     }
 
     pub(crate) fn is_settling(&self, job: &K, now: Duration) -> bool {
@@ -226,7 +235,7 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         let taken_at = value.taken_at.unwrap_or(row.revision);
         let before = rows.by_key.get(key).and_then(|known| known.mark.as_ref());
         // The same mark with another context is as old as it was.
-        let since = before.filter(|mark| (mark.value.lease, mark.value.seq) == (value.lease, value.seq));
+        let since = before.filter(|mark| mark.is(value.lease, value.seq));
         let since = since.map_or_else(Instant::now, |mark| mark.since);
         let remote = Remote {
             token: Token::new(epoch, taken_at),
@@ -236,7 +245,7 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         };
         self.registry.feed().put(job.clone(), remote, since);
         rows.settling.remove(&job);
-        let mark = Some(KnownMark { job, value, since });
+        let mark = Some(KnownMark { job, lease: value.lease, seq: value.seq, taken_at, since });
         rows.by_key.insert(key.to_owned(), Known { revision: row.revision, mark });
     }
 
@@ -336,7 +345,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             if let Some(mark) = self.mirror.remove(&key, listing.revision.saturating_add(1)) {
                 self.heard_of(&key, None, listing.revision);
                 // How it went was not heard. If its session went as well, it may have been lost.
-                if !sessions.contains(&format!("{SESSIONS}{}", mark.value.lease)) {
+                if !sessions.contains(&format!("{SESSIONS}{}", mark.lease)) {
                     self.mirror.settle(mark, now, self.config.settle);
                 }
             }
@@ -371,7 +380,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                     Some(row) => self.mirror.put(key, row, self.epoch()),
                     None => {
                         if let Some(mark) = self.mirror.remove(key, *revision) {
-                            let session = format!("{SESSIONS}{}", mark.value.lease);
+                            let session = format!("{SESSIONS}{}", mark.lease);
                             if went.contains(&(*revision, session.as_str())) {
                                 self.mirror.settle(mark, now, self.config.settle);
                             }

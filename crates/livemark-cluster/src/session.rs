@@ -455,7 +455,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
                     continue;
                 }
             };
-            let held = inner.hold(&key, seq, taken_at, &value);
+            let held = inner.hold(&key, seq, taken_at, bytes);
             drop(attempt);
             return Ok(ClusterGuard::new(Arc::clone(&self.0), job, Token::new(inner.epoch, taken_at), held));
         }
@@ -564,7 +564,7 @@ impl<K, C> Inner<K, C> {
 
 impl<K: JobKey, C: Context> Inner<K, C> {
     /// Makes an attempt's mark a guard's, with no moment in between in which it is nobody's.
-    fn hold(&self, key: &str, seq: u64, taken_at: Revision, value: &MarkValue) -> Arc<Held> {
+    fn hold(&self, key: &str, seq: u64, taken_at: Revision, value: Vec<u8>) -> Arc<Held> {
         let held = Arc::new(Held {
             key: key.to_owned(),
             seq,
@@ -575,7 +575,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         });
         self.live().hold(&held);
         // Read your writes. If the mirror has heard of a later owner already, that is found here.
-        let row = Row { revision: taken_at, value: value.encode(), lease: Some(self.lease) };
+        let row = Row { revision: taken_at, value, lease: Some(self.lease) };
         self.take_up(key, &row);
         if self.mirror.is_other(key, taken_at, self.lease, seq) {
             held.displace();
