@@ -21,10 +21,15 @@ pub(crate) async fn memory(bench: &Bench) -> Result<Vec<Row>, BenchError> {
     let owner = bench.session(&namespace).await?;
     let guards = mark_many(&owner, many).await?;
     let [mut mirrored, mut local, mut remote] = [(); 3].map(|()| Samples::default());
-    for _ in 0..bench.plan.rounds {
+    // Nothing is let go before the end: what a registry retires is freed later, while something else is counted.
+    let (mut sessions, mut locals, mut remotes) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..bench.plan.deaths {
         // A session without any mark takes something as well.
-        let of_session = of_a_session(bench, &empty, 0).await?;
-        mirrored.push((of_a_session(bench, &namespace, many).await? - of_session) / number(many));
+        let (session, of_session) = session_and_its_size(bench, &empty, 0).await?;
+        sessions.push(session);
+        let (session, of_marks) = session_and_its_size(bench, &namespace, many).await?;
+        sessions.push(session);
+        mirrored.push((of_marks - of_session) / number(many));
 
         let before = held();
         let registry = Registry::<u64, Finalizer>::new();
@@ -33,7 +38,7 @@ pub(crate) async fn memory(bench: &Bench) -> Result<Vec<Row>, BenchError> {
             let _ = registry.mark(job, context(job)).detach();
         }
         local.push((held() - before) / number(many));
-        drop(registry);
+        locals.push(registry);
 
         let view = owner.view();
         let before = held();
@@ -43,7 +48,12 @@ pub(crate) async fn memory(bench: &Bench) -> Result<Vec<Row>, BenchError> {
             let _ = registry.mark(job, found.value).detach();
         }
         remote.push((held() - before) / number(many));
+        remotes.push(registry);
     }
+    for session in sessions {
+        session.close().await?;
+    }
+    drop((locals, remotes));
     owner.close().await?;
     drop(guards);
     Ok(vec![
@@ -53,14 +63,12 @@ pub(crate) async fn memory(bench: &Bench) -> Result<Vec<Row>, BenchError> {
     ])
 }
 
-/// Returns what a session takes that mirrors so many marks of others.
-async fn of_a_session(bench: &Bench, namespace: &str, marks: u64) -> Result<f64, BenchError> {
+/// Opens a session that mirrors so many marks of others. Returns what it takes.
+async fn session_and_its_size(bench: &Bench, namespace: &str, marks: u64) -> Result<(Session, f64), BenchError> {
     let before = held();
     let session = bench.session(namespace).await?;
     check_mirror(&session, marks).await?;
-    let taken = held() - before;
-    session.close().await?;
-    Ok(taken)
+    Ok((session, held() - before))
 }
 
 /// `relist`: how long a session takes to take up many marks, and where that time goes.
