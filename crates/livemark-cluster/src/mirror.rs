@@ -299,20 +299,20 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
 }
 
 impl<K: JobKey, C: Context> Inner<K, C> {
-    /// Follows the engine, for as long as the session is there.
+    /// Follows the engine from the listing that was taken up, for as long as the session is there.
     pub(crate) async fn follow(self: std::sync::Arc<Self>) {
         loop {
-            // List, and take up what is different. Nothing is cleared first.
-            let latest = self.latest();
-            match timed(self.config.call_timeout, self.engine.list()).await {
-                Ok(listing) => self.take_up_listing(&listing, latest),
-                Err(_) => {
-                    sleep(RETRY).await;
-                    continue;
-                }
-            }
-            // Then watch, from the last revision that was heard whole, until states are missing.
+            // Watch, from the last revision that was heard whole, until states are missing.
             while self.watch_on().await != Err(EngineError::Compacted) {
+                sleep(RETRY).await;
+            }
+            // Then list, and take up what is different. Nothing is cleared first.
+            loop {
+                let latest = self.latest();
+                if let Ok(listing) = timed(self.config.call_timeout, self.engine.list()).await {
+                    self.take_up_listing(&listing, latest);
+                    break;
+                }
                 sleep(RETRY).await;
             }
         }
@@ -329,7 +329,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         }
     }
 
-    fn take_up_listing(&self, listing: &Listing, latest: Revision) {
+    pub(crate) fn take_up_listing(&self, listing: &Listing, latest: Revision) {
         if !self.goes_on(listing.revision, latest) {
             return;
         }

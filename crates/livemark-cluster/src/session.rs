@@ -333,20 +333,15 @@ impl<K: JobKey, C: Context> Session<K, C> {
             ghosts: AtomicU64::new(0),
             config,
         });
+        // Who asks the mirror at once shall not find it empty. What came since is heard by the watch.
+        inner.take_up_listing(&listing, 0);
         let tasks = vec![
             tokio::spawn(Arc::clone(&inner).renew()),
             tokio::spawn(Arc::clone(&inner).tick()),
             tokio::spawn(Arc::clone(&inner).follow()),
             tokio::spawn(Arc::clone(&inner).collect_ghosts()),
         ];
-        let session = Self(Arc::new(Running { inner, tasks, runtime: Handle::current() }));
-        // Who asks the mirror at once shall not find it empty.
-        let mut applied = session.0.inner.mirror.applied();
-        let read = async { applied.wait_for(|revision| *revision > 0).await.is_ok() };
-        match timeout(session.0.inner.config.ttl, read).await {
-            Ok(true) => Ok(session),
-            _ => Err(OpenError::Engine(EngineError::Unknown("its keys could not be read".to_owned()))),
-        }
+        Ok(Self(Arc::new(Running { inner, tasks, runtime: Handle::current() })))
     }
 
     /// Marks `job` as owned by the caller until the guard is dropped. Displaces an earlier owner.
