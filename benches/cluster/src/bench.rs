@@ -29,8 +29,8 @@ pub(crate) struct Plan {
     pub(crate) many: u64,
     /// How many marks are made and cleared while events are counted, in a round.
     pub(crate) foreign: u64,
-    /// How often a process with many marks dies.
-    pub(crate) deaths: usize,
+    /// Rounds of what has to make many marks, or to keep them.
+    pub(crate) dear_rounds: usize,
     /// Rounds of local look-ups.
     pub(crate) look_up_rounds: usize,
 }
@@ -42,7 +42,7 @@ impl Plan {
         load: Duration::from_secs(1),
         many: 10_000,
         foreign: 1_000,
-        deaths: 5,
+        dear_rounds: 5,
         look_up_rounds: 201,
     };
     /// In some seconds. The figures say nothing then, but that all is measured.
@@ -52,7 +52,7 @@ impl Plan {
         load: Duration::from_millis(100),
         many: 300,
         foreign: 100,
-        deaths: 1,
+        dear_rounds: 1,
         look_up_rounds: 5,
     };
 }

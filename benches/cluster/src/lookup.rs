@@ -73,17 +73,18 @@ pub(crate) async fn lookup(bench: &Bench) -> Result<Vec<Row>, BenchError> {
     for round in 0..=bench.plan.look_up_rounds {
         for case in &mut cases {
             let (jobs, expected) = if case.is_hit { (&hits, hits.len()) } else { (&misses, 0) };
-            let (mut of_mirror, mut of_local) = (0.0, 0.0);
+            // The fastest go of a round is the one in which nobody else took the processor.
+            let (mut of_mirror, mut of_local) = (f64::INFINITY, f64::INFINITY);
             for go in 0..GOES {
                 // Whichever is asked first differs from go to go.
                 for side in [go % 2, 1 - go % 2] {
                     let (registry, time) = if side == 0 { (mirror, &mut of_mirror) } else { (&local, &mut of_local) };
-                    *time += nanoseconds(registry, case.ask, jobs, expected)?;
+                    *time = time.min(nanoseconds(registry, case.ask, jobs, expected)?);
                 }
             }
             if round > 0 {
-                case.mirror.push(of_mirror / number(GOES as u64));
-                case.local.push(of_local / number(GOES as u64));
+                case.mirror.push(of_mirror);
+                case.local.push(of_local);
                 case.ratio.push(of_mirror / of_local);
             }
         }

@@ -263,7 +263,8 @@ mod tests {
 
     #[test]
     fn wrong_options_are_told_of() {
-        assert_eq!(parse(&["--only", "nothing"]), Err("no benchmark is called nothing".to_owned()));
+        let told = parse(&["--only", "nothing"]).err();
+        assert!(told.is_some_and(|told| told.contains("no benchmark is called nothing")));
         assert!(parse(&["--members", "3", "--endpoints", "a:1"]).is_err());
         assert!(parse(&["--rounds", "0"]).is_err());
     }

@@ -23,7 +23,7 @@ pub(crate) async fn memory(bench: &Bench) -> Result<Vec<Row>, BenchError> {
     let [mut mirrored, mut local, mut remote] = [(); 3].map(|()| Samples::default());
     // Nothing is let go before the end: what a registry retires is freed later, while something else is counted.
     let (mut sessions, mut locals, mut remotes) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..bench.plan.deaths {
+    for _ in 0..bench.plan.dear_rounds {
         // A session without any mark takes something as well.
         let (session, of_session) = session_and_its_size(bench, &empty, 0).await?;
         sessions.push(session);
@@ -123,7 +123,7 @@ pub(crate) async fn died(bench: &Bench) -> Result<Vec<Row>, BenchError> {
     let here = bench.session(&namespace).await?;
     let etcd = bench.etcd(&namespace).await?;
     let (view, mut empty, mut revoked) = (here.view(), Samples::default(), Samples::default());
-    for _ in 0..bench.plan.deaths {
+    for _ in 0..bench.plan.dear_rounds {
         let there = bench.session(&namespace).await?;
         let guards = mark_many(&there, many).await?;
         check_mirror(&here, many).await?;

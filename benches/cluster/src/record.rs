@@ -140,6 +140,7 @@ fn short(number: f64) -> String {
 pub(crate) fn print(rows: &[Row]) {
     for row in rows {
         let [benchmark, case, unit, count, min, p50, p99, max, aim, holds] = row.fields();
+        let holds = if holds.is_empty() { "too few samples" } else { &*holds };
         let aim = if aim.is_empty() { aim } else { format!("  aim: {aim}: {holds}") };
         println!("{benchmark:<11}{case:<46}{unit:>8}{count:>8}{min:>10}{p50:>10}{p99:>10}{max:>10}{aim}");
     }
