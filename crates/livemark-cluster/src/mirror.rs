@@ -143,8 +143,18 @@ struct Known<K> {
 #[derive(Clone, Debug)]
 struct KnownMark<K> {
     job: K,
-    value: MarkValue,
+    lease: u64,
+    seq: u64,
+    /// The revision that took the mark.
+    taken_at: Revision,
     since: Instant,
+}
+
+impl<K> KnownMark<K> {
+    /// Whether it is this mark of this lease.
+    fn is(&self, lease: u64, seq: u64) -> bool {
+        (self.lease, self.seq) == (lease, seq)
+    }
 }
 
 impl<K, C> Mirror<K, C> {
@@ -198,14 +208,13 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     pub(crate) fn mark_of(&self, key: &str) -> Option<(Revision, Revision)> {
         let rows = self.rows();
         let known = rows.by_key.get(key)?;
-        let taken_at = known.mark.as_ref()?.value.taken_at.unwrap_or(known.revision);
-        Some((known.revision, taken_at))
+        Some((known.revision, known.mark.as_ref()?.taken_at))
     }
 
     /// Whether a key is another's by now than this mark's.
     pub(crate) fn is_other(&self, key: &str, taken_at: Revision, lease: Lease, seq: u64) -> bool {
         self.rows().by_key.get(key).is_some_and(|known| {
-            known.revision > taken_at && !known.mark.as_ref().is_some_and(|mark| mark.value.is(lease, seq))
+            known.revision > taken_at && !known.mark.as_ref().is_some_and(|mark| mark.is(lease.0, seq))
         })
     }
 
@@ -213,8 +222,8 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     pub(crate) fn ours(&self, key: &str, lease: Lease) -> Option<(u64, Revision)> {
         let rows = self.rows();
         let known = rows.by_key.get(key)?;
-        let mark = known.mark.as_ref().filter(|mark| mark.value.lease == lease.0)?;
-        Some((mark.value.seq, known.revision))
+        let mark = known.mark.as_ref().filter(|mark| mark.lease == lease.0)?;
+        Some((mark.seq, known.revision))
     }
 
     pub(crate) fn is_settling(&self, job: &K, now: Duration) -> bool {
@@ -241,7 +250,7 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         let taken_at = value.taken_at.unwrap_or(row.revision);
         let before = rows.by_key.get(key).and_then(|known| known.mark.as_ref());
         // The same mark with another context is as old as it was.
-        let since = before.filter(|mark| (mark.value.lease, mark.value.seq) == (value.lease, value.seq));
+        let since = before.filter(|mark| mark.is(value.lease, value.seq));
         let since = since.map_or_else(Instant::now, |mark| mark.since);
         let id = (value.lease, value.seq);
         let pulse = value.pulse.map(|age| Pulse::aged(Duration::from_millis(age)));
@@ -254,10 +263,10 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         };
         self.registry.feed().put(job.clone(), remote, since);
         rows.settling.remove(&job);
-        let mark = Some(KnownMark { job, value, since });
+        let mark = Some(KnownMark { job, lease: value.lease, seq: value.seq, taken_at, since });
         let before = rows.by_key.insert(key.to_owned(), Known { revision: row.revision, mark });
         if let Some(mark) = before.and_then(|known| known.mark) {
-            rows.pulses.remove(&(mark.value.lease, mark.value.seq));
+            rows.pulses.remove(&(mark.lease, mark.seq));
         }
         rows.pulses.extend(pulse.map(|pulse| (id, pulse)));
     }
@@ -275,8 +284,8 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     fn drop_mark(&self, rows: &mut Rows<K>, key: &str, revision: Revision) {
         rows.gone.entry(revision).or_default().push(key.to_owned());
         let before = rows.by_key.insert(key.to_owned(), Known { revision, mark: None });
-        if let Some(KnownMark { job, value, .. }) = before.and_then(|known| known.mark) {
-            rows.pulses.remove(&(value.lease, value.seq));
+        if let Some(KnownMark { job, lease, seq, .. }) = before.and_then(|known| known.mark) {
+            rows.pulses.remove(&(lease, seq));
             self.registry.feed().remove(&job);
         }
     }
@@ -314,7 +323,7 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
 
 impl<K: JobKey, C: Context> Mirror<K, C> {
     /// Takes up how old a session's pulses were when it told of them.
-    fn take_up_session(&self, key: &str, row: &Row, epoch: u64) {
+    fn take_up_session(&self, key: &str, row: &Row) {
         let lease = key.strip_prefix(SESSIONS).and_then(|lease| lease.parse().ok());
         let (Some(lease), Some(told)) = (lease, SessionValue::decode(&row.value)) else { return };
         for (seq, age) in told.pulses {
@@ -324,56 +333,45 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
                 // One that has not beaten is as old here, or older by what was younger. One that has is younger.
                 Some(pulse) if age < pulse.age() => pulse.beat(),
                 Some(_) => {}
-                None => self.show_pulse(lease, seq, age, epoch),
+                None => self.show_pulse(lease, seq, age),
             }
         }
     }
 
     /// Gives a mark the pulse that it did not have: that of a reaper's claim, which has been beaten now.
-    fn show_pulse(&self, lease: u64, seq: u64, age: Duration, epoch: u64) {
+    fn show_pulse(&self, lease: u64, seq: u64, age: Duration) {
         let mut rows = self.rows();
         let found = rows.by_key.values().find_map(|known| {
-            let mark = known.mark.as_ref().filter(|mark| mark.value.is(Lease(lease), seq))?;
-            Some((known.revision, mark.clone()))
+            let mark = known.mark.as_ref().filter(|mark| mark.is(lease, seq))?;
+            Some((mark.job.clone(), mark.since, self.registry.owner(&mark.job)?.value))
         });
-        let Some((revision, KnownMark { job, value, since })) = found else { return };
-        let Some(context) = C::decode(&value.context) else { return };
+        let Some((job, since, mut remote)) = found else { return };
         let pulse = Pulse::aged(age);
-        let remote = Remote {
-            token: Token::new(epoch, value.taken_at.unwrap_or(revision)),
-            lease: Lease(lease),
-            process: value.process.as_str().into(),
-            context,
-            pulse: Some(pulse.clone()),
-        };
+        remote.pulse = Some(pulse.clone());
         self.registry.feed().put(job, remote, since);
         rows.pulses.insert((lease, seq), pulse);
     }
 }
 
 impl<K: JobKey, C: Context> Inner<K, C> {
-    /// Follows the engine, for as long as the session is there.
+    /// Follows the engine from the listing that was taken up, for as long as the session is there.
     pub(crate) async fn follow(self: std::sync::Arc<Self>) {
-        let mut why = "the session was opened";
         loop {
-            // List, and take up what is different. Nothing is cleared first.
-            let latest = self.latest();
-            match timed(self.config.call_timeout, self.engine.list()).await {
-                Ok(listing) => {
-                    self.take_up_listing(&listing, latest);
-                    telemetry::relisted(why);
-                }
-                Err(_) => {
-                    sleep(RETRY).await;
-                    continue;
-                }
-            }
-            // Then watch, from the last revision that was heard whole, until states are missing.
+            // Watch, from the last revision that was heard whole, until states are missing.
             while self.watch_on().await != Err(EngineError::Compacted) {
                 sleep(RETRY).await;
             }
+            // Then list, and take up what is different. Nothing is cleared first.
+            loop {
+                let latest = self.latest();
+                if let Ok(listing) = timed(self.config.call_timeout, self.engine.list()).await {
+                    self.take_up_listing(&listing, latest);
+                    break;
+                }
+                sleep(RETRY).await;
+            }
             self.counts.relists.add(1);
-            why = "the states that were missed are not kept";
+            telemetry::relisted("the states that were missed are not kept");
         }
     }
 
@@ -424,7 +422,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         }
     }
 
-    fn take_up_listing(&self, listing: &Listing, latest: Revision) {
+    pub(crate) fn take_up_listing(&self, listing: &Listing, latest: Revision) {
         if !self.goes_on(listing.revision, latest) {
             return;
         }
@@ -439,7 +437,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             if let Some(mark) = self.mirror.remove(&key, listing.revision.saturating_add(1)) {
                 self.heard_of(&key, None, listing.revision);
                 // How it went was not heard. If its session went as well, it may have been lost.
-                if !sessions.contains(format!("{SESSIONS}{}", mark.value.lease).as_str()) {
+                if !sessions.contains(format!("{SESSIONS}{}", mark.lease).as_str()) {
                     self.mirror.settle(mark, now, self.config.settle);
                 }
             }
@@ -452,7 +450,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         }
         // After the marks.
         for (key, row) in &listing.rows {
-            self.mirror.take_up_session(key, row, self.epoch());
+            self.mirror.take_up_session(key, row);
         }
         if !sessions.contains(format!("{SESSIONS}{}", self.lease.0).as_str()) && *self.mirror.applied.borrow() > 0 {
             self.end(Loss::Expired);
@@ -478,7 +476,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                     Some(row) => self.mirror.put(key, row, self.epoch()),
                     None => {
                         if let Some(mark) = self.mirror.remove(key, *revision) {
-                            let session = format!("{SESSIONS}{}", mark.value.lease);
+                            let session = format!("{SESSIONS}{}", mark.lease);
                             if went.contains(&(*revision, session.as_str())) {
                                 self.mirror.settle(mark, now, self.config.settle);
                             }
@@ -488,7 +486,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                 self.heard_of(key, row.as_ref(), *revision);
             } else if key.starts_with(SESSIONS) {
                 match row {
-                    Some(row) => self.mirror.take_up_session(key, row, self.epoch()),
+                    Some(row) => self.mirror.take_up_session(key, row),
                     None if *key == format!("{SESSIONS}{}", self.lease.0) => self.end(Loss::Expired),
                     None => {}
                 }

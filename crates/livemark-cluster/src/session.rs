@@ -390,20 +390,15 @@ impl<K: JobKey, C: Context> Session<K, C> {
             session_at: AtomicU64::new(session_at),
             config,
         });
+        // Who asks the mirror at once shall not find it empty. What came since is heard by the watch.
+        inner.take_up_listing(&listing, 0);
         let tasks = vec![
             tokio::spawn(Arc::clone(&inner).renew()),
             tokio::spawn(Arc::clone(&inner).tick()),
             tokio::spawn(Arc::clone(&inner).follow()),
             tokio::spawn(Arc::clone(&inner).collect_ghosts()),
         ];
-        let session = Self(Arc::new(Running { inner, tasks, runtime: Handle::current() }));
-        // Who asks the mirror at once shall not find it empty.
-        let mut applied = session.0.inner.mirror.applied();
-        let read = async { applied.wait_for(|revision| *revision > 0).await.is_ok() };
-        match timeout(session.0.inner.config.ttl, read).await {
-            Ok(true) => Ok(session),
-            _ => Err(OpenError::Engine(EngineError::Unknown("its keys could not be read".to_owned()))),
-        }
+        Ok(Self(Arc::new(Running { inner, tasks, runtime: Handle::current() })))
     }
 
     /// Marks `job` as owned by the caller until the guard is dropped. Displaces an earlier owner.
@@ -522,7 +517,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
                     continue;
                 }
             };
-            let held = inner.hold(&key, seq, taken_at, &value, sign);
+            let held = inner.hold(&key, seq, taken_at, bytes, sign);
             inner.counts.marks.add(1);
             drop(attempt);
             let token = Token::new(inner.epoch, taken_at);
@@ -646,7 +641,7 @@ impl<K, C> Inner<K, C> {
 
 impl<K: JobKey, C: Context> Inner<K, C> {
     /// Makes an attempt's mark a guard's, with no moment in between in which it is nobody's.
-    fn hold(&self, key: &str, seq: u64, taken_at: Revision, value: &MarkValue, sign: Option<Sign>) -> Arc<Held> {
+    fn hold(&self, key: &str, seq: u64, taken_at: Revision, value: Vec<u8>, sign: Option<Sign>) -> Arc<Held> {
         let held = Arc::new(Held {
             key: key.to_owned(),
             seq,
@@ -659,7 +654,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         });
         self.live().hold(&held);
         // Read your writes. If the mirror has heard of a later owner already, that is found here.
-        let row = Row { revision: taken_at, value: value.encode(), lease: Some(self.lease) };
+        let row = Row { revision: taken_at, value, lease: Some(self.lease) };
         self.take_up(key, &row);
         if self.mirror.is_other(key, taken_at, self.lease, seq) {
             self.displace(&held);
