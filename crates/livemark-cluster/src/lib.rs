@@ -6,20 +6,8 @@
 //! [`Session`], whose lease ends its marks when the process dies. A [mirror](View) of all marks is a local
 //! [`Registry`](livemark::Registry), so that look-ups stay lock-free and ask nobody.
 //!
-//! # What holds, and while what does
-//!
-//! | | holds while | rests on |
-//! |---|---|---|
-//! | at most one process is given a job's mark at a time | the engine is linearizable | no clocks |
-//! | tokens of a job grow | the engine is not restored to an earlier state, or its epoch was bumped | `token_floor` finds it at the open |
-//! | a job is committed once | always | the job store's compare-and-set: no clocks, no engine |
-//! | `is_current` is false before the engine gives the mark away by expiry | clocks run at rates within margin / TTL | the boot-time clock, send times |
-//! | a live owner is not redriven | it renews its lease, or the engine is away for everybody | the lease |
-//! | a dead process's jobs are free | after its TTL and `settle` | the engine is there |
-//! | without the engine there is no mark, no claim and no redrive, and the backstop acts | always | the job store |
-//!
-//! A token fences nothing until its owner has written it into the job's row: `UPDATE jobs SET fence = :t WHERE id = :id
-//! AND fence < :t`, first thing with the mark, and `.. AND fence = :t` in the commit.
+//! The [guide] says what holds while what does, which two statements the job store needs, how to choose the TTL, and what
+//! happens when something fails.
 //!
 //! # Example
 //!
@@ -41,6 +29,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).expect("the engine is there");
 //! ```
+
+#[doc = include_str!("guide.md")]
+pub mod guide {}
 
 mod clock;
 mod codec;

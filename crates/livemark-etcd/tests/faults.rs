@@ -143,8 +143,8 @@ async fn a_killed_process_frees_its_jobs_after_its_ttl() {
     assert!(told[1].starts_with("redrive, claimed as token "), "{told:?}");
 }
 
-/// It sleeps through its TTL, and its job is given away. Awake, it knows at once. Seen to fail with a clock that stands
-/// still while a process is stopped (the belief's deadline counted in sleeps of 10 ms).
+/// It sleeps through its TTL, and its job is given away. Awake, it knows at once. Seen to fail with a session that believes
+/// until it is told otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_process_knows_when_it_goes_on() {
     for asks in [true, false] {
@@ -209,7 +209,8 @@ async fn processes_that_are_killed_at_random_commit_each_job_once() {
 
 // ---- The network
 
-/// Seen to fail with a belief of the whole TTL and more (a margin of nothing, counted from the answer).
+/// Seen to fail with a session that believes until it is told otherwise. The lease's own arithmetic is tested in memory: here
+/// the watch is silent as well, and tells first.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_cut_off_knows_before_its_job_is_free() {
     let Some(cluster) = Cluster::start(1, &[]).await else { return };
