@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use livemark_cluster::{Config, Engine, EngineError, If, MarkError, OpenError, Session, Standing, Written};
@@ -148,6 +151,39 @@ async fn who_may_only_read_is_told_so() {
     assert!(revoked.status.success(), "{revoked:?}");
     let error = session.mark(7, livemark::Finalizer::new(None, "merge")).await.map(drop).unwrap_err();
     assert!(matches!(error, MarkError::Denied(_)), "{error}");
+}
+
+/// What others have put below our prefix is told of and left alone, whatever its bytes. A namespace whose name begins with
+/// another's is no part of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_keys_are_told_of_and_left_alone() {
+    let Some(cluster) = Cluster::start(1, &[]).await else { return };
+    let put = |key: &[u8], value: &[u8]| {
+        let mut ctl = Command::new("etcdctl");
+        ctl.env("ETCDCTL_API", "3").args(["--endpoints", &cluster.endpoint(0), "put", "--"]);
+        let done = ctl.arg(OsStr::from_bytes(key)).arg(OsStr::from_bytes(value)).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    put(b"/livemark/v1/jobs/m/7", b"not ours");
+    put(b"/livemark/v1/jobs/m/\xff\xfe", b"not UTF-8");
+    put(b"/livemark/v1/jobs/m/008", br#"{"lease":1,"seq":1,"process":"a","context":"{}"}"#);
+    put(b"/livemark/v1/jobs/s/x", b"no session");
+    put(b"/livemark/v1/jobs2/m/9", b"elsewhere");
+    put(b"/livemark/v1/jobs0", b"beside it");
+    let etcd = cluster.connect("jobs").await;
+    let session: Session = Session::open(etcd.clone(), Config::with_ttl(Duration::from_secs(4))).await.unwrap();
+    assert_eq!(session.view().foreign_keys(), 3);
+    let context = || livemark::Finalizer::new(Some(1), "merge");
+    let error = session.mark(7, context()).await.map(drop).unwrap_err();
+    assert_eq!(error, MarkError::Foreign { key: "m/7".to_owned() });
+    assert!(session.try_mark(7, context()).await.is_err());
+    let guard = session.try_mark(8, context()).await.unwrap();
+    let other = session.try_mark(9, context()).await.unwrap();
+    session.view().barrier().await.unwrap();
+    assert!(guard.is_current() && other.is_current() && session.view().registry().len() == 2);
+    session.close().await.unwrap();
+    let left = etcd.list().await.unwrap().rows;
+    assert_eq!(left.len(), 4, "{left:?}");
 }
 
 /// Seen to fail with a client that trusts whoever answers.
