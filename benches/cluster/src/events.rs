@@ -70,15 +70,24 @@ pub(crate) async fn mirror(endpoints: Vec<String>, namespace: &str) -> Result<()
     let etcd = Etcd::connect(endpoints, namespace, Options::default()).await?;
     let session: Session = Session::open(etcd, Config::default()).await?;
     let view = session.view();
+    // What the counting of the marks takes is not the events'.
+    let mut counting = Duration::ZERO;
     for line in std::io::stdin().lines() {
         line.map_err(BenchError::io("nothing is asked"))?;
         view.barrier().await?;
-        let time = clock_gettime(ClockId::ProcessCPUTime);
-        let time = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default());
-        println!("{} {}", marks_of(view.registry()), time.as_secs_f64() * 1e6);
+        let time = on_processor();
+        let marks = marks_of(view.registry());
+        println!("{marks} {}", time.saturating_sub(counting).as_secs_f64() * 1e6);
+        counting += on_processor().saturating_sub(time);
     }
     session.close().await?;
     Ok(())
+}
+
+/// For how long this process was on the processor.
+fn on_processor() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// A namespace with so many marks that stay, and a process that mirrors it.
