@@ -6,12 +6,12 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use livemark_cluster::{ClusterGuard, Config, Session};
+use livemark_cluster::{ClusterGuard, Session};
 use livemark_etcd::{Etcd, Options};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 
-use crate::bench::{Bench, clear, context, mark_many, marks_of, number};
+use crate::bench::{Bench, clear, config, context, mark_many, marks_of, number};
 use crate::error::BenchError;
 use crate::record::{Aim, Row, Samples};
 
@@ -68,7 +68,7 @@ impl Drop for Mirror {
 /// What the process with the mirror does: answers each line with its number of marks, and its time on the processor.
 pub(crate) async fn mirror(endpoints: Vec<String>, namespace: &str) -> Result<(), BenchError> {
     let etcd = Etcd::connect(endpoints, namespace, Options::default()).await?;
-    let session: Session = Session::open(etcd, Config::default()).await?;
+    let session: Session = Session::open(etcd, config()).await?;
     let view = session.view();
     // What the counting of the marks takes is not the events'.
     let mut counting = Duration::ZERO;
