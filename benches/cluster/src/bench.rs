@@ -85,8 +85,15 @@ impl Bench {
     }
 
     pub(crate) async fn session(&self, namespace: &str) -> Result<Session, BenchError> {
-        Ok(Session::open(self.etcd(namespace).await?, Config::default()).await?)
+        Ok(Session::open(self.etcd(namespace).await?, config()).await?)
     }
+}
+
+/// A machine that stalls for seconds shows in the times, and ends no run.
+pub(crate) fn config() -> Config {
+    let mut config = Config::with_ttl(Duration::from_secs(60));
+    config.call_timeout = Duration::from_secs(10);
+    config
 }
 
 pub(crate) fn context(job: u64) -> Finalizer {

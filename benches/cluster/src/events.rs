@@ -6,12 +6,12 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use livemark_cluster::{ClusterGuard, Config, Session};
+use livemark_cluster::{ClusterGuard, Session};
 use livemark_etcd::{Etcd, Options};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 
-use crate::bench::{Bench, clear, context, mark_many, marks_of, number};
+use crate::bench::{Bench, clear, config, context, mark_many, marks_of, number};
 use crate::error::BenchError;
 use crate::record::{Aim, Row, Samples};
 
@@ -68,17 +68,26 @@ impl Drop for Mirror {
 /// What the process with the mirror does: answers each line with its number of marks, and its time on the processor.
 pub(crate) async fn mirror(endpoints: Vec<String>, namespace: &str) -> Result<(), BenchError> {
     let etcd = Etcd::connect(endpoints, namespace, Options::default()).await?;
-    let session: Session = Session::open(etcd, Config::default()).await?;
+    let session: Session = Session::open(etcd, config()).await?;
     let view = session.view();
+    // What the counting of the marks takes is not the events'.
+    let mut counting = Duration::ZERO;
     for line in std::io::stdin().lines() {
         line.map_err(BenchError::io("nothing is asked"))?;
         view.barrier().await?;
-        let time = clock_gettime(ClockId::ProcessCPUTime);
-        let time = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default());
-        println!("{} {}", marks_of(view.registry()), time.as_secs_f64() * 1e6);
+        let time = on_processor();
+        let marks = marks_of(view.registry());
+        println!("{marks} {}", time.saturating_sub(counting).as_secs_f64() * 1e6);
+        counting += on_processor().saturating_sub(time);
     }
     session.close().await?;
     Ok(())
+}
+
+/// For how long this process was on the processor.
+fn on_processor() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// A namespace with so many marks that stay, and a process that mirrors it.

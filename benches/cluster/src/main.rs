@@ -194,7 +194,8 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let mut header = record::circumstances(&root);
     let began = Instant::now();
-    let (rows, more) = runtime.block_on(async {
+    let mut rows = Vec::new();
+    let measured = runtime.block_on(async {
         let servers =
             if options.endpoints.is_empty() { Some(Servers::start(options.members, &dir).await?) } else { None };
         let endpoints = servers.as_ref().map_or(&*options.endpoints, Servers::endpoints).to_vec();
@@ -208,25 +209,25 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
             ("load before", record::load()),
         ];
         let more = more.map(|(name, value)| (name.to_owned(), value));
-        for (name, value) in header.iter().chain(&more) {
+        header.extend(more);
+        for (name, value) in &header {
             println!("{name}: {value}");
         }
         record::print_heading();
-        let mut rows = Vec::new();
         for benchmark in &options.benchmarks {
             eprintln!("{:>4} s: {benchmark:?}, load {}", began.elapsed().as_secs(), record::load());
             let measured = benchmark.run(&bench).await?;
             record::print(&measured);
             rows.extend(measured);
         }
-        Ok::<_, BenchError>((rows, more))
-    })?;
-    header.extend(more);
+        Ok::<_, BenchError>(())
+    });
+    // What was measured before an error is kept.
     header.push(("load after".to_owned(), record::load()));
     header.push(("took".to_owned(), format!("{} s", began.elapsed().as_secs())));
     fs::write(&path, record::to_csv(&header, &rows)).map_err(BenchError::io(shown.display()))?;
     println!("\nwritten to {}", shown.display());
-    Ok(())
+    Ok(measured?)
 }
 
 fn members(count: usize) -> String {

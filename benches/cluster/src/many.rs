@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use livemark::{Finalizer, Registry};
-use livemark_cluster::{Config, Engine as _, MemoryEngine, Remote, Session};
+use livemark_cluster::{Engine as _, MemoryEngine, Remote, Session};
 
 use crate::HEAP;
-use crate::bench::{Bench, check_mirror, context, mark_many, marks_of, number, until};
+use crate::bench::{Bench, check_mirror, config, context, mark_many, marks_of, number, until};
 use crate::error::BenchError;
 use crate::record::{Aim, Row, Samples};
 
@@ -110,7 +110,7 @@ pub(crate) async fn relist(bench: &Bench) -> Result<Vec<Row>, BenchError> {
 
 async fn open(engine: impl livemark_cluster::Engine, marks: u64) -> Result<Duration, BenchError> {
     let began = Instant::now();
-    let session: Session = Session::open(engine, Config::default()).await?;
+    let session: Session = Session::open(engine, config()).await?;
     let time = began.elapsed();
     check_mirror(&session, marks).await?;
     session.close().await?;
