@@ -14,7 +14,8 @@ pub struct Config {
     pub margin: Duration,
     /// How often the lease is renewed. A sixth of the TTL by default.
     pub renew_every: Duration,
-    /// For how long one call may take. The lesser of a fifth of the TTL and 2 s by default.
+    /// For how long one call may take, but for a listing of all keys, which may take [`max_view_age`](Self::max_view_age).
+    /// The lesser of a fifth of the TTL and 2 s by default.
     pub call_timeout: Duration,
     /// A mirror that has heard nothing for so long is stale, and marks are not believed in. A third of the TTL by default.
     pub max_view_age: Duration,

@@ -364,7 +364,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             // Then list, and take up what is different. Nothing is cleared first.
             loop {
                 let latest = self.latest();
-                if let Ok(listing) = timed(self.config.call_timeout, self.engine.list()).await {
+                if let Ok(listing) = timed(self.config.max_view_age, self.engine.list()).await {
                     self.take_up_listing(&listing, latest);
                     break;
                 }
@@ -397,7 +397,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                 compare_at = self.clock.now().saturating_add(self.config.compare_every);
                 let latest = self.latest();
                 to_compare =
-                    timed(self.config.call_timeout, self.engine.list()).await.ok().map(|listing| (listing, latest));
+                    timed(self.config.max_view_age, self.engine.list()).await.ok().map(|listing| (listing, latest));
             }
         }
     }

@@ -340,7 +340,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
         let engine: Box<dyn AnyEngine> = Box::new(engine);
         let limit = config.call_timeout;
         // Is it the engine that the job store knows?
-        let listing = timed(limit, engine.list()).await.map_err(OpenError::Engine)?;
+        let listing = timed(config.ttl, engine.list()).await.map_err(OpenError::Engine)?;
         let epoch = epoch(&listing)?;
         let next = Token::new(epoch, listing.revision.saturating_add(1));
         if next.get() <= config.token_floor {

@@ -105,9 +105,9 @@ pub async fn leases_end(engine: &impl Engine) {
 
 /// A list is of one state, and a watch goes on from there without a gap, in order, each event once.
 pub async fn a_watch_goes_on_from_a_list(engine: &impl Engine) {
-    const KEYS: usize = 3_000;
+    const KEYS: usize = 6_000;
     for key in 0..KEYS {
-        done(engine.put(&format!("m/{key:04}"), b"first".to_vec(), None, If::Any).await);
+        done(engine.put(&format!("m/{key:05}"), b"first".to_vec(), None, If::Any).await);
     }
     let listing = engine.list().await.unwrap();
     let listed: Vec<_> = listing.rows.iter().filter(|(key, _)| key.starts_with("m/")).collect();
@@ -117,13 +117,13 @@ pub async fn a_watch_goes_on_from_a_list(engine: &impl Engine) {
     let mut written = Vec::new();
     for key in 0..10 {
         written.push((
-            format!("m/{key:04}"),
-            done(engine.put(&format!("m/{key:04}"), b"second".to_vec(), None, If::Any).await),
+            format!("m/{key:05}"),
+            done(engine.put(&format!("m/{key:05}"), b"second".to_vec(), None, If::Any).await),
         ));
     }
     let mut watch = engine.watch(listing.revision).await.unwrap();
     for key in 10..20 {
-        written.push((format!("m/{key:04}"), done(engine.delete(&format!("m/{key:04}"), If::Any).await)));
+        written.push((format!("m/{key:05}"), done(engine.delete(&format!("m/{key:05}"), If::Any).await)));
     }
     let seen = events(&mut watch, 20).await;
     assert!(seen[..10].iter().all(|event| event.row.as_ref().is_some_and(|row| row.value == b"second")));
