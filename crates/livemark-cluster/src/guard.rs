@@ -28,6 +28,12 @@ impl Token {
         Self(epoch << REVISION_BITS | revision & ((1 << REVISION_BITS) - 1))
     }
 
+    /// Returns the token that a job store has as this number.
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// Returns the token as a job store has it.
     #[must_use]
     pub fn get(self) -> u64 {

@@ -39,6 +39,7 @@ mod config;
 mod engine;
 mod error;
 mod guard;
+pub mod inspect;
 mod lease;
 mod memory;
 mod mirror;

@@ -25,9 +25,9 @@ use crate::stats::{Counts, SessionStats};
 use crate::telemetry;
 
 /// The key of the epoch, in the engine's namespace.
-const EPOCH: &str = "epoch";
+pub(crate) const EPOCH: &str = "epoch";
 /// The key that says which job store the namespace is for.
-const STORE: &str = "store";
+pub(crate) const STORE: &str = "store";
 /// Pause before what failed is tried again.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -341,7 +341,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
         let limit = config.call_timeout;
         // Is it the engine that the job store knows?
         let listing = timed(config.ttl, engine.list()).await.map_err(OpenError::Engine)?;
-        let epoch = epoch(&listing)?;
+        let epoch = epoch_of(&listing)?;
         let next = Token::new(epoch, listing.revision.saturating_add(1));
         if next.get() <= config.token_floor {
             return Err(OpenError::Behind { token: next.get(), floor: config.token_floor });
@@ -849,7 +849,7 @@ pub(crate) async fn timed<T>(
     }
 }
 
-fn epoch(listing: &Listing) -> Result<u64, OpenError> {
+pub(crate) fn epoch_of(listing: &Listing) -> Result<u64, OpenError> {
     let Some((_, row)) = listing.rows.iter().find(|(key, _)| key == EPOCH) else { return Ok(0) };
     let text = std::str::from_utf8(&row.value).ok();
     text.and_then(|text| text.trim().parse::<u16>().ok()).map(u64::from).ok_or(OpenError::Epoch)

@@ -118,6 +118,18 @@ impl Etcd {
         })
     }
 
+    /// Returns how much longer a lease stands if it is not renewed. `None` if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if etcd does not answer, or does not let us.
+    pub async fn time_to_live(&self, lease: Lease) -> Result<Option<Duration>, EngineError> {
+        let question = proto::LeaseTimeToLiveRequest { id: signed(lease.0) };
+        let told: proto::LeaseTimeToLiveResponse =
+            self.0.link.ask("/etcdserverpb.Lease/LeaseTimeToLive", question).await?;
+        Ok(u64::try_from(told.ttl).ok().map(Duration::from_secs))
+    }
+
     /// Returns `true` if the states of before this revision are still kept.
     ///
     /// # Errors

@@ -259,6 +259,19 @@ pub(crate) struct LeaseKeepAliveResponse {
     pub(crate) ttl: i64,
 }
 
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct LeaseTimeToLiveRequest {
+    #[prost(int64, tag = "1")]
+    pub(crate) id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LeaseTimeToLiveResponse {
+    /// In seconds. -1: the lease has ended.
+    #[prost(int64, tag = "3")]
+    pub(crate) ttl: i64,
+}
+
 // ---- Auth, and Maintenance
 
 #[derive(Clone, PartialEq, Message)]
