@@ -72,12 +72,13 @@ async fn marks_are_listed_owned_and_cleared() {
     says(&cluster, 2, &["clear", "7"]);
     // Nobody reads it to the end.
     let mut unread = Command::new(env!("CARGO_BIN_EXE_livemark-etcd"))
-        .args(["--endpoints", &cluster.endpoint(0), "watch", "--for", "2"])
+        .args(["--endpoints", &cluster.endpoint(0), "--namespace", "jobs", "watch", "--for", "4"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     drop(unread.stdout.take());
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     drop(a.mark(11, run(5)).await.unwrap());
     let ended = unread.wait_with_output().unwrap();
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
