@@ -1,0 +1,97 @@
+//! Wrong protocols, each of which breaks what its mistake is about. So no property holds because it cannot fail.
+
+use std::collections::BTreeSet;
+
+use livemark_cluster_model::properties::{
+    BELIEF_ENDS_FIRST, EVICTED_NOT_REDRIVEN, GHOSTS_ONLY, HEARD_AND_BELIEVED, LIVE_NOT_REDRIVEN, MIRROR_TRUE,
+    NO_COMMIT_AFTER_TAKE, NONE_LEFT, ONE_COMMIT, OWN_REMOVED, STANDING_NOT_REFUSED, TAKEN_AS_SEEN, TOKEN_STAYS,
+    TOKENS_DIFFER, TOKENS_GROW,
+};
+use livemark_cluster_model::{Mutant, Protocol, Settings, configurations};
+use stateright::{Checker, HasDiscoveries, Model};
+
+/// Looks for the shortest way to break a property, and fails if there is none, or one of another length.
+#[track_caller]
+fn breaks(mutant: Mutant, settings: Settings, property: &'static str, steps: usize) {
+    let stop = HasDiscoveries::AllOf(BTreeSet::from([property]));
+    let checker = Protocol(settings.with(mutant)).checker().finish_when(stop).spawn_bfs().join();
+    let path = checker.discovery(property);
+    let taken = path.map(|path| path.into_actions());
+    println!("{mutant:?} breaks \"{property}\": {taken:?}, {} states", checker.unique_state_count());
+    assert_eq!(taken.map(|taken| taken.len()), Some(steps), "{mutant:?}, \"{property}\"");
+}
+
+/// Explores a mutant whole, and fails if it breaks anything.
+#[track_caller]
+fn breaks_nothing(mutant: Mutant, settings: Settings) {
+    let checker = Protocol(settings.with(mutant)).checker().spawn_bfs().join();
+    println!("{mutant:?} breaks nothing: {} states", checker.unique_state_count());
+    assert!(checker.is_done());
+    checker.assert_properties();
+}
+
+#[test]
+fn clocks() {
+    breaks(Mutant::NoMargin, configurations::slow_clocks(), BELIEF_ENDS_FIRST, 0);
+    breaks(Mutant::DeadlineFromAnswer, configurations::renewals(), BELIEF_ENDS_FIRST, 0);
+    breaks(Mutant::LateAnswerTaken, configurations::renewals(), BELIEF_ENDS_FIRST, 0);
+    breaks(Mutant::GoneTakenForRenewed, configurations::renewals(), BELIEF_ENDS_FIRST, 0);
+}
+
+#[test]
+fn tokens() {
+    breaks(Mutant::CreateRevision, configurations::marks(), OWN_REMOVED, 0);
+    breaks(Mutant::CreateRevision, configurations::marks(), TOKENS_GROW, 0);
+    breaks(Mutant::CreateRevision, configurations::marks(), TOKENS_DIFFER, 0);
+    breaks(Mutant::ReplaceRenumbers, configurations::replacing(), STANDING_NOT_REFUSED, 0);
+    breaks(Mutant::ReplaceForgets, configurations::replacing(), TOKEN_STAYS, 0);
+    breaks(Mutant::NameOnly, configurations::siblings(), TOKEN_STAYS, 0);
+}
+
+#[test]
+fn writes() {
+    breaks(Mutant::UnconditionalPut, configurations::marks(), TAKEN_AS_SEEN, 0);
+    breaks(Mutant::UnconditionalPut, configurations::reaper(), LIVE_NOT_REDRIVEN, 0);
+    breaks(Mutant::ClearAnything, configurations::marks(), OWN_REMOVED, 0);
+}
+
+#[test]
+fn ghosts() {
+    breaks(Mutant::NoCollector, configurations::marks(), NONE_LEFT, 0);
+    breaks(Mutant::CollectorByEvents, configurations::marks(), NONE_LEFT, 0);
+    breaks(Mutant::CollectorTakesAttempts, configurations::marks(), GHOSTS_ONLY, 0);
+}
+
+#[test]
+fn fences() {
+    breaks(Mutant::NoFence, configurations::marks(), NO_COMMIT_AFTER_TAKE, 0);
+    breaks(Mutant::NoFenceNoState, configurations::marks(), ONE_COMMIT, 0);
+}
+
+#[test]
+fn mirrors() {
+    breaks(Mutant::MirrorClearedFirst, configurations::reaper(), MIRROR_TRUE, 0);
+    breaks(Mutant::AnswersAnyTime, configurations::marks(), MIRROR_TRUE, 0);
+    breaks(Mutant::AnswersAnyTime, configurations::marks(), HEARD_AND_BELIEVED, 0);
+    breaks(Mutant::TombstoneTooLate, configurations::reaper(), MIRROR_TRUE, 0);
+}
+
+#[test]
+fn claims() {
+    breaks(Mutant::ClaimAnyone, configurations::reaper(), LIVE_NOT_REDRIVEN, 0);
+    breaks(Mutant::NoSettle, configurations::settling(), EVICTED_NOT_REDRIVEN, 0);
+    breaks(Mutant::NoGraceAfterListing, configurations::settling(), EVICTED_NOT_REDRIVEN, 0);
+}
+
+#[test]
+fn sessions() {
+    breaks(Mutant::OldGuardBelieved, configurations::sessions(), BELIEF_ENDS_FIRST, 0);
+    breaks(Mutant::OldSessionUsed, configurations::lies(), HEARD_AND_BELIEVED, 0);
+}
+
+/// The store's fence carries safety. Whoever asks before the commit spares himself a refusal.
+#[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimization")]
+fn no_check_breaks_nothing() {
+    breaks_nothing(Mutant::NoCheck, configurations::marks());
+}
