@@ -88,6 +88,17 @@ fn sessions() {
     breaks(Mutant::OldGuardBelieved, configurations::sessions(), BELIEF_ENDS_FIRST, 12);
 }
 
+/// A reaper that sees no mark claims from nobody, and is refused. The mirror is for whoever looks, not for safety.
+#[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimization")]
+fn an_empty_mirror_redrives_nobody() {
+    let settings = configurations::reaper().with(Mutant::MirrorClearedFirst);
+    let stop = HasDiscoveries::AllOf(BTreeSet::from([LIVE_NOT_REDRIVEN]));
+    let checker = Protocol(settings).checker().finish_when(stop).spawn_bfs().join();
+    println!("MirrorClearedFirst redrives nobody: {} states", checker.unique_state_count());
+    checker.assert_no_discovery(LIVE_NOT_REDRIVEN);
+}
+
 /// The deadline and the mark's own event tell of the loss as well. The job is not marked again, which is no mistake.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "takes minutes without optimization")]
