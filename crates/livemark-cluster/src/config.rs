@@ -24,8 +24,8 @@ pub struct Config {
     /// For how long a job is not claimed whose process was lost. The TTL by default.
     ///
     /// It covers an engine that ends the lease of a process that is alive (etcd-io/etcd#15247), which opens another session
-    /// and has its jobs again meanwhile. A session that has just been opened waits for as long before it claims: it cannot
-    /// know what was lost before.
+    /// and has its jobs again meanwhile. A session that has just been opened, or whose mirror missed states,
+    /// waits for as long before it claims: it cannot know what was lost before.
     pub settle: Duration,
     /// The greatest token that the job store knows: `SELECT max(fence) FROM jobs`. An engine that would give lower ones
     /// was restored or replaced, and the open fails.

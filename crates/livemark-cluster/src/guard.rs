@@ -111,7 +111,7 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
     }
 
     fn is_ours(&self, row: &Row) -> bool {
-        MarkValue::decode(&row.value).is_some_and(|value| value.is(self.inner().lease, self.held.seq))
+        MarkValue::decode(&row.value).is_some_and(|value| self.held.is(&value, self.inner().lease, row.revision))
     }
 
     /// Replaces the context of the mark. Returns `false` if the mark is gone. The token stays.
@@ -233,7 +233,7 @@ async fn remove<K: JobKey, C: Context>(inner: &Inner<K, C>, held: &Held) -> Resu
             }
             // It was written since it was last read, by a replacement whose answer was lost.
             Written::Refused(Some(row))
-                if MarkValue::decode(&row.value).is_some_and(|value| value.is(inner.lease, held.seq)) =>
+                if MarkValue::decode(&row.value).is_some_and(|value| held.is(&value, inner.lease, row.revision)) =>
             {
                 held.written(row.revision);
             }

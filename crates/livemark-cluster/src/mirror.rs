@@ -1,6 +1,6 @@
 //! The mirror of all marks: [`View`], a local registry that a watch of the engine feeds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,11 +81,13 @@ impl<K: JobKey, C: Context> View<K, C> {
         }
     }
 
-    /// Returns `true` while this session has not been open for [`settle`](crate::Config::settle). It cannot know of any job
-    /// whether its owner's process was lost a moment before, and is coming back.
+    /// Returns `true` for [`settle`](crate::Config::settle) after the session was opened, and after all marks had to be listed
+    /// anew. It cannot know of any job whether its owner's process was lost a moment before, and is coming back.
     #[must_use]
-    pub fn is_new(&self) -> bool {
-        self.0.inner.clock.now() < self.0.inner.mirror.all_settled_at
+    pub fn may_have_missed(&self) -> bool {
+        let inner = &self.0.inner;
+        // Relaxed (no edge): a number by itself.
+        inner.clock.now() < Duration::from_nanos(inner.mirror.missed_until.load(Ordering::Relaxed))
     }
 
     /// Returns `true` while the job is not to be claimed, since its owner's process was lost a moment ago.
@@ -115,8 +117,8 @@ pub(crate) struct Mirror<K, C> {
     applied: watch::Sender<Revision>,
     /// Nanoseconds on the session's clock.
     heard_at: AtomicU64,
-    /// Until then nobody here can know of any job whether its mark was lost a moment ago.
-    all_settled_at: Duration,
+    /// Until then nobody here can know of any job whether its mark was lost a moment ago. Nanoseconds, as above.
+    missed_until: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,8 @@ pub(crate) struct Rows<K> {
     pulses: HashMap<(u64, u64), Pulse>,
     /// The keys that are gone, by when they went.
     gone: BTreeMap<Revision, Vec<String>>,
+    /// The last state that is here whole. Answers of states up to it are old news, and what went is forgotten.
+    applied: Revision,
     foreign: BTreeSet<String>,
     /// Until when a job is not claimed.
     settling: HashMap<K, Duration>,
@@ -165,13 +169,14 @@ impl<K, C> Mirror<K, C> {
                 by_key: HashMap::new(),
                 pulses: HashMap::new(),
                 gone: BTreeMap::new(),
+                applied: 0,
                 foreign: BTreeSet::new(),
                 settling: HashMap::new(),
                 settled_at: now,
             }),
             applied: watch::Sender::new(0),
             heard_at: AtomicU64::new(nanoseconds(now)),
-            all_settled_at: now.saturating_add(settle),
+            missed_until: AtomicU64::new(nanoseconds(now.saturating_add(settle))),
         }
     }
 
@@ -211,29 +216,41 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         Some((known.revision, known.mark.as_ref()?.taken_at))
     }
 
-    /// Whether a key is another's by now than this mark's.
-    pub(crate) fn is_other(&self, key: &str, taken_at: Revision, lease: Lease, seq: u64) -> bool {
-        self.rows().by_key.get(key).is_some_and(|known| {
-            known.revision > taken_at && !known.mark.as_ref().is_some_and(|mark| mark.is(lease.0, seq))
-        })
+    /// Whether a mark is at its key, as far as anybody here has heard.
+    pub(crate) fn has(&self, key: &str, taken_at: Revision, lease: Lease, seq: u64) -> bool {
+        let rows = self.rows();
+        let mark = rows.by_key.get(key).and_then(|known| known.mark.as_ref());
+        mark.is_some_and(|mark| mark.is(lease.0, seq) && mark.taken_at == taken_at)
     }
 
-    /// The number of a lease's mark that is at this key, if there is one, and when it was written.
-    pub(crate) fn ours(&self, key: &str, lease: Lease) -> Option<(u64, Revision)> {
+    /// A lease's mark at this key, if there is one: its number, when it was taken, and when it was last written.
+    pub(crate) fn ours(&self, key: &str, lease: Lease) -> Option<(u64, Revision, Revision)> {
         let rows = self.rows();
         let known = rows.by_key.get(key)?;
         let mark = known.mark.as_ref().filter(|mark| mark.lease == lease.0)?;
-        Some((mark.seq, known.revision))
+        Some((mark.seq, mark.taken_at, known.revision))
     }
 
     pub(crate) fn is_settling(&self, job: &K, now: Duration) -> bool {
         self.rows().settling.get(job).is_some_and(|until| *until > now)
     }
 
-    /// Puts a row in, unless a later one is known.
-    pub(crate) fn put(&self, key: &str, row: &Row, epoch: u64) {
+    /// Puts a row in that an answer told of, unless the mirror has its state already. What went since is forgotten then, and
+    /// the row must not come again.
+    pub(crate) fn put_answer(&self, key: &str, row: &Row, epoch: u64) {
+        let rows = self.rows();
+        if row.revision > rows.applied {
+            self.put_in(rows, key, row, epoch);
+        }
+    }
+
+    /// Puts a row in that is heard of in the order of the states, unless a later one is known.
+    fn put(&self, key: &str, row: &Row, epoch: u64) {
+        self.put_in(self.rows(), key, row, epoch);
+    }
+
+    fn put_in(&self, mut rows: MutexGuard<'_, Rows<K>>, key: &str, row: &Row, epoch: u64) {
         let Some(text) = key.strip_prefix(MARKS) else { return };
-        let mut rows = self.rows();
         if rows.by_key.get(key).is_some_and(|known| known.revision >= row.revision) {
             return;
         }
@@ -275,7 +292,7 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     fn remove(&self, key: &str, revision: Revision) -> Option<KnownMark<K>> {
         let mut rows = self.rows();
         rows.foreign.remove(key);
-        let known = rows.by_key.get(key).filter(|known| known.revision < revision)?;
+        let known = rows.by_key.get(key).filter(|known| known.revision <= revision)?;
         let mark = known.mark.clone();
         self.drop_mark(&mut rows, key, revision);
         mark
@@ -293,6 +310,7 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     /// Forgets what went before this revision: no event is older any more.
     fn passed(&self, revision: Revision) {
         let mut rows = self.rows();
+        rows.applied = rows.applied.max(revision);
         while let Some(oldest) = rows.gone.first_entry().filter(|oldest| *oldest.key() <= revision) {
             for key in oldest.remove() {
                 // It may have come again since.
@@ -426,21 +444,19 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         if !self.goes_on(listing.revision, latest) {
             return;
         }
-        let keys: BTreeSet<&str> = listing.rows.iter().map(|(key, _)| key.as_str()).collect();
-        let sessions: BTreeSet<&str> = keys.iter().copied().filter(|key| key.starts_with(SESSIONS)).collect();
+        let keys: HashSet<&str> = listing.rows.iter().map(|(key, _)| key.as_str()).collect();
         let gone: Vec<_> = {
             let rows = self.mirror.rows();
             rows.by_key.keys().filter(|key| !keys.contains(key.as_str())).cloned().collect()
         };
         let now = self.clock.now();
+        // A mark may have been made and lost without a word, or lost with its session.
+        let missed_until = nanoseconds(now.saturating_add(self.config.settle));
+        // Relaxed (no edge): a number by itself.
+        self.mirror.missed_until.fetch_max(missed_until, Ordering::Relaxed);
         for key in gone {
-            if let Some(mark) = self.mirror.remove(&key, listing.revision.saturating_add(1)) {
-                self.heard_of(&key, None, listing.revision);
-                // How it went was not heard. If its session went as well, it may have been lost.
-                if !sessions.contains(format!("{SESSIONS}{}", mark.lease).as_str()) {
-                    self.mirror.settle(mark, now, self.config.settle);
-                }
-            }
+            self.mirror.remove(&key, listing.revision);
+            self.heard_of(&key, None, listing.revision);
         }
         for (key, row) in &listing.rows {
             self.mirror.put(key, row, self.epoch());
@@ -452,7 +468,8 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         for (key, row) in &listing.rows {
             self.mirror.take_up_session(key, row);
         }
-        if !sessions.contains(format!("{SESSIONS}{}", self.lease.0).as_str()) && *self.mirror.applied.borrow() > 0 {
+        let is_first = *self.mirror.applied.borrow() == 0;
+        if !is_first && !keys.contains(format!("{SESSIONS}{}", self.lease.0).as_str()) {
             self.end(Loss::Expired);
         }
         self.mirror.passed(listing.revision);

@@ -55,7 +55,7 @@ impl<K: JobKey, C: Context> ClusterReaper<K, C> {
             if !fresh.load(Ordering::Relaxed) {
                 return Some(DeferReason::ViewStale);
             }
-            (view.is_new() || view.is_settling(job)).then_some(DeferReason::Settling)
+            (view.may_have_missed() || view.is_settling(job)).then_some(DeferReason::Settling)
         };
         let process: Arc<str> = session.0.inner.config.process.as_str().into();
         let lease = session.lease();

@@ -203,8 +203,9 @@ impl Live {
     }
 
     /// Whether a mark is somebody's: a guard holds it, or it is being made.
-    fn knows(&self, seq: u64) -> bool {
-        self.held.contains_key(&seq) || self.attempts.contains(&seq)
+    fn knows(&self, seq: u64, taken_at: Revision) -> bool {
+        let held = self.held.get(&seq).is_some_and(|held| held.taken_at == taken_at);
+        held || self.attempts.contains(&seq)
     }
 }
 
@@ -273,6 +274,12 @@ impl Held {
 
     fn pulse_age(&self) -> Option<u64> {
         self.pulse.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Sign::age)
+    }
+
+    /// Whether a value that was written then is this mark's. The number alone does not tell: a write that came twice may have
+    /// made the same mark again, after somebody else had taken and cleared it.
+    pub(crate) fn is(&self, value: &MarkValue, lease: Lease, written_at: Revision) -> bool {
+        value.is(lease, self.seq) && value.taken_at.unwrap_or(written_at) == self.taken_at
     }
 
     pub(crate) fn let_go(&self) {
@@ -656,7 +663,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         // Read your writes. If the mirror has heard of a later owner already, that is found here.
         let row = Row { revision: taken_at, value, lease: Some(self.lease) };
         self.take_up(key, &row);
-        if self.mirror.is_other(key, taken_at, self.lease, seq) {
+        if !self.mirror.has(key, taken_at, self.lease, seq) {
             self.displace(&held);
         }
         held
@@ -664,7 +671,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
 
     /// Takes up a row that an answer told of.
     pub(crate) fn take_up(&self, key: &str, row: &Row) {
-        self.mirror.put(key, row, self.epoch);
+        self.mirror.put_answer(key, row, self.epoch);
         self.heard_of(key, Some(row), row.revision);
     }
 
@@ -673,7 +680,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         let Some(guards) = self.live().by_key.get(key).cloned() else { return };
         let value = row.and_then(|row| MarkValue::decode(&row.value));
         for held in guards {
-            if value.as_ref().is_some_and(|value| value.is(self.lease, held.seq)) {
+            if value.as_ref().is_some_and(|value| held.is(value, self.lease, revision)) {
                 held.written(revision);
             } else if revision > held.taken_at {
                 self.displace(&held);
@@ -832,9 +839,9 @@ impl<K: JobKey, C: Context> Inner<K, C> {
 
     /// When a mark of ours was written here that nobody holds and nobody is making, if there is one.
     fn ghost_at(&self, key: &str) -> Option<Revision> {
-        let (seq, revision) = self.mirror.ours(key, self.lease)?;
+        let (seq, taken_at, revision) = self.mirror.ours(key, self.lease)?;
         // After the row: a mark that is made in between is not in that row.
-        (!self.live().knows(seq)).then_some(revision)
+        (!self.live().knows(seq, taken_at)).then_some(revision)
     }
 }
 

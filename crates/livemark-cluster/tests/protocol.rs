@@ -5,8 +5,8 @@
 mod support;
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use livemark::{AsyncJobStore, Cause, Finalizer, Mark, Outcome, Policy, Pulse, RunningJob};
@@ -104,6 +104,8 @@ struct Hampered {
     late: Duration,
     /// For how long it says to grant a lease, whatever was asked.
     grants: Option<Duration>,
+    /// How much later than its effect a write is answered.
+    answers_after: Arc<Mutex<Duration>>,
     renews: Arc<AtomicBool>,
     writes: Arc<AtomicBool>,
 }
@@ -111,7 +113,14 @@ struct Hampered {
 impl Hampered {
     fn new(engine: &MemoryEngine, late: Duration) -> Self {
         let yes = || Arc::new(AtomicBool::new(true));
-        Self { client: engine.client(), late, grants: None, renews: yes(), writes: yes() }
+        Self {
+            client: engine.client(),
+            late,
+            grants: None,
+            answers_after: Arc::default(),
+            renews: yes(),
+            writes: yes(),
+        }
     }
 }
 
@@ -146,7 +155,10 @@ impl Engine for Hampered {
         if !self.writes.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        self.client.put(key, value, lease, condition).await
+        let written = self.client.put(key, value, lease, condition).await;
+        let after = *self.answers_after.lock().unwrap();
+        sleep(after).await;
+        written
     }
 
     async fn delete(&self, key: &str, condition: If) -> Result<Written, EngineError> {
@@ -164,6 +176,67 @@ impl Engine for Hampered {
     async fn watch(&self, after: u64) -> Result<Self::Watch, EngineError> {
         self.client.watch(after).await
     }
+}
+
+/// The answer to a mark comes when all have heard that it was taken over and cleared. Found by the model. Seen to fail with
+/// answers that are taken up whenever they come: the mark shows again, and its guard believes in it.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_brings_no_mark_back() {
+    let engine = MemoryEngine::new();
+    let hampered = Hampered::new(&engine, Duration::ZERO);
+    let answers_after = Arc::clone(&hampered.answers_after);
+    let a: Session = Session::open_with_clock(hampered, config("a"), TestClock::at_rate(1.0)).await.unwrap();
+    let b = open(&engine.client(), "b").await;
+    *answers_after.lock().unwrap() = Duration::from_millis(500);
+    let (marked, ()) = tokio::join!(a.mark(7, run(1)), async {
+        sleep(Duration::from_millis(100)).await;
+        b.mark(7, run(2)).await.unwrap().clear().await.unwrap();
+    });
+    let guard = marked.unwrap();
+    assert_eq!((guard.is_current(), owner_of(&a, 7)), (false, None));
+    assert_eq!(guard.lost().await, Loss::Displaced);
+}
+
+/// A write that came twice has made the same mark again, after another owner had taken and cleared it, and a listing shows
+/// nothing of that. Found by the model. Seen to fail with marks that are known by their lease and number alone.
+#[tokio::test(start_paused = true)]
+async fn a_mark_that_was_made_twice_is_not_the_same() {
+    let engine = MemoryEngine::new();
+    let client = engine.client();
+    let (a, b) = (open(&client, "a").await, open(&engine.client(), "b").await);
+    let guard = a.mark(7, run(1)).await.unwrap();
+    let (_, row) = engine.rows().into_iter().find(|(key, _)| key == "m/7").unwrap();
+    client.cut(true);
+    b.mark(7, run(2)).await.unwrap().clear().await.unwrap();
+    let again = engine.client().put("m/7", row.value, row.lease, If::Absent).await.unwrap();
+    assert!(matches!(again, Written::Done(_)));
+    engine.compact();
+    client.cut(false);
+    assert_eq!(guard.lost().await, Loss::Displaced);
+    assert!(!guard.is_current() && !guard.replace(&run(3)).await.unwrap());
+    until("it is collected", || engine.rows().iter().all(|(key, _)| key != "m/7")).await;
+    assert_eq!(a.stats().ghosts, 1);
+}
+
+/// A mark was made and lost between two states that a mirror has: nobody here heard of its owner, who comes back. Found by the
+/// model. Seen to fail with a reaper that claims at once after a listing.
+#[tokio::test(start_paused = true)]
+async fn a_mirror_that_missed_states_waits_for_owners_that_come_back() {
+    let engine = MemoryEngine::new();
+    let client = engine.client();
+    let a = open_and_settle(&client, "a").await;
+    let b = open(&engine.client(), "b").await;
+    client.cut(true);
+    let lost = b.mark(7, run(1)).await.unwrap();
+    engine.end_lease(b.lease());
+    engine.compact();
+    client.cut(false);
+    until("it has listed anew", || a.stats().relists == 1).await;
+    let reaper = ClusterReaper::new(&a, policy());
+    let mut jobs = Jobs { finished: vec![7], ..Jobs::default() };
+    reaper.run_once(&mut jobs).await;
+    assert_eq!(jobs.told, [(7, "defer, settling".to_owned())]);
+    assert!(!lost.is_current());
 }
 
 /// The watch is alive, so that the lease alone says what is believed; and the clock is slower than the engine's by nearly
@@ -618,7 +691,7 @@ impl AsyncJobStore<u64, Remote, ClusterGuard> for Jobs {
 /// Opens a session that has been there for long enough to claim.
 async fn open_and_settle(client: &MemoryClient, name: &str) -> Session {
     let session = open(client, name).await;
-    until("it has settled", || !session.view().is_new()).await;
+    until("it has settled", || !session.view().may_have_missed()).await;
     session
 }
 
