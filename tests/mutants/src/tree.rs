@@ -116,6 +116,8 @@ impl Tree {
             cargo.env_remove(name);
         }
         cargo.env("CARGO_TERM_COLOR", "never").env("RUST_BACKTRACE", "0");
+        // A mutant is one line: most of what is built for it was built for the one before.
+        cargo.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
         cargo.args(["test", "--locked"]);
         match check.suite {
             Suite::Loom => cargo.arg("--release"),
