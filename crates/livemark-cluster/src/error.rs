@@ -19,6 +19,8 @@ pub enum Loss {
     Displaced,
     /// The session was closed.
     Closed,
+    /// One of the session's tasks panicked, in the code of a job id or a context.
+    Panicked,
     /// The engine is at an earlier state than it was: it was restored. Bump its epoch, and open another session.
     Behind,
 }
@@ -29,6 +31,7 @@ impl fmt::Display for Loss {
             Self::Expired => "its lease has ended",
             Self::Displaced => "it was displaced",
             Self::Closed => "its session was closed",
+            Self::Panicked => "one of its tasks panicked",
             Self::Behind => "the engine was put back to an earlier state",
         })
     }

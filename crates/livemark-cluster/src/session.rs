@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use livemark::{Finalizer, Pulse};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{sleep, timeout};
 
 use crate::clock::{BootClock, Clock};
@@ -400,10 +400,10 @@ impl<K: JobKey, C: Context> Session<K, C> {
         // Who asks the mirror at once shall not find it empty. What came since is heard by the watch.
         inner.take_up_listing(&listing, 0);
         let tasks = vec![
-            tokio::spawn(Arc::clone(&inner).renew()),
-            tokio::spawn(Arc::clone(&inner).tick()),
-            tokio::spawn(Arc::clone(&inner).follow()),
-            tokio::spawn(Arc::clone(&inner).collect_ghosts()),
+            watched(&inner, Arc::clone(&inner).renew()),
+            watched(&inner, Arc::clone(&inner).tick()),
+            watched(&inner, Arc::clone(&inner).follow()),
+            watched(&inner, Arc::clone(&inner).collect_ghosts()),
         ];
         Ok(Self(Arc::new(Running { inner, tasks, runtime: Handle::current() })))
     }
@@ -842,6 +842,31 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         let (seq, taken_at, revision) = self.mirror.ours(key, self.lease)?;
         // After the row: a mark that is made in between is not in that row.
         (!self.live().knows(seq, taken_at)).then_some(revision)
+    }
+}
+
+/// Runs a task of a session. Where it panics, as the user's types may make it, the session is lost and not half dead.
+fn watched<K, C>(inner: &Arc<Inner<K, C>>, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()>
+where
+    K: Send + Sync + 'static,
+    C: Send + Sync + 'static,
+{
+    let (running, inner) = (tokio::spawn(task), Arc::clone(inner));
+    let aborts = AbortOnDrop(running.abort_handle());
+    tokio::spawn(async move {
+        let _aborts = aborts;
+        if running.await.is_err_and(|error| error.is_panic()) {
+            inner.end(Loss::Panicked);
+        }
+    })
+}
+
+/// Ends a task with the one that watches it.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -547,6 +547,31 @@ async fn a_pulse_goes_over_to_the_others() {
     assert!(began.elapsed() >= STALE, "{:?}", began.elapsed());
 }
 
+/// A context that cannot be read without a panic.
+#[derive(Clone)]
+struct Faulty;
+
+impl Context for Faulty {
+    fn encode(&self) -> String {
+        "faulty".to_owned()
+    }
+
+    fn decode(_: &str) -> Option<Self> {
+        panic!("a context's own code");
+    }
+}
+
+/// Seen to fail with tasks that nobody watches: the session stays suspect for ever, and says nothing.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_task_panics_is_lost() {
+    let engine = MemoryEngine::new();
+    let a: Session<u64, Faulty> =
+        Session::open_with_clock(engine.client(), config("a"), TestClock::at_rate(1.0)).await.unwrap();
+    let b = open(&engine.client(), "b").await;
+    let _mark = b.mark(7, run(1)).await.unwrap();
+    until("it is lost", || a.standing().loss() == Some(Loss::Panicked)).await;
+}
+
 /// Seen to fail with a session that does not ask, and with one that writes its own name over the other.
 #[tokio::test(start_paused = true)]
 async fn a_namespace_is_for_one_job_store() {
