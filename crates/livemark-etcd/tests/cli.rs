@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -88,15 +89,31 @@ async fn marks_are_listed_owned_and_cleared() {
 async fn marks_that_come_and_go_are_told() {
     let Some(cluster) = Cluster::start(1, &[]).await else { return };
     let a = open(&cluster, "a").await;
-    let endpoint = cluster.endpoint(0);
-    let watching = tokio::task::spawn_blocking(move || tool(&endpoint, &["watch", "--for", "4"]));
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_livemark-etcd"))
+        .args(["--endpoints", &cluster.endpoint(0), "--namespace", "jobs", "watch"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| told.send(line)));
+    // It watches once it tells of something.
+    while tells.try_recv().is_err() {
+        a.mark(1, run(1)).await.unwrap().clear().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let guard = a.mark(7, run(1)).await.unwrap();
     let token = guard.token();
     guard.clear().await.unwrap();
-    let said = String::from_utf8(watching.await.unwrap().stdout).unwrap();
-    let said: Vec<_> = said.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+    let mut said = Vec::new();
+    while said.len() < 2 {
+        let line = tokio::time::timeout(Duration::from_secs(20), tells.recv()).await.unwrap().unwrap();
+        let told = line.split_once("  ").unwrap().1.to_owned();
+        said.extend(Some(told).filter(|told| told.starts_with("job 7 ")));
+    }
     assert_eq!(said, [format!("job 7 is a's, token {token}").as_str(), "job 7 is free"]);
+    watching.kill().unwrap();
+    watching.wait().unwrap();
 }
 
 /// Seen to fail with a tool that ends with 0 whatever it has found.
