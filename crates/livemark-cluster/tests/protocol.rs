@@ -496,10 +496,10 @@ async fn a_session_whose_key_is_gone_is_over() {
 /// and with claims that count before anybody has beaten them.
 #[tokio::test]
 async fn a_pulse_goes_over_to_the_others() {
-    const STALE: Duration = Duration::from_millis(700);
+    const STALE: Duration = Duration::from_millis(1500);
     let engine = MemoryEngine::new();
     let opened = async |name: &str| {
-        let mut config = Config::with_ttl(Duration::from_millis(600));
+        let mut config = Config::with_ttl(Duration::from_millis(1500));
         config.process = name.to_owned();
         Session::<u64, Finalizer>::open(engine.client(), config).await.unwrap()
     };
