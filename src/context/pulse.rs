@@ -77,6 +77,30 @@ impl Pulse {
         self.0.last.fetch_max(self.since_made().saturating_add(1), Ordering::Relaxed);
     }
 
+    /// Records that the work made progress `ago` ago, as another process tells of it. Lock-free.
+    ///
+    /// Of two beats the later one counts. One from before this pulse was created changes nothing: [`aged`](Self::aged)
+    /// creates a pulse with such a beat.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use livemark::Pulse;
+    ///
+    /// let pulse = Pulse::aged(Duration::from_secs(60));
+    /// std::thread::sleep(Duration::from_millis(20));
+    /// pulse.beat_ago(Duration::from_millis(10));
+    /// assert!(pulse.age() >= Duration::from_millis(10) && pulse.age() < Duration::from_secs(60));
+    /// pulse.beat_ago(Duration::from_secs(3600)); // an older beat
+    /// assert!(pulse.age() < Duration::from_secs(60));
+    /// ```
+    pub fn beat_ago(&self, ago: Duration) {
+        let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(at) = self.since_made().checked_sub(ago) {
+            // Relaxed, E6: as above.
+            self.0.last.fetch_max(at.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
     /// Returns how long ago the latest beat was, or zero if the clock went backwards.
     ///
     /// ```

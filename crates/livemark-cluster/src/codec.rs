@@ -7,7 +7,8 @@ use std::time::Duration;
 use livemark::{Finalizer, Pulse};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Lease;
+use crate::engine::{Lease, Revision};
+use crate::guard::Token;
 
 /// A job id that can be written in a key and read again, by every version of a program alike.
 pub trait JobKey: Clone + Eq + Hash + Send + Sync + 'static {
@@ -111,9 +112,36 @@ impl Context for String {
     }
 }
 
+/// What a session tells of a mark's pulse.
+///
+/// The age alone does not tell a pulse that has been beaten from a message that came sooner than the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u64)", into = "(u64, u64)")]
+pub(crate) struct Beat {
+    /// How old the latest beat was when it was told of, in milliseconds.
+    pub(crate) age: u64,
+    /// When it was, in milliseconds on a time line of the session's own. A later beat has a greater number.
+    pub(crate) at: u64,
+}
+
+impl From<(u64, u64)> for Beat {
+    fn from((age, at): (u64, u64)) -> Self {
+        Self { age, at }
+    }
+}
+
+impl From<Beat> for (u64, u64) {
+    fn from(Beat { age, at }: Beat) -> Self {
+        (age, at)
+    }
+}
+
 /// The value of a mark's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MarkValue {
+    /// The epoch of its token.
+    #[serde(default)]
+    pub(crate) epoch: u64,
     pub(crate) lease: u64,
     /// Names this mark among those of its lease, also where its token is not known yet.
     pub(crate) seq: u64,
@@ -121,9 +149,9 @@ pub(crate) struct MarkValue {
     pub(crate) taken_at: Option<u64>,
     pub(crate) process: String,
     pub(crate) context: String,
-    /// How old the owner's pulse was, in milliseconds, if it gives one that counts.
+    /// The owner's pulse, if it gives one that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) pulse: Option<u64>,
+    pub(crate) pulse: Option<Beat>,
 }
 
 impl MarkValue {
@@ -136,6 +164,11 @@ impl MarkValue {
         serde_json::from_slice(bytes).ok()
     }
 
+    /// The token of a mark whose key was written then.
+    pub(crate) fn token(&self, written_at: Revision) -> Token {
+        Token::new(self.epoch, self.taken_at.unwrap_or(written_at))
+    }
+
     /// Whether it is this mark of this lease.
     pub(crate) fn is(&self, lease: Lease, seq: u64) -> bool {
         (self.lease, self.seq) == (lease.0, seq)
@@ -146,9 +179,12 @@ impl MarkValue {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SessionValue {
     pub(crate) process: String,
-    /// The numbers of marks with a pulse, and how old each is, in milliseconds.
+    /// When it was sent, in nanoseconds by the clock of its process: whoever reads its own knows how old the news are.
+    #[serde(default)]
+    pub(crate) sent: u64,
+    /// The numbers of marks with a pulse, and what is told of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) pulses: Vec<(u64, u64)>,
+    pub(crate) pulses: Vec<(u64, Beat)>,
 }
 
 impl SessionValue {
@@ -162,8 +198,12 @@ impl SessionValue {
     }
 }
 
-pub(crate) fn milliseconds(age: Duration) -> u64 {
-    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

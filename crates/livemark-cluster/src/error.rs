@@ -23,6 +23,12 @@ pub enum Loss {
     Panicked,
     /// The engine is at an earlier state than it was: it was restored. Bump its epoch, and open another session.
     Behind,
+    /// The engine's epoch was changed, so that the session's tokens would be less than those of newer ones. Open another
+    /// session.
+    NewEpoch,
+    /// Nothing was heard in time: it is not certain that the mark is there. Its session is [`Suspect`](crate::Standing),
+    /// and may be held again.
+    Suspect,
 }
 
 impl fmt::Display for Loss {
@@ -33,6 +39,8 @@ impl fmt::Display for Loss {
             Self::Closed => "its session was closed",
             Self::Panicked => "one of its tasks panicked",
             Self::Behind => "the engine was put back to an earlier state",
+            Self::NewEpoch => "the engine's epoch was changed",
+            Self::Suspect => "nothing was heard of the engine in time",
         })
     }
 }
@@ -77,7 +85,7 @@ impl fmt::Display for OpenError {
                 f,
                 "the engine is behind the job store: it would give token {token}, and {floor} is known. Was it restored? Bump its epoch"
             ),
-            Self::Epoch => f.write_str("the key `epoch` of the engine is no number below 65536"),
+            Self::Epoch => f.write_str("the key `epoch` of the engine is no number below 32768"),
             Self::OtherStore { found } => write!(f, "the namespace is for the job store {found:?}"),
             Self::Lease { granted } => write!(f, "the engine grants a lease of {granted:?} only"),
         }
@@ -92,17 +100,22 @@ impl std::error::Error for OpenError {}
 pub enum MarkError {
     /// The session has ended.
     SessionLost(Loss),
-    /// The engine did not answer for as long as the session may be believed in. A mark that came through all the same
-    /// is removed.
+    /// The engine did not answer for as long as the session may be believed in, or for a TTL. A mark that came through all
+    /// the same is removed.
     Unavailable(EngineError),
     /// The engine has no room.
     NoSpace,
     /// The engine does not let us.
     Denied(String),
-    /// The job's key holds what is no mark of this crate.
+    /// The job's key holds what is no mark of this crate, or one whose context this program cannot read.
     Foreign {
         /// The key.
         key: String,
+    },
+    /// The job's id, or the context, does not read what it has written: nobody could tell whose the mark is.
+    Unreadable {
+        /// What was written.
+        written: String,
     },
 }
 
@@ -114,6 +127,7 @@ impl fmt::Display for MarkError {
             Self::NoSpace => EngineError::NoSpace.fmt(f),
             Self::Denied(why) => write!(f, "the engine refuses: {why}"),
             Self::Foreign { key } => write!(f, "the key {key:?} holds what is no mark"),
+            Self::Unreadable { written } => write!(f, "{written:?} is not read as it was written"),
         }
     }
 }

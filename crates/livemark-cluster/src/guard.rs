@@ -2,20 +2,20 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use livemark::{Finalizer, Mark};
 use tokio::time::sleep;
 
+use crate::any_engine::timed;
 use crate::codec::{Context, JobKey, MarkValue};
 use crate::engine::{EngineError, If, Revision, Row, Written};
 use crate::error::{Loss, MarkError, Unavailable};
-use crate::session::{Held, Inner, Running, Standing, timed};
+use crate::held::Held;
+use crate::inner::Inner;
+use crate::session::{Running, Standing, readable};
 
 /// Bits of a token that are the engine's revision. Those above are its epoch.
 const REVISION_BITS: u32 = 48;
-/// Pause before what failed is tried again.
-const RETRY: Duration = Duration::from_millis(50);
 
 /// A fencing token: of two marks of one job, the later one has the greater token.
 ///
@@ -26,6 +26,11 @@ pub struct Token(u64);
 impl Token {
     pub(crate) fn new(epoch: u64, revision: Revision) -> Self {
         Self(epoch << REVISION_BITS | revision & ((1 << REVISION_BITS) - 1))
+    }
+
+    /// The engine's revision that the token is of.
+    pub(crate) fn revision(self) -> Revision {
+        self.0 & ((1 << REVISION_BITS) - 1)
     }
 
     /// Returns the token that a job store has as this number.
@@ -52,15 +57,14 @@ impl fmt::Display for Token {
 pub struct ClusterGuard<K: JobKey = u64, C: Context = Finalizer> {
     session: Arc<Running<K, C>>,
     job: K,
-    token: Token,
     context: Mutex<C>,
     held: Arc<Held>,
     released: bool,
 }
 
 impl<K: JobKey, C: Context> ClusterGuard<K, C> {
-    pub(crate) fn new(session: Arc<Running<K, C>>, job: K, token: Token, context: C, held: Arc<Held>) -> Self {
-        Self { session, job, token, context: Mutex::new(context), held, released: false }
+    pub(crate) fn new(session: Arc<Running<K, C>>, job: K, context: C, held: Arc<Held>) -> Self {
+        Self { session, job, context: Mutex::new(context), held, released: false }
     }
 
     fn inner(&self) -> &Inner<K, C> {
@@ -74,7 +78,7 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
 
     /// Returns the mark's fencing token, which stays when the context is replaced.
     pub fn token(&self) -> Token {
-        self.token
+        self.held.token
     }
 
     /// Returns the mark's context, as this process gave it.
@@ -122,16 +126,19 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
     pub async fn replace(&self, context: &C) -> Result<bool, MarkError> {
         let inner = self.inner();
         let value = MarkValue {
+            epoch: inner.epoch,
             lease: inner.lease.0,
             seq: self.held.seq,
-            taken_at: Some(self.held.taken_at),
+            taken_at: Some(self.held.token.revision()),
             process: inner.config.process.clone(),
-            context: context.encode(),
-            pulse: self.held.replace_pulse(context),
+            context: readable(&self.job, context)?,
+            pulse: self.held.replace_pulse(context, inner.opened),
         };
         let bytes = value.encode();
+        let mut backoff = inner.backoff();
+        let give_up_at = inner.clock.now().saturating_add(inner.config.ttl);
         loop {
-            if let Standing::Lost(loss) = inner.standing() {
+            if let Some(loss) = inner.is_over() {
                 return Err(MarkError::SessionLost(loss));
             }
             let put = inner.engine.put(&self.held.key, bytes.clone(), Some(inner.lease), If::At(self.held.modified()));
@@ -145,7 +152,11 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
                     }
                     row
                 }
-                Ok(Written::Refused(_)) => {
+                Ok(Written::Refused(row)) => {
+                    // It may have gone with the session.
+                    if row.is_none() && inner.check_session().await.is_ok() && inner.is_over().is_some() {
+                        continue;
+                    }
                     inner.displace(&self.held);
                     return Ok(false);
                 }
@@ -156,10 +167,10 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
                 Err(EngineError::NoSpace) => return Err(MarkError::NoSpace),
                 Err(EngineError::Denied(why)) => return Err(MarkError::Denied(why)),
                 Err(error) => {
-                    if !inner.is_held() {
+                    if !inner.has_lease() || inner.clock.now() >= give_up_at {
                         return Err(MarkError::Unavailable(error));
                     }
-                    sleep(RETRY).await;
+                    sleep(backoff.pause()).await;
                     continue;
                 }
             };
@@ -176,7 +187,7 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
     ///
     /// Returns an error if the engine did not answer. The mark then goes in the background, or with its lease.
     pub async fn clear(mut self) -> Result<bool, Unavailable> {
-        let cleared = remove(self.inner(), &self.held).await.map_err(Unavailable);
+        let cleared = self.inner().remove(&self.held).await.map_err(Unavailable);
         if cleared.is_ok() {
             self.released = true;
             self.inner().release(self.held.seq);
@@ -184,9 +195,11 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
         cleared
     }
 
-    /// Waits until the mark is lost, and tells how.
+    /// Waits until the mark is not certainly this process's any more, and tells how that came: until
+    /// [`is_current`](Self::is_current) is `false`.
+    ///
+    /// Only [`Loss::Suspect`] may pass: the mark may be there, and be certain again.
     pub async fn lost(&self) -> Loss {
-        let mut over = self.inner().ends();
         let displaced = async {
             loop {
                 let told = self.held.displaced.notified();
@@ -198,20 +211,22 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
                 told.await;
             }
         };
-        let ended = async { over.wait_for(Option::is_some).await.ok().and_then(|loss| *loss) };
         tokio::select! {
             // A mark that went with its session was not displaced by anybody.
             biased;
-            loss = ended => loss.unwrap_or(Loss::Closed),
+            loss = self.inner().ended() => loss,
             () = displaced => Loss::Displaced,
+            () = self.inner().is_doubted() => Loss::Suspect,
         }
     }
 
-    /// Does some work while the mark is held, and drops it where the mark is lost.
+    /// Does some work while the mark is certainly this process's, and drops it as soon as it is not, as [`lost`](Self::lost)
+    /// tells.
     ///
     /// # Errors
     ///
-    /// Returns how the mark was lost.
+    /// Returns how the mark was lost. After [`Loss::Suspect`] it may be certain again, and another [`hold`](Self::hold) may
+    /// go on.
     pub async fn hold<F: Future>(&self, work: F) -> Result<F::Output, Loss> {
         tokio::select! {
             biased;
@@ -221,42 +236,12 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
     }
 }
 
-/// Removes a mark's key, if it is still this mark's.
-async fn remove<K: JobKey, C: Context>(inner: &Inner<K, C>, held: &Held) -> Result<bool, EngineError> {
-    held.let_go();
-    loop {
-        let delete = inner.engine.delete(&held.key, If::At(held.modified()));
-        match timed(inner.config.call_timeout, delete).await? {
-            Written::Done(revision) => {
-                inner.take_out(&held.key, revision);
-                return Ok(true);
-            }
-            // It was written since it was last read, by a replacement whose answer was lost.
-            Written::Refused(Some(row))
-                if MarkValue::decode(&row.value).is_some_and(|value| held.is(&value, inner.lease, row.revision)) =>
-            {
-                held.written(row.revision);
-            }
-            Written::Refused(_) => return Ok(false),
-        }
-    }
-}
-
 impl<K: JobKey, C: Context> Drop for ClusterGuard<K, C> {
     fn drop(&mut self) {
         if self.released {
             return;
         }
-        let (session, held) = (Arc::clone(&self.session), Arc::clone(&self.held));
-        let runtime = session.runtime.clone();
-        runtime.spawn(async move {
-            let inner = &session.inner;
-            // Until it is answered, or the lease is over, with which the mark goes.
-            while inner.is_over().is_none() && remove(inner, &held).await.is_err() {
-                sleep(RETRY).await;
-            }
-            inner.release(held.seq);
-        });
+        self.inner().drop_mark(&self.held);
     }
 }
 
@@ -264,12 +249,12 @@ impl<K: JobKey, C: Context> Mark for ClusterGuard<K, C> {
     const NUMBER: &'static str = "token";
 
     fn number(&self) -> u64 {
-        self.token.get()
+        self.token().get()
     }
 }
 
 impl<K: JobKey + fmt::Debug, C: Context> fmt::Debug for ClusterGuard<K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterGuard").field("job", &self.job).field("token", &self.token).finish_non_exhaustive()
+        f.debug_struct("ClusterGuard").field("job", &self.job).field("token", &self.token()).finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@ use crate::codec::{MarkValue, SessionValue};
 use crate::engine::{Event, Lease, Listing, Revision, Row};
 use crate::error::OpenError;
 use crate::guard::Token;
-use crate::session::{EPOCH, MARKS, SESSIONS, STORE, epoch_of};
+use crate::keys::{EPOCH, MARKS, SESSIONS, STORE, TICKS, epoch_of};
 
 /// All that lies in a namespace.
 ///
@@ -78,13 +78,13 @@ impl Inventory {
         let (mut marks, mut sessions) = (Vec::new(), Vec::new());
         let (mut foreign, mut store) = (Vec::new(), None);
         for (key, row) in &listing.rows {
-            if let Some(mark) = SeenMark::of(key, row, epoch.as_ref().copied().unwrap_or_default()) {
+            if let Some(mark) = SeenMark::of(key, row) {
                 marks.push(mark);
             } else if let Some(session) = SeenSession::of(key, row) {
                 sessions.push(session);
             } else if key == STORE {
                 store = Some(String::from_utf8_lossy(&row.value).into_owned());
-            } else if key != EPOCH && !key.starts_with("t/") {
+            } else if key != EPOCH && !key.starts_with(TICKS) {
                 foreign.push(key.clone());
             }
         }
@@ -105,13 +105,13 @@ impl Inventory {
 }
 
 impl SeenMark {
-    fn of(key: &str, row: &Row, epoch: u64) -> Option<Self> {
+    fn of(key: &str, row: &Row) -> Option<Self> {
         let job = key.strip_prefix(MARKS)?;
         let value = MarkValue::decode(&row.value)?;
         Some(Self {
             job: job.to_owned(),
             key: key.to_owned(),
-            token: Token::new(epoch, value.taken_at.unwrap_or(row.revision)),
+            token: value.token(row.revision),
             revision: row.revision,
             lease: Lease(value.lease),
             process: value.process,
@@ -121,9 +121,9 @@ impl SeenMark {
 
     /// Reads what an event says of a mark: its job, and the mark, unless it is gone. `None` if it is of something else.
     #[must_use]
-    pub fn in_event(event: &Event, epoch: u64) -> Option<(String, Option<Self>)> {
+    pub fn in_event(event: &Event) -> Option<(String, Option<Self>)> {
         let job = event.key.strip_prefix(MARKS)?.to_owned();
-        Some((job, event.row.as_ref().and_then(|row| Self::of(&event.key, row, epoch))))
+        Some((job, event.row.as_ref().and_then(|row| Self::of(&event.key, row))))
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
     /// Seen to fail with tokens of the last write, where a mark's context was replaced.
     #[test]
     fn all_that_lies_there_is_told() {
-        let mark = |at: &str| format!(r#"{{"lease":5,"seq":1,"taken_at":{at},"process":"a","context":"c"}}"#);
+        let mark = |at: &str| format!(r#"{{"epoch":2,"lease":5,"seq":1,"taken_at":{at},"process":"a","context":"c"}}"#);
         let rows = [
             ("epoch", "2".to_owned()),
             ("m/10", mark("null")),

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::codec::nanoseconds;
+
 /// Until when a lease is certainly there, by the clock of this process.
 #[derive(Debug)]
 pub(crate) struct Belief {
@@ -36,10 +38,6 @@ impl Belief {
         let deadline = Duration::from_nanos(self.deadline.load(Ordering::Relaxed));
         deadline.checked_sub(now).filter(|left| !left.is_zero())
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -33,13 +33,20 @@
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 
+mod any_engine;
 mod clock;
 mod codec;
+mod collector;
 mod config;
 mod engine;
 mod error;
+mod follower;
 mod guard;
+mod held;
+mod inner;
 pub mod inspect;
+mod keeper;
+mod keys;
 mod lease;
 mod memory;
 mod mirror;

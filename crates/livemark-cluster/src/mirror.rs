@@ -1,6 +1,6 @@
 //! The mirror of all marks: [`View`], a local registry that a watch of the engine feeds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 
 use livemark::{Finalizer, Pulse, Registry};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::codec::{Context, JobKey, MarkValue, SessionValue};
-use crate::engine::{EngineError, Event, Lease, Listing, Revision, Row};
-use crate::error::{BarrierError, Loss};
+use crate::codec::{Beat, Context, JobKey, MarkValue, SessionValue, nanoseconds};
+use crate::engine::{Lease, Listing, Revision, Row};
+use crate::error::BarrierError;
 use crate::guard::Token;
-use crate::session::{Inner, MARKS, Running, SESSIONS, timed};
-use crate::telemetry;
+use crate::keys::{MARKS, SESSIONS};
+use crate::session::Running;
 
-/// Pause before a listing or a watch that failed is tried again.
-const RETRY: Duration = Duration::from_millis(50);
+/// Beats of a pulse that are no further from each other are one.
+const SAME_BEAT: u64 = 2;
+/// By how much the age of a pulse may differ from what is told of it, which is late by some time.
+const LATE: Duration = Duration::from_millis(100);
 
 /// A mark as every process sees it.
 #[derive(Clone, Debug)]
@@ -46,7 +48,8 @@ impl<K: JobKey, C: Context> View<K, C> {
         self.0.inner.mirror.registry()
     }
 
-    /// Returns how long ago the engine was last heard.
+    /// Returns how old the mirror is at most: how long ago this process sent what it has heard back of last. What changed
+    /// in the engine before that is in the mirror.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.0.inner.mirror.age(self.0.inner.clock.now())
@@ -61,7 +64,8 @@ impl<K: JobKey, C: Context> View<K, C> {
     /// Returns how many keys were found that are no marks of this crate. They are left alone.
     #[must_use]
     pub fn foreign_keys(&self) -> usize {
-        self.0.inner.mirror.rows().foreign.len()
+        let rows = self.0.inner.mirror.rows();
+        rows.by_key.values().filter(|known| matches!(known.what, What::Foreign)).count()
     }
 
     /// Waits until the mirror has all that was in the engine when this was called: writes something, and waits until it
@@ -72,11 +76,15 @@ impl<K: JobKey, C: Context> View<K, C> {
     /// Returns an error if the engine does not take the write, or it does not come back in time.
     pub async fn barrier(&self) -> Result<(), BarrierError> {
         let inner = &self.0.inner;
+        let sent = inner.clock.now();
         let written = inner.write_tick().await.map_err(BarrierError::Engine)?;
         let mut applied = inner.mirror.applied();
         let heard = async { applied.wait_for(|revision| *revision >= written).await.is_ok() };
         match timeout(inner.config.call_timeout, heard).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                inner.mirror.heard(sent);
+                Ok(())
+            }
             _ => Err(BarrierError::Stale),
         }
     }
@@ -115,7 +123,7 @@ pub(crate) struct Mirror<K, C> {
     rows: Mutex<Rows<K>>,
     /// The last revision that is in the rows whole.
     applied: watch::Sender<Revision>,
-    /// Nanoseconds on the session's clock.
+    /// When that was sent which was last heard back. Nanoseconds on the session's clock.
     heard_at: AtomicU64,
     /// Until then nobody here can know of any job whether its mark was lost a moment ago. Nanoseconds, as above.
     missed_until: AtomicU64,
@@ -125,32 +133,49 @@ pub(crate) struct Mirror<K, C> {
 pub(crate) struct Rows<K> {
     by_key: HashMap<String, Known<K>>,
     /// The pulses of marks, by their leases and numbers.
-    pulses: HashMap<(u64, u64), Pulse>,
+    pulses: HashMap<(u64, u64), HeardPulse>,
     /// The keys that are gone, by when they went.
     gone: BTreeMap<Revision, Vec<String>>,
     /// The last state that is here whole. Answers of states up to it are old news, and what went is forgotten.
     applied: Revision,
-    foreign: BTreeSet<String>,
+    /// A listing is under way that the rows are to be compared with: what went meanwhile is not forgotten.
+    keeps_gone: bool,
     /// Until when a job is not claimed.
     settling: HashMap<K, Duration>,
     /// When those were last looked through for what is over.
     settled_at: Duration,
 }
 
-/// A key that there is, or that there was: an older event changes nothing.
+/// What is known of a key: an older event changes nothing.
 #[derive(Debug)]
 struct Known<K> {
     revision: Revision,
-    mark: Option<KnownMark<K>>,
+    what: What<K>,
+}
+
+#[derive(Debug)]
+enum What<K> {
+    Mark(KnownMark<K>),
+    /// It is somebody's, and nobody can say whose. No claim takes it: the engine has a key there.
+    Foreign,
+    Gone,
+}
+
+impl<K> Known<K> {
+    fn mark(&self) -> Option<&KnownMark<K>> {
+        match &self.what {
+            What::Mark(mark) => Some(mark),
+            What::Foreign | What::Gone => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
-struct KnownMark<K> {
+pub(crate) struct KnownMark<K> {
     job: K,
-    lease: u64,
+    pub(crate) lease: u64,
     seq: u64,
-    /// The revision that took the mark.
-    taken_at: Revision,
+    token: Token,
     since: Instant,
 }
 
@@ -158,6 +183,40 @@ impl<K> KnownMark<K> {
     /// Whether it is this mark of this lease.
     fn is(&self, lease: u64, seq: u64) -> bool {
         (self.lease, self.seq) == (lease, seq)
+    }
+}
+
+/// What sessions tell of pulses, by the leases and numbers of their marks.
+pub(crate) type Beats = HashMap<(u64, u64), Beat>;
+
+/// A pulse as the reapers here see it, and its latest beat that was told of.
+#[derive(Debug)]
+struct HeardPulse {
+    pulse: Pulse,
+    at: u64,
+}
+
+impl HeardPulse {
+    fn new(beat: Beat) -> Self {
+        Self { pulse: Pulse::aged(Duration::from_millis(beat.age)), at: beat.at }
+    }
+
+    /// Takes up what is told of the pulse. Returns `false` if it needs another one in its place.
+    ///
+    /// A message that came sooner than the one before tells of a younger pulse. That is no beat: a hung owner would seem
+    /// to make progress.
+    fn hear(&mut self, beat: Beat) -> bool {
+        let age = Duration::from_millis(beat.age);
+        let is_later = beat.at > self.at.saturating_add(SAME_BEAT);
+        if is_later {
+            self.pulse.beat_ago(age);
+            self.at = beat.at;
+        }
+        let shown = self.pulse.age();
+        // It is older than it seemed to be, or had its beat before it was heard of here.
+        let is_too_young = shown.saturating_add(LATE) < age;
+        let is_too_old = is_later && age.saturating_add(LATE) < shown;
+        !is_too_young && !is_too_old
     }
 }
 
@@ -170,7 +229,7 @@ impl<K, C> Mirror<K, C> {
                 pulses: HashMap::new(),
                 gone: BTreeMap::new(),
                 applied: 0,
-                foreign: BTreeSet::new(),
+                keeps_gone: false,
                 settling: HashMap::new(),
                 settled_at: now,
             }),
@@ -193,9 +252,16 @@ impl<K, C> Mirror<K, C> {
         now.saturating_sub(Duration::from_nanos(self.heard_at.load(Ordering::Relaxed)))
     }
 
-    fn heard(&self, now: Duration) {
+    /// Takes up that the mirror has all that was in the engine at this time: something was sent then, and came back.
+    pub(crate) fn heard(&self, sent: Duration) {
         // Relaxed (no edge): as above.
-        self.heard_at.fetch_max(nanoseconds(now), Ordering::Relaxed);
+        self.heard_at.fetch_max(nanoseconds(sent), Ordering::Relaxed);
+    }
+
+    /// Takes up that the mirror missed states: a mark may have been made and lost without a word.
+    pub(crate) fn missed(&self, until: Duration) {
+        // Relaxed (no edge): a number by itself.
+        self.missed_until.fetch_max(nanoseconds(until), Ordering::Relaxed);
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows<K>> {
@@ -206,29 +272,35 @@ impl<K, C> Mirror<K, C> {
 impl<K: JobKey, C: Context> Mirror<K, C> {
     /// The revision of a mark's key, if there is a mark.
     pub(crate) fn revision_of(&self, key: &str) -> Option<Revision> {
-        self.rows().by_key.get(key).filter(|known| known.mark.is_some()).map(|known| known.revision)
+        self.mark_of(key).map(|(revision, _)| revision)
     }
 
     /// The revision and the token of a job's mark.
-    pub(crate) fn mark_of(&self, key: &str) -> Option<(Revision, Revision)> {
+    pub(crate) fn mark_of(&self, key: &str) -> Option<(Revision, Token)> {
         let rows = self.rows();
         let known = rows.by_key.get(key)?;
-        Some((known.revision, known.mark.as_ref()?.taken_at))
+        Some((known.revision, known.mark()?.token))
     }
 
     /// Whether a mark is at its key, as far as anybody here has heard.
-    pub(crate) fn has(&self, key: &str, taken_at: Revision, lease: Lease, seq: u64) -> bool {
+    pub(crate) fn has(&self, key: &str, token: Token, lease: Lease, seq: u64) -> bool {
         let rows = self.rows();
-        let mark = rows.by_key.get(key).and_then(|known| known.mark.as_ref());
-        mark.is_some_and(|mark| mark.is(lease.0, seq) && mark.taken_at == taken_at)
+        let mark = rows.by_key.get(key).and_then(Known::mark);
+        mark.is_some_and(|mark| mark.is(lease.0, seq) && mark.token == token)
     }
 
-    /// A lease's mark at this key, if there is one: its number, when it was taken, and when it was last written.
-    pub(crate) fn ours(&self, key: &str, lease: Lease) -> Option<(u64, Revision, Revision)> {
+    /// A lease's mark at this key, if there is one: its number, its token, and when it was last written.
+    pub(crate) fn ours(&self, key: &str, lease: Lease) -> Option<(u64, Token, Revision)> {
         let rows = self.rows();
         let known = rows.by_key.get(key)?;
-        let mark = known.mark.as_ref().filter(|mark| mark.lease == lease.0)?;
-        Some((mark.seq, mark.taken_at, known.revision))
+        let mark = known.mark().filter(|mark| mark.lease == lease.0)?;
+        Some((mark.seq, mark.token, known.revision))
+    }
+
+    /// The keys that are there, as far as is known.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let rows = self.rows();
+        rows.by_key.iter().filter(|(_, known)| !matches!(known.what, What::Gone)).map(|(key, _)| key.clone()).collect()
     }
 
     pub(crate) fn is_settling(&self, job: &K, now: Duration) -> bool {
@@ -237,19 +309,20 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
 
     /// Puts a row in that an answer told of, unless the mirror has its state already. What went since is forgotten then, and
     /// the row must not come again.
-    pub(crate) fn put_answer(&self, key: &str, row: &Row, epoch: u64) {
-        let rows = self.rows();
+    pub(crate) fn put_answer(&self, key: &str, row: &Row) {
+        let mut rows = self.rows();
         if row.revision > rows.applied {
-            self.put_in(rows, key, row, epoch);
+            self.put_in(&mut rows, key, row, &Beats::new());
         }
     }
 
-    /// Puts a row in that is heard of in the order of the states, unless a later one is known.
-    fn put(&self, key: &str, row: &Row, epoch: u64) {
-        self.put_in(self.rows(), key, row, epoch);
+    /// Puts a row in that is heard of in the order of the states, unless a later one is known. Sessions may have told of its
+    /// pulse since.
+    pub(crate) fn put(&self, key: &str, row: &Row, beats: &Beats) {
+        self.put_in(&mut self.rows(), key, row, beats);
     }
 
-    fn put_in(&self, mut rows: MutexGuard<'_, Rows<K>>, key: &str, row: &Row, epoch: u64) {
+    fn put_in(&self, rows: &mut Rows<K>, key: &str, row: &Row, beats: &Beats) {
         let Some(text) = key.strip_prefix(MARKS) else { return };
         if rows.by_key.get(key).is_some_and(|known| known.revision >= row.revision) {
             return;
@@ -259,66 +332,59 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
             Some((K::decode(text)?, C::decode(&value.context)?, value))
         };
         let Some((job, context, value)) = read() else {
-            // It is somebody's, and nobody can say whose. No claim takes it: the engine has a key there.
-            rows.foreign.insert(key.to_owned());
-            return self.drop_mark(&mut rows, key, row.revision);
+            return self.know(rows, key, Known { revision: row.revision, what: What::Foreign });
         };
-        rows.foreign.remove(key);
-        let taken_at = value.taken_at.unwrap_or(row.revision);
-        let before = rows.by_key.get(key).and_then(|known| known.mark.as_ref());
+        let before = rows.by_key.get(key).and_then(Known::mark).filter(|mark| mark.is(value.lease, value.seq));
         // The same mark with another context is as old as it was.
-        let since = before.filter(|mark| mark.is(value.lease, value.seq));
-        let since = since.map_or_else(Instant::now, |mark| mark.since);
-        let id = (value.lease, value.seq);
-        let pulse = value.pulse.map(|age| Pulse::aged(Duration::from_millis(age)));
+        let since = before.map_or_else(Instant::now, |mark| mark.since);
+        let beat = beats.get(&(value.lease, value.seq)).copied();
+        let heard = beat.or(value.pulse).map(HeardPulse::new);
+        let token = value.token(row.revision);
         let remote = Remote {
-            token: Token::new(epoch, taken_at),
+            token,
             lease: Lease(value.lease),
             process: value.process.as_str().into(),
             context,
-            pulse: pulse.clone(),
+            pulse: heard.as_ref().map(|heard| heard.pulse.clone()),
         };
+        // In one step: a job that goes from owner to owner has one at each moment.
         self.registry.feed().put(job.clone(), remote, since);
         rows.settling.remove(&job);
-        let mark = Some(KnownMark { job, lease: value.lease, seq: value.seq, taken_at, since });
-        let before = rows.by_key.insert(key.to_owned(), Known { revision: row.revision, mark });
-        if let Some(mark) = before.and_then(|known| known.mark) {
+        let mark = KnownMark { job, lease: value.lease, seq: value.seq, token, since };
+        let known = Known { revision: row.revision, what: What::Mark(mark) };
+        if let Some(mark) = rows.by_key.insert(key.to_owned(), known).as_ref().and_then(Known::mark) {
             rows.pulses.remove(&(mark.lease, mark.seq));
         }
-        rows.pulses.extend(pulse.map(|pulse| (id, pulse)));
+        rows.pulses.extend(heard.map(|heard| ((value.lease, value.seq), heard)));
     }
 
     /// Takes a key out, unless a later state of it is known. Returns the mark that was there.
-    fn remove(&self, key: &str, revision: Revision) -> Option<KnownMark<K>> {
-        let mut rows = self.rows();
-        rows.foreign.remove(key);
+    pub(crate) fn remove(&self, key: &str, revision: Revision) -> Option<KnownMark<K>> {
+        self.remove_in(&mut self.rows(), key, revision)
+    }
+
+    fn remove_in(&self, rows: &mut Rows<K>, key: &str, revision: Revision) -> Option<KnownMark<K>> {
         let known = rows.by_key.get(key).filter(|known| known.revision <= revision)?;
-        let mark = known.mark.clone();
-        self.drop_mark(&mut rows, key, revision);
+        let mark = known.mark().cloned();
+        self.know(rows, key, Known { revision, what: What::Gone });
+        rows.gone.entry(revision).or_default().push(key.to_owned());
         mark
     }
 
-    fn drop_mark(&self, rows: &mut Rows<K>, key: &str, revision: Revision) {
-        rows.gone.entry(revision).or_default().push(key.to_owned());
-        let before = rows.by_key.insert(key.to_owned(), Known { revision, mark: None });
-        if let Some(KnownMark { job, lease, seq, .. }) = before.and_then(|known| known.mark) {
-            rows.pulses.remove(&(lease, seq));
-            self.registry.feed().remove(&job);
+    /// Takes up that there is no mark at a key.
+    fn know(&self, rows: &mut Rows<K>, key: &str, known: Known<K>) {
+        let before = rows.by_key.insert(key.to_owned(), known);
+        if let Some(KnownMark { job, lease, seq, .. }) = before.as_ref().and_then(Known::mark) {
+            rows.pulses.remove(&(*lease, *seq));
+            self.registry.feed().remove(job);
         }
     }
 
-    /// Forgets what went before this revision: no event is older any more.
-    fn passed(&self, revision: Revision) {
+    /// Takes up that all states up to this one have been heard of: no event is older any more.
+    pub(crate) fn passed(&self, revision: Revision) {
         let mut rows = self.rows();
         rows.applied = rows.applied.max(revision);
-        while let Some(oldest) = rows.gone.first_entry().filter(|oldest| *oldest.key() <= revision) {
-            for key in oldest.remove() {
-                // It may have come again since.
-                if rows.by_key.get(&key).is_some_and(|known| known.mark.is_none() && known.revision <= revision) {
-                    rows.by_key.remove(&key);
-                }
-            }
-        }
+        rows.forget_gone();
         drop(rows);
         self.applied.send_if_modified(|applied| {
             let is_later = revision > *applied;
@@ -327,8 +393,40 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         });
     }
 
+    /// Keeps what goes from being forgotten, for as long as the answer lives: a listing that is older than the rows can be
+    /// compared with them then.
+    pub(crate) fn keep_gone(&self) -> KeepsGone<'_, K, C> {
+        self.rows().keeps_gone = true;
+        KeepsGone(self)
+    }
+
+    /// Mends what is otherwise here than in a listing of a state that the rows have whole. Returns the keys, and how they
+    /// are.
+    ///
+    /// What went is kept since before the listing was asked for, so that a mark that was cleared since is no difference.
+    pub(crate) fn mend<'l>(&self, _: &KeepsGone<'_, K, C>, listing: &'l Listing) -> Vec<(String, Option<&'l Row>)> {
+        let mut rows = self.rows();
+        let listed: HashMap<&str, &Row> = listing.rows.iter().map(|(key, row)| (key.as_str(), row)).collect();
+        let is_missed = |key: &str, row: &Row| rows.by_key.get(key).is_none_or(|known| known.revision < row.revision);
+        let missed = listed.iter().filter(|(key, row)| key.starts_with(MARKS) && is_missed(key, row));
+        let missed: Vec<_> = missed.map(|(key, row)| ((*key).to_owned(), Some(*row))).collect();
+        let is_left = |key: &str, known: &Known<K>| {
+            !matches!(known.what, What::Gone) && known.revision <= listing.revision && !listed.contains_key(key)
+        };
+        let left: Vec<_> = rows.by_key.iter().filter(|(key, known)| is_left(key, known)).collect();
+        let left: Vec<_> = left.into_iter().map(|(key, _)| (key.clone(), None)).collect();
+        let differences = [missed, left].concat();
+        for (key, row) in &differences {
+            match row {
+                Some(row) => self.put_in(&mut rows, key, row, &Beats::new()),
+                None => drop(self.remove_in(&mut rows, key, listing.revision)),
+            }
+        }
+        differences
+    }
+
     /// Keeps a job from being claimed for some time from now on.
-    fn settle(&self, mark: KnownMark<K>, now: Duration, settle: Duration) {
+    pub(crate) fn settle(&self, mark: KnownMark<K>, now: Duration, settle: Duration) {
         let mut rows = self.rows();
         // Now and then, forget those whose time is over.
         if now.saturating_sub(rows.settled_at) > settle {
@@ -337,193 +435,90 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         }
         rows.settling.insert(mark.job, now.saturating_add(settle));
     }
-}
 
-impl<K: JobKey, C: Context> Mirror<K, C> {
-    /// Takes up how old a session's pulses were when it told of them.
-    fn take_up_session(&self, key: &str, row: &Row) {
+    /// Takes up what a session tells of its pulses.
+    pub(crate) fn take_up_session(&self, key: &str, row: &Row) {
         let lease = key.strip_prefix(SESSIONS).and_then(|lease| lease.parse().ok());
         let (Some(lease), Some(told)) = (lease, SessionValue::decode(&row.value)) else { return };
-        for (seq, age) in told.pulses {
-            let age = Duration::from_millis(age);
-            let known = self.rows().pulses.get(&(lease, seq)).cloned();
-            match known {
-                // One that has not beaten is as old here, or older by what was younger. One that has is younger.
-                Some(pulse) if age < pulse.age() => pulse.beat(),
-                Some(_) => {}
-                None => self.show_pulse(lease, seq, age),
+        let mut rows = self.rows();
+        let mut to_show = HashMap::new();
+        for (seq, beat) in told.pulses {
+            let is_shown = rows.pulses.get_mut(&(lease, seq)).is_some_and(|heard| heard.hear(beat));
+            if !is_shown {
+                to_show.insert(seq, beat);
             }
+        }
+        if !to_show.is_empty() {
+            self.show_pulses(&mut rows, lease, &to_show);
         }
     }
 
-    /// Gives a mark the pulse that it did not have: that of a reaper's claim, which has been beaten now.
-    fn show_pulse(&self, lease: u64, seq: u64, age: Duration) {
-        let mut rows = self.rows();
-        let found = rows.by_key.values().find_map(|known| {
-            let mark = known.mark.as_ref().filter(|mark| mark.is(lease, seq))?;
-            Some((mark.job.clone(), mark.since, self.registry.owner(&mark.job)?.value))
-        });
-        let Some((job, since, mut remote)) = found else { return };
-        let pulse = Pulse::aged(age);
-        remote.pulse = Some(pulse.clone());
-        self.registry.feed().put(job, remote, since);
-        rows.pulses.insert((lease, seq), pulse);
+    /// Gives marks pulses that they did not have, or in the place of others. The former are those of reapers' claims, which
+    /// have been beaten now.
+    fn show_pulses(&self, rows: &mut Rows<K>, lease: u64, beats: &HashMap<u64, Beat>) {
+        let Rows { by_key, pulses, .. } = rows;
+        for mark in by_key.values().filter_map(Known::mark).filter(|mark| mark.lease == lease) {
+            let Some(beat) = beats.get(&mark.seq) else { continue };
+            let Some(owner) = self.registry.owner(&mark.job) else { continue };
+            let heard = HeardPulse::new(*beat);
+            let remote = Remote { pulse: Some(heard.pulse.clone()), ..owner.value };
+            self.registry.feed().put(mark.job.clone(), remote, mark.since);
+            pulses.insert((lease, mark.seq), heard);
+        }
     }
 }
 
-impl<K: JobKey, C: Context> Inner<K, C> {
-    /// Follows the engine from the listing that was taken up, for as long as the session is there.
-    pub(crate) async fn follow(self: std::sync::Arc<Self>) {
-        loop {
-            // Watch, from the last revision that was heard whole, until states are missing.
-            while self.watch_on().await != Err(EngineError::Compacted) {
-                sleep(RETRY).await;
-            }
-            // Then list, and take up what is different. Nothing is cleared first.
-            loop {
-                let latest = self.latest();
-                if let Ok(listing) = timed(self.config.max_view_age, self.engine.list()).await {
-                    self.take_up_listing(&listing, latest);
-                    break;
-                }
-                sleep(RETRY).await;
-            }
-            self.counts.relists.add(1);
-            telemetry::relisted("the states that were missed are not kept");
-        }
-    }
-
-    /// Watches until the watch breaks or says nothing for too long: dead ones do not fail by themselves
-    /// (etcd-io/etcd#8980). Compares with the engine now and then, since watches have lost events as well
-    /// (etcd-io/etcd#18089).
-    async fn watch_on(&self) -> Result<(), EngineError> {
-        let after = *self.mirror.applied.borrow();
-        let mut watch = timed(self.config.call_timeout, self.engine.watch(after)).await?;
-        let mut to_compare = None;
-        let mut compare_at = self.clock.now().saturating_add(self.config.compare_every);
-        loop {
-            let events = timed(self.config.max_view_age, watch.next()).await?;
-            self.take_up_events(&events);
-            // A listing can be compared once all that it has must have been heard of.
-            let heard = *self.mirror.applied.borrow();
-            if let Some((listing, latest)) =
-                to_compare.take_if(|(listing, _): &mut (Listing, _)| listing.revision <= heard)
-            {
-                self.compare(&listing, latest);
-            }
-            if to_compare.is_none() && self.clock.now() >= compare_at {
-                compare_at = self.clock.now().saturating_add(self.config.compare_every);
-                let latest = self.latest();
-                to_compare =
-                    timed(self.config.max_view_age, self.engine.list()).await.ok().map(|listing| (listing, latest));
-            }
-        }
-    }
-
-    /// Counts the marks that are otherwise in the mirror than in a listing of a state that it has whole, and mends them.
-    fn compare(&self, listing: &Listing, latest: Revision) {
-        let listed: HashMap<&str, Revision> =
-            listing.rows.iter().map(|(key, row)| (key.as_str(), row.revision)).collect();
-        let differences = {
-            let rows = self.mirror.rows();
-            let known = |key: &str| rows.by_key.get(key).map(|known| known.revision);
-            let missed = listed.iter().filter(|(key, at)| key.starts_with(MARKS) && known(key) < Some(**at)).count();
-            let left = rows.by_key.iter().filter(|(key, known)| {
-                known.mark.is_some() && known.revision <= listing.revision && !listed.contains_key(key.as_str())
-            });
-            missed + left.count()
-        };
-        if differences > 0 {
-            self.counts.differences.add(differences);
-            telemetry::differences(differences);
-            self.take_up_listing(listing, latest);
-        }
-    }
-
-    pub(crate) fn take_up_listing(&self, listing: &Listing, latest: Revision) {
-        if !self.goes_on(listing.revision, latest) {
+impl<K> Rows<K> {
+    /// Forgets what is gone, unless it is wanted: no event is older any more.
+    fn forget_gone(&mut self) {
+        if self.keeps_gone {
             return;
         }
-        let keys: HashSet<&str> = listing.rows.iter().map(|(key, _)| key.as_str()).collect();
-        let gone: Vec<_> = {
-            let rows = self.mirror.rows();
-            rows.by_key.keys().filter(|key| !keys.contains(key.as_str())).cloned().collect()
-        };
-        let now = self.clock.now();
-        // A mark may have been made and lost without a word, or lost with its session.
-        let missed_until = nanoseconds(now.saturating_add(self.config.settle));
-        // Relaxed (no edge): a number by itself.
-        self.mirror.missed_until.fetch_max(missed_until, Ordering::Relaxed);
-        for key in gone {
-            self.mirror.remove(&key, listing.revision);
-            self.heard_of(&key, None, listing.revision);
-        }
-        for (key, row) in &listing.rows {
-            self.mirror.put(key, row, self.epoch());
-            if key.starts_with(MARKS) {
-                self.heard_of(key, Some(row), row.revision);
-            }
-        }
-        // After the marks.
-        for (key, row) in &listing.rows {
-            self.mirror.take_up_session(key, row);
-        }
-        let is_first = *self.mirror.applied.borrow() == 0;
-        if !is_first && !keys.contains(format!("{SESSIONS}{}", self.lease.0).as_str()) {
-            self.end(Loss::Expired);
-        }
-        self.mirror.passed(listing.revision);
-        self.mirror.heard(now);
-        self.suspect(
-            keys.iter().map(|key| (*key).to_owned()).filter(|key| self.mirror.ours(key, self.lease).is_some()),
-        );
-    }
-
-    fn take_up_events(&self, events: &[Event]) {
-        let now = self.clock.now();
-        // Which sessions went, and when: a mark that went in the same revision was lost with its process.
-        let went: BTreeSet<(Revision, &str)> = events
-            .iter()
-            .filter(|event| event.row.is_none() && event.key.starts_with(SESSIONS))
-            .map(|event| (event.revision, event.key.as_str()))
-            .collect();
-        for Event { revision, key, row } in events {
-            if key.starts_with(MARKS) {
-                match row {
-                    Some(row) => self.mirror.put(key, row, self.epoch()),
-                    None => {
-                        if let Some(mark) = self.mirror.remove(key, *revision) {
-                            let session = format!("{SESSIONS}{}", mark.lease);
-                            if went.contains(&(*revision, session.as_str())) {
-                                self.mirror.settle(mark, now, self.config.settle);
-                            }
-                        }
-                    }
-                }
-                self.heard_of(key, row.as_ref(), *revision);
-            } else if key.starts_with(SESSIONS) {
-                match row {
-                    Some(row) => self.mirror.take_up_session(key, row),
-                    None if *key == format!("{SESSIONS}{}", self.lease.0) => self.end(Loss::Expired),
-                    None => {}
+        while let Some(oldest) = self.gone.first_entry().filter(|oldest| *oldest.key() <= self.applied) {
+            let revision = *oldest.key();
+            for key in oldest.remove() {
+                // It may have come again since.
+                let is_gone = |known: &Known<K>| matches!(known.what, What::Gone) && known.revision <= revision;
+                if self.by_key.get(&key).is_some_and(is_gone) {
+                    self.by_key.remove(&key);
                 }
             }
         }
-        if let Some(last) = events.last() {
-            self.mirror.passed(last.revision);
-        }
-        self.mirror.heard(now);
-        let ours = events.iter().filter(|event| event.row.as_ref().is_some_and(|row| row.lease == Some(self.lease)));
-        self.suspect(ours.filter(|event| event.key.starts_with(MARKS)).map(|event| event.key.clone()));
-    }
-
-    /// Takes up that a key went.
-    pub(crate) fn take_out(&self, key: &str, revision: Revision) {
-        self.mirror.remove(key, revision);
-        self.heard_of(key, None, revision);
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+/// What goes is not forgotten while this lives.
+pub(crate) struct KeepsGone<'m, K, C>(&'m Mirror<K, C>);
+
+impl<K, C> Drop for KeepsGone<'_, K, C> {
+    fn drop(&mut self) {
+        let mut rows = self.0.rows();
+        rows.keeps_gone = false;
+        rows.forget_gone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail with a pulse that beats whenever it is told to be younger than it is here.
+    #[test]
+    fn a_message_that_comes_sooner_is_no_beat() {
+        let mut heard = HeardPulse::new(Beat { age: 60_000, at: 1_000 });
+        assert!(heard.hear(Beat { age: 59_950, at: 1_000 }), "it took 50 ms less");
+        assert!(heard.pulse.age() >= Duration::from_secs(60));
+        assert!(!heard.hear(Beat { age: 61_000, at: 1_001 }), "it is older than it was told to be");
+    }
+
+    /// Seen to fail with a beat that counts from when it was heard of.
+    #[test]
+    fn a_beat_is_as_old_as_it_is_told_to_be() {
+        let mut heard = HeardPulse::new(Beat { age: 60_000, at: 1_000 });
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(heard.hear(Beat { age: 20, at: 61_000 }));
+        assert!(heard.pulse.age() >= Duration::from_millis(20) && heard.pulse.age() < Duration::from_secs(60));
+        // From before this process had heard of the mark.
+        assert!(!heard.hear(Beat { age: 5_000, at: 61_500 }) || heard.pulse.age() >= Duration::from_secs(5));
+    }
 }

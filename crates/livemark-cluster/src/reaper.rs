@@ -14,8 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::codec::{Context, JobKey};
 use crate::engine::Lease;
 use crate::guard::{ClusterGuard, Token};
+use crate::keys::mark_key;
 use crate::mirror::Remote;
-use crate::session::{Failed, Over, Session, mark_key};
+use crate::session::{Failed, Over, Session};
 
 /// A claim of a cluster's reaper: [`livemark::Claim`], with a guard that every process sees.
 pub type Claim<K = u64, C = Finalizer> = livemark::Claim<'static, K, Remote<C>, ClusterGuard<K, C>>;
@@ -125,7 +126,9 @@ impl<K: JobKey, C: Context> Claimer<K, Remote<C>> for Claims<K, C> {
         intent: &Intent<Remote<C>>,
     ) -> Claimed<Remote<C>, ClusterGuard<K, C>> {
         let inner = &self.session.0.inner;
-        if !inner.is_held() || self.patience.is_zero() {
+        // The backstop takes a job from anyone, and needs no news of its owner. All else needs them.
+        let is_able = if intent.takes() == Takes::Anyone { inner.has_lease() } else { inner.is_held() };
+        if !is_able || self.patience.is_zero() {
             return Claimed::Unavailable;
         }
         let registry = self.session.view().registry().clone();
@@ -136,9 +139,7 @@ impl<K: JobKey, C: Context> Claimer<K, Remote<C>> for Claims<K, C> {
             (Takes::Unowned, None) => Over::Nobody,
             // Exactly the mark that was seen to be stale.
             (Takes::Unowned, Some(stale)) => match inner.mirror.mark_of(&mark_key(&job)) {
-                Some((revision, taken_at)) if Token::new(inner.epoch(), taken_at) == stale.value.token => {
-                    Over::Only(revision)
-                }
+                Some((revision, token)) if token == stale.value.token => Over::Only(revision),
                 Some(_) => return displaced.map_or(Claimed::Unavailable, Claimed::Conflict),
                 None => Over::Nobody,
             },

@@ -1,114 +1,41 @@
-//! One process's part: [`Session`], its lease, and the tasks that keep it.
+//! One process's part: [`Session`], and how it makes marks.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use livemark::{Finalizer, Pulse};
+use livemark::Finalizer;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use crate::any_engine::{AnyEngine, timed};
 use crate::clock::{BootClock, Clock};
-use crate::codec::{Context, JobKey, MarkValue, SessionValue, milliseconds};
+use crate::codec::{Context, JobKey, MarkValue, SessionValue, nanoseconds};
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, Grant, If, Lease, Listing, Revision, Row, Watch, Written};
+use crate::engine::{Engine, EngineError, Grant, If, Lease, Revision, Row, Written};
 use crate::error::{Loss, MarkError, OpenError, TryMarkError, Unavailable};
 use crate::guard::{ClusterGuard, Token};
+use crate::held::Sign;
+use crate::inner::Inner;
+use crate::keys::{STORE, epoch_of, mark_key, session_key};
 use crate::lease::Belief;
 use crate::mirror::{Mirror, View};
 use crate::stats::{Counts, SessionStats};
 use crate::telemetry;
 
-/// The key of the epoch, in the engine's namespace.
-pub(crate) const EPOCH: &str = "epoch";
-/// The key that says which job store the namespace is for.
-pub(crate) const STORE: &str = "store";
-/// Pause before what failed is tried again.
-const RETRY: Duration = Duration::from_millis(50);
-
-pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// An engine without its type.
-pub(crate) trait AnyEngine: Send + Sync {
-    fn grant(&self, ttl: Duration) -> Boxed<'_, Result<Grant, EngineError>>;
-    fn renew(&self, lease: Lease) -> Boxed<'_, Result<Duration, EngineError>>;
-    fn revoke(&self, lease: Lease) -> Boxed<'_, Result<(), EngineError>>;
-    fn put<'a>(
-        &'a self,
-        key: &'a str,
-        value: Vec<u8>,
-        lease: Option<Lease>,
-        condition: If,
-    ) -> Boxed<'a, Result<Written, EngineError>>;
-    fn delete<'a>(&'a self, key: &'a str, condition: If) -> Boxed<'a, Result<Written, EngineError>>;
-    fn get<'a>(&'a self, key: &'a str) -> Boxed<'a, Result<Option<Row>, EngineError>>;
-    fn list(&self) -> Boxed<'_, Result<Listing, EngineError>>;
-    fn watch(&self, after: Revision) -> Boxed<'_, Result<Box<dyn AnyWatch>, EngineError>>;
-}
-
-/// A watch without its type.
-pub(crate) trait AnyWatch: Send {
-    fn next(&mut self) -> Boxed<'_, Result<Vec<crate::engine::Event>, EngineError>>;
-}
-
-impl<E: Engine> AnyEngine for E {
-    fn grant(&self, ttl: Duration) -> Boxed<'_, Result<Grant, EngineError>> {
-        Box::pin(Engine::grant(self, ttl))
-    }
-
-    fn renew(&self, lease: Lease) -> Boxed<'_, Result<Duration, EngineError>> {
-        Box::pin(Engine::renew(self, lease))
-    }
-
-    fn revoke(&self, lease: Lease) -> Boxed<'_, Result<(), EngineError>> {
-        Box::pin(Engine::revoke(self, lease))
-    }
-
-    fn put<'a>(
-        &'a self,
-        key: &'a str,
-        value: Vec<u8>,
-        lease: Option<Lease>,
-        condition: If,
-    ) -> Boxed<'a, Result<Written, EngineError>> {
-        Box::pin(Engine::put(self, key, value, lease, condition))
-    }
-
-    fn delete<'a>(&'a self, key: &'a str, condition: If) -> Boxed<'a, Result<Written, EngineError>> {
-        Box::pin(Engine::delete(self, key, condition))
-    }
-
-    fn get<'a>(&'a self, key: &'a str) -> Boxed<'a, Result<Option<Row>, EngineError>> {
-        Box::pin(Engine::get(self, key))
-    }
-
-    fn list(&self) -> Boxed<'_, Result<Listing, EngineError>> {
-        Box::pin(Engine::list(self))
-    }
-
-    fn watch(&self, after: Revision) -> Boxed<'_, Result<Box<dyn AnyWatch>, EngineError>> {
-        Box::pin(async move {
-            let watch: Box<dyn AnyWatch> = Box::new(Engine::watch(self, after).await?);
-            Ok(watch)
-        })
-    }
-}
-
-impl<W: Watch> AnyWatch for W {
-    fn next(&mut self) -> Boxed<'_, Result<Vec<crate::engine::Event>, EngineError>> {
-        Box::pin(Watch::next(self))
-    }
-}
+/// How often a job that is free whenever it is looked at, and taken whenever it is tried, is tried.
+const TRIES: u32 = 16;
 
 /// One process's part in a cluster: a lease, the marks that go with it, and a mirror of all marks.
 ///
 /// Clones share one session. It ends when all clones and guards are gone, when it is [closed](Self::close), or when the
 /// engine ends its lease. It does not come back then: the process opens another.
+///
+/// A program closes its session before it ends. Where the last clone is dropped, the marks go in the background, which
+/// takes a runtime that goes on.
 pub struct Session<K = u64, C = Finalizer>(pub(crate) Arc<Running<K, C>>);
 
 /// How a session stands.
@@ -140,7 +67,7 @@ impl Standing {
 pub(crate) struct Running<K, C> {
     pub(crate) inner: Arc<Inner<K, C>>,
     tasks: Vec<JoinHandle<()>>,
-    pub(crate) runtime: Handle,
+    runtime: Handle,
 }
 
 impl<K, C> Drop for Running<K, C> {
@@ -148,153 +75,29 @@ impl<K, C> Drop for Running<K, C> {
         for task in &self.tasks {
             task.abort();
         }
-    }
-}
-
-/// What a session's handles, guards and tasks share.
-pub(crate) struct Inner<K, C> {
-    pub(crate) engine: Box<dyn AnyEngine>,
-    pub(crate) clock: Box<dyn Clock>,
-    pub(crate) config: Config,
-    pub(crate) lease: Lease,
-    epoch: u64,
-    /// The latest state of the engine that was told of.
-    latest: AtomicU64,
-    belief: Belief,
-    over: watch::Sender<Option<Loss>>,
-    seq: AtomicU64,
-    live: Mutex<Live>,
-    pub(crate) mirror: Mirror<K, C>,
-    /// Something may lie under our lease that nobody holds.
-    pub(crate) collect: Notify,
-    pub(crate) counts: Counts,
-    /// When the session's own key was last written.
-    session_at: AtomicU64,
-}
-
-/// The marks that this process may have.
-#[derive(Default)]
-struct Live {
-    /// Those that are being made.
-    attempts: HashSet<u64>,
-    /// Those that a guard holds.
-    held: HashMap<u64, Arc<Held>>,
-    /// The same by their keys. A job that was marked again while it was marked has two.
-    by_key: HashMap<String, Vec<Arc<Held>>>,
-    /// Keys under which something may lie that is nobody's.
-    suspects: Vec<String>,
-}
-
-impl Live {
-    fn hold(&mut self, held: &Arc<Held>) {
-        self.held.insert(held.seq, Arc::clone(held));
-        self.by_key.entry(held.key.clone()).or_default().push(Arc::clone(held));
-    }
-
-    fn release(&mut self, seq: u64) -> Option<Arc<Held>> {
-        let held = self.held.remove(&seq)?;
-        if let Some(guards) = self.by_key.get_mut(&held.key) {
-            guards.retain(|other| other.seq != seq);
-            if guards.is_empty() {
-                self.by_key.remove(&held.key);
-            }
+        // Nobody is left who could close it: nobody is to wait for its TTL either.
+        if self.inner.is_over().is_none() {
+            self.inner.end(Loss::Closed);
+            let (engine, lease) = (Arc::clone(&self.inner.engine), self.inner.lease);
+            let limit = self.inner.config.call_timeout;
+            self.runtime.spawn(async move {
+                // Where it is not answered, the lease ends by itself.
+                let _ = give_up(&*engine, lease, limit).await;
+            });
         }
-        Some(held)
-    }
-
-    /// Whether a mark is somebody's: a guard holds it, or it is being made.
-    fn knows(&self, seq: u64, taken_at: Revision) -> bool {
-        let held = self.held.get(&seq).is_some_and(|held| held.taken_at == taken_at);
-        held || self.attempts.contains(&seq)
     }
 }
 
-/// A mark that a guard holds.
-pub(crate) struct Held {
-    pub(crate) key: String,
-    pub(crate) seq: u64,
-    /// When it was taken.
-    pub(crate) taken_at: Revision,
-    /// When its key was last written.
-    modified: AtomicU64,
-    is_displaced: AtomicBool,
-    pub(crate) displaced: Notify,
-    /// Its guard lets it go: nobody displaces it any more.
-    is_let_go: AtomicBool,
-    pulse: Mutex<Option<Sign>>,
-}
-
-/// An owner's pulse, as it is told to the others.
-pub(crate) struct Sign {
-    pulse: Pulse,
-    since: Instant,
-    /// Nobody may have this pulse: a reaper's claim came with it. It counts from its first beat on.
-    awaits_a_beat: bool,
-}
-
-impl Sign {
-    fn of<C: Context>(context: &C, awaits_a_beat: bool) -> Option<Self> {
-        let pulse = context.pulse()?.clone();
-        Some(Self { pulse, since: Instant::now(), awaits_a_beat })
+/// Ends a lease, with the session's own key first: marks that go after it were given up, not lost.
+async fn give_up(engine: &dyn AnyEngine, lease: Lease, limit: Duration) -> Result<(), EngineError> {
+    let key = session_key(lease);
+    // Each is worth a second try. The lease ends in any case, also where others then wait as for a process that was lost.
+    if timed(limit, engine.delete(&key, If::Any)).await.is_err() {
+        let _ = timed(limit, engine.delete(&key, If::Any)).await;
     }
-
-    /// How old the pulse is, if it counts.
-    fn age(&self) -> Option<u64> {
-        let age = self.pulse.age();
-        (!self.awaits_a_beat || age < self.since.elapsed()).then(|| milliseconds(age))
-    }
-}
-
-impl Held {
-    pub(crate) fn modified(&self) -> Revision {
-        // Relaxed (no edge): a number by itself, compared by the engine.
-        self.modified.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_displaced(&self) -> bool {
-        // Relaxed (no edge): nothing is published with it. Who asks too early is told the job store's answer later.
-        self.is_displaced.load(Ordering::Relaxed)
-    }
-
-    /// Returns `true` the first time.
-    pub(crate) fn displace(&self) -> bool {
-        // Relaxed (no edge): as above.
-        let was_displaced = self.is_displaced.swap(true, Ordering::Relaxed);
-        self.displaced.notify_waiters();
-        !was_displaced
-    }
-
-    /// Takes up the pulse of a context that replaces the one before. Returns its age.
-    pub(crate) fn replace_pulse<C: Context>(&self, context: &C) -> Option<u64> {
-        let sign = Sign::of(context, false);
-        let age = sign.as_ref().and_then(Sign::age);
-        *self.pulse.lock().unwrap_or_else(PoisonError::into_inner) = sign;
-        age
-    }
-
-    fn pulse_age(&self) -> Option<u64> {
-        self.pulse.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Sign::age)
-    }
-
-    /// Whether a value that was written then is this mark's. The number alone does not tell: a write that came twice may have
-    /// made the same mark again, after somebody else had taken and cleared it.
-    pub(crate) fn is(&self, value: &MarkValue, lease: Lease, written_at: Revision) -> bool {
-        value.is(lease, self.seq) && value.taken_at.unwrap_or(written_at) == self.taken_at
-    }
-
-    pub(crate) fn let_go(&self) {
-        // Relaxed (no edge): as above.
-        self.is_let_go.store(true, Ordering::Relaxed);
-    }
-
-    fn is_let_go(&self) -> bool {
-        // Relaxed (no edge): as above.
-        self.is_let_go.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn written(&self, revision: Revision) {
-        // Relaxed (no edge): as above.
-        self.modified.fetch_max(revision, Ordering::Relaxed);
+    match timed(limit, engine.revoke(lease)).await {
+        Err(EngineError::Unknown(_)) => timed(limit, engine.revoke(lease)).await,
+        revoked => revoked,
     }
 }
 
@@ -307,7 +110,7 @@ struct Attempt<'a, K, C> {
 
 impl<K, C> Drop for Attempt<'_, K, C> {
     fn drop(&mut self) {
-        self.inner.live().attempts.remove(&self.seq);
+        self.inner.live().end(self.seq);
         self.inner.suspect([self.key.to_owned()]);
     }
 }
@@ -344,9 +147,10 @@ impl<K: JobKey, C: Context> Session<K, C> {
     /// Returns an error as [`open`](Self::open) does.
     pub async fn open_with_clock(engine: impl Engine, config: Config, clock: impl Clock) -> Result<Self, OpenError> {
         config.check().map_err(OpenError::Config)?;
-        let engine: Box<dyn AnyEngine> = Box::new(engine);
+        let engine: Arc<dyn AnyEngine> = Arc::new(engine);
         let limit = config.call_timeout;
         // Is it the engine that the job store knows?
+        let listed_at = clock.now();
         let listing = timed(config.ttl, engine.list()).await.map_err(OpenError::Engine)?;
         let epoch = epoch_of(&listing)?;
         let next = Token::new(epoch, listing.revision.saturating_add(1));
@@ -369,27 +173,37 @@ impl<K: JobKey, C: Context> Session<K, C> {
         let Grant { lease, ttl } = timed(limit, engine.grant(config.ttl)).await.map_err(OpenError::Engine)?;
         // An engine may give more than was asked for, which is not believed, but not less.
         if ttl < config.ttl {
+            let _ = timed(limit, engine.revoke(lease)).await;
             return Err(OpenError::Lease { granted: ttl });
         }
         let belief = Belief::new(sent, config.ttl, config.margin);
-        let value = SessionValue { process: config.process.clone(), pulses: Vec::new() }.encode();
+        let sent = clock.now();
+        let value =
+            SessionValue { process: config.process.clone(), sent: nanoseconds(sent), pulses: Vec::new() }.encode();
         let key = session_key(lease);
-        let put = timed(limit, engine.put(&key, value, Some(lease), If::Absent)).await.map_err(OpenError::Engine)?;
+        let put = timed(limit, engine.put(&key, value, Some(lease), If::Absent)).await;
         let session_at = match put {
-            Written::Done(revision) => revision,
-            Written::Refused(row) => row.map_or(0, |row| row.revision),
+            Ok(Written::Done(revision)) => revision,
+            Ok(Written::Refused(row)) => row.map_or(0, |row| row.revision),
+            Err(error) => {
+                // Nobody is to wait for what never was.
+                let _ = timed(limit, engine.revoke(lease)).await;
+                return Err(OpenError::Engine(error));
+            }
         };
         telemetry::opened(lease, &config.process);
 
         let inner = Arc::new(Inner {
-            mirror: Mirror::new(clock.now(), config.settle),
+            mirror: Mirror::new(listed_at, config.settle),
             engine,
             clock: Box::new(clock),
             lease,
             epoch,
+            opened: Instant::now(),
             latest: AtomicU64::new(listing.revision),
             belief,
             over: watch::Sender::new(None),
+            doubted: watch::Sender::new(()),
             seq: AtomicU64::new(1),
             live: Mutex::default(),
             collect: Notify::new(),
@@ -398,12 +212,14 @@ impl<K: JobKey, C: Context> Session<K, C> {
             config,
         });
         // Who asks the mirror at once shall not find it empty. What came since is heard by the watch.
-        inner.take_up_listing(&listing, 0);
+        inner.take_up_listing(&listing, listed_at, false);
         let tasks = vec![
             watched(&inner, Arc::clone(&inner).renew()),
             watched(&inner, Arc::clone(&inner).tick()),
+            watched(&inner, Arc::clone(&inner).doubt()),
             watched(&inner, Arc::clone(&inner).follow()),
-            watched(&inner, Arc::clone(&inner).collect_ghosts()),
+            watched(&inner, Arc::clone(&inner).compare()),
+            watched(&inner, Arc::clone(&inner).collect()),
         ];
         Ok(Self(Arc::new(Running { inner, tasks, runtime: Handle::current() })))
     }
@@ -431,18 +247,25 @@ impl<K: JobKey, C: Context> Session<K, C> {
     ///
     /// Returns the owner if the job has one, or why it could not be marked.
     pub async fn try_mark(&self, job: K, context: C) -> Result<ClusterGuard<K, C>, TryMarkError<C>> {
-        let key = mark_key(&job);
-        match self.attempt(job.clone(), &context, Over::Nobody, false).await {
-            Ok(guard) => Ok(guard),
-            Err(Failed::Mark(error)) => Err(TryMarkError::Mark(error)),
-            Err(Failed::Occupied(row)) => {
-                self.0.inner.take_up(&key, &row);
-                match self.0.inner.mirror.registry().owner(&job) {
-                    Some(owner) => Err(TryMarkError::Occupied(Box::new(owner))),
-                    None => Err(MarkError::Foreign { key }.into()),
-                }
+        let (inner, key) = (&*self.0.inner, mark_key(&job));
+        for _ in 0..TRIES {
+            let row = match self.attempt(job.clone(), &context, Over::Nobody, false).await {
+                Ok(guard) => return Ok(guard),
+                Err(Failed::Mark(error)) => return Err(TryMarkError::Mark(error)),
+                Err(Failed::Occupied(row)) => row,
+            };
+            inner.take_up(&key, &row);
+            if let Some(owner) = inner.mirror.registry().owner(&job) {
+                return Err(TryMarkError::Occupied(Box::new(owner)));
             }
+            let context = MarkValue::decode(&row.value).and_then(|value| C::decode(&value.context));
+            if context.is_none() {
+                return Err(MarkError::Foreign { key }.into());
+            }
+            // The owner that refused it has gone, as the mirror knows by now.
         }
+        let why = "the job has one owner after the other".to_owned();
+        Err(MarkError::Unavailable(EngineError::Unknown(why)).into())
     }
 
     /// Makes a mark, or finds out that it cannot be made. No write is unconditional, and none is left in doubt.
@@ -459,26 +282,31 @@ impl<K: JobKey, C: Context> Session<K, C> {
         let key = mark_key(&job);
         // Relaxed (no edge): a number that is drawn once.
         let seq = inner.seq.fetch_add(1, Ordering::Relaxed);
-        inner.live().attempts.insert(seq);
+        inner.live().begin(seq);
         let attempt = Attempt { inner, seq, key: &key };
+        let context_text = readable(&job, context).map_err(Failed::Mark)?;
         let sign = Sign::of(context, is_claim);
         let value = MarkValue {
+            epoch: inner.epoch,
             lease: inner.lease.0,
             seq,
             taken_at: None,
             process: inner.config.process.clone(),
-            context: context.encode(),
-            pulse: sign.as_ref().and_then(Sign::age),
+            context: context_text,
+            pulse: sign.as_ref().and_then(|sign| sign.beat(inner.opened)),
         };
         let bytes = value.encode();
+        let mut backoff = inner.backoff();
         let condition = |row: Option<Revision>| row.map_or(If::Absent, If::At);
         let mut expected = match over {
             Over::Nobody => If::Absent,
             Over::Only(revision) => If::At(revision),
             Over::Anyone => condition(inner.mirror.revision_of(&key)),
         };
+        // An engine that renews and answers nothing else must not keep anybody waiting for ever.
+        let give_up_at = inner.clock.now().saturating_add(inner.config.ttl);
         loop {
-            if let Standing::Lost(loss) = inner.standing() {
+            if let Some(loss) = inner.is_over() {
                 return Err(Failed::Mark(MarkError::SessionLost(loss)));
             }
             let next = inner.latest().saturating_add(1);
@@ -497,6 +325,11 @@ impl<K: JobKey, C: Context> Session<K, C> {
                         // What is no mark is nobody's to take.
                         (Some(_), _) if found.is_none() => {
                             return Err(Failed::Mark(MarkError::Foreign { key: key.clone() }));
+                        }
+                        // The job's tokens would fall.
+                        _ if found.is_some_and(|found| found.epoch > inner.epoch) => {
+                            inner.end(Loss::NewEpoch);
+                            continue;
                         }
                         (Some(row), Over::Nobody | Over::Only(_)) => return Err(Failed::Occupied(row)),
                         (Some(row), Over::Anyone) => {
@@ -517,18 +350,18 @@ impl<K: JobKey, C: Context> Session<K, C> {
                 Err(EngineError::Denied(why)) => return Err(Failed::Mark(MarkError::Denied(why))),
                 // It may have gone through. The same once more finds out.
                 Err(error) => {
-                    if inner.belief.left(inner.clock.now()).is_none() {
+                    if !inner.has_lease() || inner.clock.now() >= give_up_at {
                         return Err(Failed::Mark(MarkError::Unavailable(error)));
                     }
-                    sleep(RETRY).await;
+                    sleep(backoff.pause()).await;
                     continue;
                 }
             };
-            let held = inner.hold(&key, seq, taken_at, bytes, sign);
+            let token = Token::new(inner.epoch, taken_at);
+            let held = inner.hold(&key, seq, token, bytes, sign);
             inner.counts.marks.add(1);
             drop(attempt);
-            let token = Token::new(inner.epoch, taken_at);
-            return Ok(ClusterGuard::new(Arc::clone(&self.0), job, token, context.clone(), held));
+            return Ok(ClusterGuard::new(Arc::clone(&self.0), job, context.clone(), held));
         }
     }
 
@@ -557,7 +390,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
         let Counts { marks, displaced, renewals, failed_renewals, relists, differences, ghosts } = &inner.counts;
         SessionStats {
             marks: marks.get(),
-            held: inner.live().held.len() as u64,
+            held: inner.live().held().count() as u64,
             displaced: displaced.get(),
             renewals: renewals.get(),
             failed_renewals: failed_renewals.get(),
@@ -571,14 +404,11 @@ impl<K: JobKey, C: Context> Session<K, C> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the engine did not answer. The marks then go with the lease.
+    /// Returns an error if the engine did not answer, asked twice. The marks then go with the lease.
     pub async fn close(self) -> Result<(), Unavailable> {
         let inner = &self.0.inner;
         inner.end(Loss::Closed);
-        let limit = inner.config.call_timeout;
-        // The session's own key goes first: marks that go after it were given up, not lost.
-        timed(limit, inner.engine.delete(&session_key(inner.lease), If::Any)).await.map_err(Unavailable)?;
-        timed(limit, inner.engine.revoke(inner.lease)).await.map_err(Unavailable)
+        give_up(&*inner.engine, inner.lease, inner.config.call_timeout).await.map_err(Unavailable)
     }
 
     /// Ends the tasks of the session as the death of its process does: nothing is said to the engine.
@@ -591,258 +421,17 @@ impl<K: JobKey, C: Context> Session<K, C> {
     }
 }
 
-impl<K, C> Inner<K, C> {
-    fn live(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+/// Writes a context, and sees to it that others can read whose a mark is: one that nobody can read is nobody's.
+pub(crate) fn readable<K: JobKey, C: Context>(job: &K, context: &C) -> Result<String, MarkError> {
+    let id = job.encode();
+    if K::decode(&id).as_ref() != Some(job) {
+        return Err(MarkError::Unreadable { written: id });
     }
-
-    pub(crate) fn end(&self, loss: Loss) {
-        let is_first = self.over.send_if_modified(|over| {
-            let is_first = over.is_none();
-            over.get_or_insert(loss);
-            is_first
-        });
-        if is_first && loss != Loss::Closed {
-            telemetry::lost(self.lease, loss);
-        }
+    let written = context.encode();
+    if C::decode(&written).is_none() {
+        return Err(MarkError::Unreadable { written });
     }
-
-    pub(crate) fn is_over(&self) -> Option<Loss> {
-        *self.over.borrow()
-    }
-
-    pub(crate) fn ends(&self) -> watch::Receiver<Option<Loss>> {
-        self.over.subscribe()
-    }
-
-    pub(crate) fn standing(&self) -> Standing {
-        if let Some(loss) = self.is_over() {
-            return Standing::Lost(loss);
-        }
-        let now = self.clock.now();
-        let left = self.belief.left(now);
-        // Whoever is displaced hears of it by the watch, which must be alive.
-        let unheard = self.config.max_view_age.checked_sub(self.mirror.age(now));
-        match (left, unheard.filter(|left| !left.is_zero())) {
-            (Some(left), Some(unheard)) => Standing::Held { for_at_least: left.min(unheard) },
-            _ => Standing::Suspect,
-        }
-    }
-
-    pub(crate) fn is_held(&self) -> bool {
-        matches!(self.standing(), Standing::Held { .. })
-    }
-
-    /// Lets a guard's mark go. What it wrote is removed by whoever ends it, or else as a ghost.
-    pub(crate) fn release(&self, seq: u64) {
-        let released = self.live().release(seq);
-        self.suspect(released.map(|held| held.key.clone()));
-    }
-
-    /// Has the collector look at these keys.
-    pub(crate) fn suspect(&self, keys: impl IntoIterator<Item = String>) {
-        self.live().suspects.extend(keys);
-        self.collect.notify_one();
-    }
-}
-
-impl<K: JobKey, C: Context> Inner<K, C> {
-    /// Makes an attempt's mark a guard's, with no moment in between in which it is nobody's.
-    fn hold(&self, key: &str, seq: u64, taken_at: Revision, value: Vec<u8>, sign: Option<Sign>) -> Arc<Held> {
-        let held = Arc::new(Held {
-            key: key.to_owned(),
-            seq,
-            taken_at,
-            modified: AtomicU64::new(taken_at),
-            is_displaced: AtomicBool::new(false),
-            displaced: Notify::new(),
-            is_let_go: AtomicBool::new(false),
-            pulse: Mutex::new(sign),
-        });
-        self.live().hold(&held);
-        // Read your writes. If the mirror has heard of a later owner already, that is found here.
-        let row = Row { revision: taken_at, value, lease: Some(self.lease) };
-        self.take_up(key, &row);
-        if !self.mirror.has(key, taken_at, self.lease, seq) {
-            self.displace(&held);
-        }
-        held
-    }
-
-    /// Takes up a row that an answer told of.
-    pub(crate) fn take_up(&self, key: &str, row: &Row) {
-        self.mirror.put_answer(key, row, self.epoch);
-        self.heard_of(key, Some(row), row.revision);
-    }
-
-    /// Tells the guards of a key's job what became of it.
-    pub(crate) fn heard_of(&self, key: &str, row: Option<&Row>, revision: Revision) {
-        let Some(guards) = self.live().by_key.get(key).cloned() else { return };
-        let value = row.and_then(|row| MarkValue::decode(&row.value));
-        for held in guards {
-            if value.as_ref().is_some_and(|value| held.is(value, self.lease, revision)) {
-                held.written(revision);
-            } else if revision > held.taken_at {
-                self.displace(&held);
-            }
-        }
-    }
-
-    /// Tells a guard that its mark is another's, or gone.
-    pub(crate) fn displace(&self, held: &Held) {
-        if held.displace() && !held.is_let_go() && self.is_over().is_none() {
-            self.counts.displaced.add(1);
-            telemetry::displaced(&held.key, Token::new(self.epoch, held.taken_at));
-        }
-    }
-
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// The latest state of the engine that an answer has told of. To be asked before a question is sent.
-    pub(crate) fn latest(&self) -> Revision {
-        // Relaxed (no edge): a number by itself. An older value finds less.
-        self.latest.load(Ordering::Relaxed)
-    }
-
-    /// Takes up the state that an answer tells of. Ends the session, and returns `false`, where it is before the one that
-    /// it must be at least, by what was the latest when the question was sent: the engine was restored, and tokens would
-    /// not grow.
-    pub(crate) fn goes_on(&self, revision: Revision, at_least: Revision) -> bool {
-        // Relaxed (no edge): as above.
-        self.latest.fetch_max(revision, Ordering::Relaxed);
-        let goes_on = revision >= at_least;
-        if !goes_on {
-            self.end(Loss::Behind);
-        }
-        goes_on
-    }
-
-    /// Renews the lease, one request at a time.
-    async fn renew(self: Arc<Self>) {
-        let mut wait = self.config.renew_every;
-        let mut was_held = true;
-        loop {
-            sleep(wait).await;
-            if self.is_over().is_some() {
-                return;
-            }
-            let is_held = self.is_held();
-            if is_held != was_held {
-                if is_held { telemetry::held_again(self.lease) } else { telemetry::suspect(self.lease) }
-            }
-            was_held = is_held;
-            let sent = self.clock.now();
-            match timed(self.config.call_timeout, self.engine.renew(self.lease)).await {
-                Ok(ttl) if !ttl.is_zero() => {
-                    self.belief.renewed(sent, ttl);
-                    self.counts.renewals.add(1);
-                    wait = self.config.renew_every;
-                }
-                Ok(_) | Err(EngineError::LeaseGone) => return self.end(Loss::Expired),
-                // Past the deadline as well: the keys may be there, and then the session is held again.
-                Err(_) => {
-                    self.counts.failed_renewals.add(1);
-                    wait = RETRY;
-                }
-            }
-        }
-    }
-
-    /// Writes the session's key now and then: a watch that hears nothing is known to be dead by it, and others hear of the
-    /// pulses.
-    async fn tick(self: Arc<Self>) {
-        while self.is_over().is_none() {
-            self.write_session().await;
-            sleep(self.config.max_view_age / 3).await;
-        }
-    }
-
-    /// Writes the session's key once, if it is as it was: one that is gone must not come again.
-    async fn write_session(&self) {
-        let held: Vec<_> = self.live().held.values().cloned().collect();
-        let pulses = held.iter().filter_map(|held| Some((held.seq, held.pulse_age()?))).collect();
-        let value = SessionValue { process: self.config.process.clone(), pulses }.encode();
-        // Relaxed (no edge): this task alone writes it.
-        let at = self.session_at.load(Ordering::Relaxed);
-        let next = self.latest().saturating_add(1);
-        let key = session_key(self.lease);
-        let put = self.engine.put(&key, value, Some(self.lease), If::At(at));
-        let written_at = match timed(self.config.call_timeout, put).await {
-            Ok(Written::Done(revision)) => {
-                self.goes_on(revision, next);
-                revision
-            }
-            // The time before it was written, and the answer lost.
-            Ok(Written::Refused(Some(row))) => row.revision,
-            Ok(Written::Refused(None)) | Err(EngineError::LeaseGone) => return self.end(Loss::Expired),
-            Err(_) => return,
-        };
-        // Relaxed (no edge): as above.
-        self.session_at.store(written_at, Ordering::Relaxed);
-    }
-
-    pub(crate) async fn write_tick(&self) -> Result<Revision, EngineError> {
-        let key = tick_key(self.lease);
-        // A write makes a state of its own.
-        let next = self.latest().saturating_add(1);
-        let put = self.engine.put(&key, Vec::new(), Some(self.lease), If::Any);
-        match timed(self.config.call_timeout, put).await {
-            Ok(Written::Done(revision)) => {
-                self.goes_on(revision, next);
-                Ok(revision)
-            }
-            // An unconditional write is not refused.
-            Ok(Written::Refused(_)) => Err(EngineError::Unknown("refused".to_owned())),
-            Err(error) => {
-                if error == EngineError::LeaseGone {
-                    self.end(Loss::Expired);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Removes what lies under our lease and is nobody's: writes that came after we gave them up.
-    ///
-    /// It looks at a key whenever a mark of ours was heard of there, an attempt ended or a guard ended. What was heard of
-    /// is not enough: it may have been while the attempt was under way.
-    async fn collect_ghosts(self: Arc<Self>) {
-        loop {
-            let suspects = std::mem::take(&mut self.live().suspects);
-            if suspects.is_empty() {
-                self.collect.notified().await;
-                continue;
-            }
-            let mut left = Vec::new();
-            for key in suspects {
-                let Some(revision) = self.ghost_at(&key) else { continue };
-                let delete = self.engine.delete(&key, If::At(revision));
-                match timed(self.config.call_timeout, delete).await {
-                    Ok(Written::Done(gone)) => {
-                        self.counts.ghosts.add(1);
-                        telemetry::ghost(&key);
-                        self.take_out(&key, gone);
-                    }
-                    // It is something else by now, and the mirror hears of it.
-                    Ok(Written::Refused(_)) | Err(EngineError::LeaseGone) => {}
-                    Err(_) => left.push(key),
-                }
-            }
-            if !left.is_empty() {
-                self.live().suspects.extend(left);
-                sleep(RETRY).await;
-            }
-        }
-    }
-
-    /// When a mark of ours was written here that nobody holds and nobody is making, if there is one.
-    fn ghost_at(&self, key: &str) -> Option<Revision> {
-        let (seq, taken_at, revision) = self.mirror.ours(key, self.lease)?;
-        // After the row: a mark that is made in between is not in that row.
-        (!self.live().knows(seq, taken_at)).then_some(revision)
-    }
+    Ok(written)
 }
 
 /// Runs a task of a session. Where it panics, as the user's types may make it, the session is lost and not half dead.
@@ -868,38 +457,6 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// A call that is given up after some time.
-pub(crate) async fn timed<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, EngineError>>,
-) -> Result<T, EngineError> {
-    match timeout(limit, call).await {
-        Ok(done) => done,
-        Err(_) => Err(EngineError::Unknown(format!("nothing was heard for {limit:?}"))),
-    }
-}
-
-pub(crate) fn epoch_of(listing: &Listing) -> Result<u64, OpenError> {
-    let Some((_, row)) = listing.rows.iter().find(|(key, _)| key == EPOCH) else { return Ok(0) };
-    let text = std::str::from_utf8(&row.value).ok();
-    text.and_then(|text| text.trim().parse::<u16>().ok()).map(u64::from).ok_or(OpenError::Epoch)
-}
-
-pub(crate) const MARKS: &str = "m/";
-pub(crate) const SESSIONS: &str = "s/";
-
-pub(crate) fn mark_key<K: JobKey>(job: &K) -> String {
-    format!("{MARKS}{}", job.encode())
-}
-
-fn session_key(lease: Lease) -> String {
-    format!("{SESSIONS}{}", lease.0)
-}
-
-fn tick_key(lease: Lease) -> String {
-    format!("t/{}", lease.0)
 }
 
 impl<K, C> Clone for Session<K, C> {

@@ -39,6 +39,16 @@ pub(crate) fn ghost(key: &str) {
     let _ = key;
 }
 
+pub(crate) fn failed(what: &str, error: impl Display) {
+    event!(WARN, what, %error, "failed, and is tried again");
+    let _ = (what, error);
+}
+
+pub(crate) fn failed_again(what: &str, error: impl Display) {
+    event!(DEBUG, what, %error, "failed again, and is tried again");
+    let _ = (what, error);
+}
+
 pub(crate) fn relisted(why: &str) {
     event!(INFO, why, "all marks listed anew");
     let _ = why;

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+pub mod hampered;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
