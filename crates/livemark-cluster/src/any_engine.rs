@@ -22,6 +22,14 @@ pub(crate) trait AnyEngine: Send + Sync {
         lease: Option<Lease>,
         condition: If,
     ) -> Boxed<'a, Result<Written, EngineError>>;
+    fn put_in_epoch<'a>(
+        &'a self,
+        key: &'a str,
+        value: Vec<u8>,
+        lease: Option<Lease>,
+        condition: If,
+        epoch: If,
+    ) -> Boxed<'a, Result<Written, EngineError>>;
     fn delete<'a>(&'a self, key: &'a str, condition: If) -> Boxed<'a, Result<Written, EngineError>>;
     fn get<'a>(&'a self, key: &'a str) -> Boxed<'a, Result<Option<Row>, EngineError>>;
     fn list(&self) -> Boxed<'_, Result<Listing, EngineError>>;
@@ -54,6 +62,17 @@ impl<E: Engine> AnyEngine for E {
         condition: If,
     ) -> Boxed<'a, Result<Written, EngineError>> {
         Box::pin(Engine::put(self, key, value, lease, condition))
+    }
+
+    fn put_in_epoch<'a>(
+        &'a self,
+        key: &'a str,
+        value: Vec<u8>,
+        lease: Option<Lease>,
+        condition: If,
+        epoch: If,
+    ) -> Boxed<'a, Result<Written, EngineError>> {
+        Box::pin(Engine::put_in_epoch(self, key, value, lease, condition, epoch))
     }
 
     fn delete<'a>(&'a self, key: &'a str, condition: If) -> Boxed<'a, Result<Written, EngineError>> {

@@ -81,6 +81,8 @@ pub enum EngineError {
     LeaseGone,
     /// The states that were asked for are not kept any more.
     Compacted,
+    /// The key `epoch` is not as it was required to be. Nothing was done.
+    NewEpoch,
     /// The engine has no room. Nothing was done.
     NoSpace,
     /// The engine does not let us. Nothing was done.
@@ -93,6 +95,7 @@ impl fmt::Display for EngineError {
             Self::Unknown(why) => write!(f, "the engine did not answer: {why}"),
             Self::LeaseGone => f.write_str("the lease has ended"),
             Self::Compacted => f.write_str("the engine does not keep these states any more"),
+            Self::NewEpoch => f.write_str("the engine's epoch was changed"),
             Self::NoSpace => f.write_str("the engine has no room"),
             Self::Denied(why) => write!(f, "the engine refuses: {why}"),
         }
@@ -129,6 +132,18 @@ pub trait Engine: Send + Sync + 'static {
         value: Vec<u8>,
         lease: Option<Lease>,
         condition: If,
+    ) -> impl Future<Output = Result<Written, EngineError>> + Send {
+        self.put_in_epoch(key, value, lease, condition, If::Any)
+    }
+
+    /// Writes a key if also the key `epoch` is as `epoch` says, in one step. [`EngineError::NewEpoch`] if it is not.
+    fn put_in_epoch(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        lease: Option<Lease>,
+        condition: If,
+        epoch: If,
     ) -> impl Future<Output = Result<Written, EngineError>> + Send;
 
     /// Removes a key. One that is gone already is `Refused(None)`.

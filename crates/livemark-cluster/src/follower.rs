@@ -9,10 +9,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::any_engine::timed;
 use crate::codec::{Context, JobKey, SessionValue};
-use crate::engine::{EngineError, Event, Listing, Revision, Row};
+use crate::engine::{EngineError, Event, Listing, Revision};
 use crate::error::Loss;
 use crate::inner::Inner;
-use crate::keys::{EPOCH, MARKS, SESSIONS, session_key};
+use crate::keys::{EPOCH, MARKS, SESSIONS, find, session_key};
 use crate::mirror::Beats;
 use crate::telemetry;
 
@@ -128,7 +128,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         for (key, row) in listing.rows.iter().filter(|(key, _)| key.starts_with(SESSIONS)) {
             self.mirror.take_up_session(key, row);
         }
-        self.mirror.passed(listing.revision);
+        self.mirror.listed(listing.revision);
         self.mirror.heard(sent);
         self.suspect(
             keys.iter().map(|key| (*key).to_owned()).filter(|key| self.mirror.ours(key, self.lease).is_some()),
@@ -174,16 +174,12 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         // The mirror is as fresh as the latest thing that was sent from here and came back. What came later than it was
         // sent, whoever sent it, says nothing of what is still to come.
         let own = events.iter().filter(|event| event.key == ours).filter_map(|event| event.row.as_ref());
-        if let Some(told) = own.filter_map(|row| SessionValue::decode(&row.value)).last() {
+        if let Some(told) = own.filter_map(|row| SessionValue::decode(&row.value)).next_back() {
             self.mirror.heard(Duration::from_nanos(told.sent));
         }
         let ours = events.iter().filter(|event| event.row.as_ref().is_some_and(|row| row.lease == Some(self.lease)));
         self.suspect(ours.filter(|event| event.key.starts_with(MARKS)).map(|event| event.key.clone()));
     }
-}
-
-fn find<'l>(listing: &'l Listing, wanted: &str) -> Option<&'l Row> {
-    listing.rows.iter().find(|(key, _)| key == wanted).map(|(_, row)| row)
 }
 
 /// What all sessions in a listing tell of the pulses of their marks.

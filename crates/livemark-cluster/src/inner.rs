@@ -28,6 +28,8 @@ pub(crate) struct Inner<K, C> {
     pub(crate) config: Config,
     pub(crate) lease: Lease,
     pub(crate) epoch: u64,
+    /// What each mark requires of the epoch's key: that it is as it was when the session was opened.
+    pub(crate) in_epoch: If,
     /// When the session was opened. Pulses are told of by it.
     pub(crate) opened: Instant,
     /// The latest state of the engine that was told of.

@@ -31,7 +31,11 @@ pub(crate) fn tick_key(lease: Lease) -> String {
 
 /// The epoch in a listing. It is 0 until somebody has bumped it.
 pub(crate) fn epoch_of(listing: &Listing) -> Result<u64, OpenError> {
-    epoch_in(listing.rows.iter().find(|(key, _)| key == EPOCH).map(|(_, row)| row))
+    epoch_in(find(listing, EPOCH))
+}
+
+pub(crate) fn find<'l>(listing: &'l Listing, wanted: &str) -> Option<&'l Row> {
+    listing.rows.iter().find(|(key, _)| key == wanted).map(|(_, row)| row)
 }
 
 /// The epoch in its row.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::engine::{Engine, EngineError, Event, Grant, If, Lease, Listing, Revision, Row, Watch, Written};
+use crate::keys::EPOCH;
 
 /// How often what goes wrong, in thousandths of the calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,12 +87,22 @@ impl State {
         }
     }
 
-    fn put(&mut self, key: &str, value: Vec<u8>, lease: Option<Lease>, condition: If) -> Result<Written, EngineError> {
+    fn put(
+        &mut self,
+        key: &str,
+        value: Vec<u8>,
+        lease: Option<Lease>,
+        condition: If,
+        epoch: If,
+    ) -> Result<Written, EngineError> {
         if self.is_full {
             return Err(EngineError::NoSpace);
         }
         if lease.is_some_and(|lease| !self.leases.contains_key(&lease.0)) {
             return Err(EngineError::LeaseGone);
+        }
+        if !self.allows(EPOCH, epoch) {
+            return Err(EngineError::NewEpoch);
         }
         if !self.allows(key, condition) {
             return Ok(Written::Refused(self.rows.get(key).cloned()));
@@ -196,7 +207,7 @@ impl MemoryEngine {
     /// Writes a key that no session has written.
     pub fn write(&self, key: &str, value: &[u8]) {
         // Without a lease and a condition only a full engine refuses.
-        let _ = self.change(|state| state.put(key, value.to_vec(), None, If::Any));
+        let _ = self.change(|state| state.put(key, value.to_vec(), None, If::Any, If::Any));
     }
 }
 
@@ -347,15 +358,16 @@ impl Engine for MemoryClient {
         .await
     }
 
-    async fn put(
+    async fn put_in_epoch(
         &self,
         key: &str,
         value: Vec<u8>,
         lease: Option<Lease>,
         condition: If,
+        epoch: If,
     ) -> Result<Written, EngineError> {
         let key = key.to_owned();
-        self.call(move |state| state.put(&key, value.clone(), lease, condition)).await
+        self.call(move |state| state.put(&key, value.clone(), lease, condition, epoch)).await
     }
 
     async fn delete(&self, key: &str, condition: If) -> Result<Written, EngineError> {

@@ -138,6 +138,8 @@ pub(crate) struct Rows<K> {
     gone: BTreeMap<Revision, Vec<String>>,
     /// The last state that is here whole. Answers of states up to it are old news, and what went is forgotten.
     applied: Revision,
+    /// The state of the latest listing that was taken up whole. What came and went before it was never heard of.
+    listed: Revision,
     /// A listing is under way that the rows are to be compared with: what went meanwhile is not forgotten.
     keeps_gone: bool,
     /// Until when a job is not claimed.
@@ -229,6 +231,7 @@ impl<K, C> Mirror<K, C> {
                 pulses: HashMap::new(),
                 gone: BTreeMap::new(),
                 applied: 0,
+                listed: 0,
                 keeps_gone: false,
                 settling: HashMap::new(),
                 settled_at: now,
@@ -380,6 +383,12 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         }
     }
 
+    /// Takes up that a listing of this state is here whole.
+    pub(crate) fn listed(&self, revision: Revision) {
+        self.rows().listed = revision;
+        self.passed(revision);
+    }
+
     /// Takes up that all states up to this one have been heard of: no event is older any more.
     pub(crate) fn passed(&self, revision: Revision) {
         let mut rows = self.rows();
@@ -403,9 +412,13 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     /// Mends what is otherwise here than in a listing of a state that the rows have whole. Returns the keys, and how they
     /// are.
     ///
-    /// What went is kept since before the listing was asked for, so that a mark that was cleared since is no difference.
+    /// What went is kept since before the listing was asked for, so that a mark that was cleared since is no difference. Where
+    /// a later listing was taken up meanwhile, there is nothing to compare: it has shown all there is.
     pub(crate) fn mend<'l>(&self, _: &KeepsGone<'_, K, C>, listing: &'l Listing) -> Vec<(String, Option<&'l Row>)> {
         let mut rows = self.rows();
+        if rows.listed >= listing.revision {
+            return Vec::new();
+        }
         let listed: HashMap<&str, &Row> = listing.rows.iter().map(|(key, row)| (key.as_str(), row)).collect();
         let is_missed = |key: &str, row: &Row| rows.by_key.get(key).is_none_or(|known| known.revision < row.revision);
         let missed = listed.iter().filter(|(key, row)| key.starts_with(MARKS) && is_missed(key, row));

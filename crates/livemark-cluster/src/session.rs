@@ -20,7 +20,7 @@ use crate::error::{Loss, MarkError, OpenError, TryMarkError, Unavailable};
 use crate::guard::{ClusterGuard, Token};
 use crate::held::Sign;
 use crate::inner::Inner;
-use crate::keys::{STORE, epoch_of, mark_key, session_key};
+use crate::keys::{EPOCH, STORE, epoch_of, find, mark_key, session_key};
 use crate::lease::Belief;
 use crate::mirror::{Mirror, View};
 use crate::stats::{Counts, SessionStats};
@@ -153,6 +153,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
         let listed_at = clock.now();
         let listing = timed(config.ttl, engine.list()).await.map_err(OpenError::Engine)?;
         let epoch = epoch_of(&listing)?;
+        let in_epoch = find(&listing, EPOCH).map_or(If::Absent, |row| If::At(row.revision));
         let next = Token::new(epoch, listing.revision.saturating_add(1));
         if next.get() <= config.token_floor {
             return Err(OpenError::Behind { token: next.get(), floor: config.token_floor });
@@ -199,6 +200,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
             clock: Box::new(clock),
             lease,
             epoch,
+            in_epoch,
             opened: Instant::now(),
             latest: AtomicU64::new(listing.revision),
             belief,
@@ -310,7 +312,8 @@ impl<K: JobKey, C: Context> Session<K, C> {
                 return Err(Failed::Mark(MarkError::SessionLost(loss)));
             }
             let next = inner.latest().saturating_add(1);
-            let put = inner.engine.put(&key, bytes.clone(), Some(inner.lease), expected);
+            // No token is given in an epoch that is over: it would be less than those of the new one.
+            let put = inner.engine.put_in_epoch(&key, bytes.clone(), Some(inner.lease), expected, inner.in_epoch);
             let taken_at = match timed(inner.config.call_timeout, put).await {
                 // No token is given that is not greater than those before.
                 Ok(Written::Done(revision)) if !inner.goes_on(revision, next) => continue,
@@ -326,11 +329,6 @@ impl<K: JobKey, C: Context> Session<K, C> {
                         (Some(_), _) if found.is_none() => {
                             return Err(Failed::Mark(MarkError::Foreign { key: key.clone() }));
                         }
-                        // The job's tokens would fall.
-                        _ if found.is_some_and(|found| found.epoch > inner.epoch) => {
-                            inner.end(Loss::NewEpoch);
-                            continue;
-                        }
                         (Some(row), Over::Nobody | Over::Only(_)) => return Err(Failed::Occupied(row)),
                         (Some(row), Over::Anyone) => {
                             expected = If::At(row.revision);
@@ -344,6 +342,10 @@ impl<K: JobKey, C: Context> Session<K, C> {
                 }
                 Err(EngineError::LeaseGone) => {
                     inner.end(Loss::Expired);
+                    continue;
+                }
+                Err(EngineError::NewEpoch) => {
+                    inner.end(Loss::NewEpoch);
                     continue;
                 }
                 Err(EngineError::NoSpace) => return Err(Failed::Mark(MarkError::NoSpace)),

@@ -14,6 +14,11 @@ async fn writes_are_conditional() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn writes_require_an_epoch() {
+    conformance::writes_require_an_epoch(&MemoryEngine::new().client()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn leases_end() {
     conformance::leases_end(&MemoryEngine::new().client()).await;
 }

@@ -15,6 +15,8 @@ use crate::proto::{
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const TXN: &str = "/etcdserverpb.KV/Txn";
+/// The key of the epoch that marks are made in.
+const EPOCH: &str = "epoch";
 /// How many keys are listed in one answer. Etcd walks what is left of the range for each, and an answer has room for rows of
 /// some 13 KB.
 const PAGE: i64 = 5_000;
@@ -137,7 +139,7 @@ impl Etcd {
     /// Returns an error if etcd does not answer, or does not let us.
     pub async fn keeps(&self, revision: Revision) -> Result<bool, EngineError> {
         let question =
-            RangeRequest { key: self.key("epoch"), revision: signed(revision), count_only: true, ..Default::default() };
+            RangeRequest { key: self.key(EPOCH), revision: signed(revision), count_only: true, ..Default::default() };
         match self.0.link.ask::<_, RangeResponse>(RANGE, question).await {
             Ok(_) => Ok(true),
             Err(EngineError::Compacted) => Ok(false),
@@ -165,21 +167,37 @@ impl Etcd {
     }
 
     /// Does something to a key if a condition holds, and reads it where that does not.
-    async fn change(&self, key: Vec<u8>, condition: If, request: Request) -> Result<TxnResponse, EngineError> {
-        let compare =
-            |target: CompareTarget, with| Compare { target: target.into(), key: key.clone(), with: Some(with) };
-        let compare = match condition {
-            If::Any => vec![],
-            If::Absent => vec![compare(CompareTarget::Create, Compared::CreateRevision(0))],
-            If::At(revision) => vec![compare(CompareTarget::Mod, Compared::ModRevision(signed(revision)))],
-        };
-        let read = Request::Range(RangeRequest { key, ..Default::default() });
+    async fn change(
+        &self,
+        key: Vec<u8>,
+        condition: If,
+        epoch: If,
+        request: Request,
+    ) -> Result<TxnResponse, EngineError> {
+        let epoch_key = self.key(EPOCH);
+        let compare = compared(&key, condition).chain(compared(&epoch_key, epoch)).collect();
+        let read = |key| RequestOp { request: Some(Request::Range(RangeRequest { key, ..Default::default() })) };
+        // Where the epoch is not compared, it need not be read.
+        let reads = [Some(key), (epoch != If::Any).then_some(epoch_key)];
         let question = TxnRequest {
             compare,
             success: vec![RequestOp { request: Some(request) }],
-            failure: vec![RequestOp { request: Some(read) }],
+            failure: reads.into_iter().flatten().map(read).collect(),
         };
-        self.0.link.ask(TXN, question).await
+        let told: TxnResponse = self.0.link.ask(TXN, question).await?;
+        let found = told.responses.get(1).and_then(|op| op.response.as_ref());
+        if let (false, Some(Response::Range(found))) = (told.succeeded, found) {
+            let found = found.kvs.first().map(|kv| unsigned(kv.mod_revision));
+            let is_met = match epoch {
+                If::Any => true,
+                If::Absent => found.is_none(),
+                If::At(revision) => found == Some(revision),
+            };
+            if !is_met {
+                return Err(EngineError::NewEpoch);
+            }
+        }
+        Ok(told)
     }
 }
 
@@ -224,16 +242,17 @@ impl Engine for Etcd {
         }
     }
 
-    async fn put(
+    async fn put_in_epoch(
         &self,
         key: &str,
         value: Vec<u8>,
         lease: Option<Lease>,
         condition: If,
+        epoch: If,
     ) -> Result<Written, EngineError> {
         let key = self.key(key);
         let put = PutRequest { key: key.clone(), value, lease: lease.map_or(0, |lease| signed(lease.0)) };
-        let told = self.change(key, condition, Request::Put(put)).await?;
+        let told = self.change(key, condition, epoch, Request::Put(put)).await?;
         if told.succeeded {
             return revision(&told).map(Written::Done);
         }
@@ -243,7 +262,7 @@ impl Engine for Etcd {
     async fn delete(&self, key: &str, condition: If) -> Result<Written, EngineError> {
         let key = self.key(key);
         let delete = DeleteRangeRequest { key: key.clone() };
-        let told = self.change(key, condition, Request::DeleteRange(delete)).await?;
+        let told = self.change(key, condition, If::Any, Request::DeleteRange(delete)).await?;
         let is_deleted = |op: &proto::ResponseOp| matches!(&op.response, Some(Response::DeleteRange(deleted)) if deleted.deleted > 0);
         if told.succeeded && told.responses.iter().any(is_deleted) {
             return revision(&told).map(Written::Done);
@@ -346,6 +365,16 @@ impl Watch for EtcdWatch {
             }
         }
     }
+}
+
+/// What is compared of a key for a condition.
+fn compared(key: &[u8], condition: If) -> impl Iterator<Item = Compare> {
+    let compared = match condition {
+        If::Any => None,
+        If::Absent => Some((CompareTarget::Create, Compared::CreateRevision(0))),
+        If::At(revision) => Some((CompareTarget::Mod, Compared::ModRevision(signed(revision)))),
+    };
+    compared.map(|(target, with)| Compare { target: target.into(), key: key.to_vec(), with: Some(with) }).into_iter()
 }
 
 fn row(kv: KeyValue) -> Row {

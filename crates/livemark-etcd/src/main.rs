@@ -262,12 +262,11 @@ async fn sessions(etcd: &Etcd, patience: Duration) -> Result<(), Failed> {
 
 async fn watch(etcd: &Etcd, patience: Duration, seconds: Option<Duration>) -> Result<(), Failed> {
     let listing = timed(patience, etcd.list()).await?;
-    let epoch = Inventory::of(&listing).epoch.unwrap_or_default();
     let mut watch = timed(patience, etcd.watch(listing.revision)).await?;
     let telling = async {
         loop {
             for event in watch.next().await? {
-                match SeenMark::in_event(&event, epoch) {
+                match SeenMark::in_event(&event) {
                     Some((job, Some(mark))) => {
                         let (process, token) = (plain(&mark.process), mark.token);
                         say(format_args!("{}  job {} is {process}'s, token {token}", event.revision, plain(&job)))?;
@@ -303,7 +302,8 @@ async fn clear(etcd: &Etcd, patience: Duration, job: &str, token: Token) -> Resu
 async fn bump(etcd: &Etcd, patience: Duration) -> Result<(), Failed> {
     let listing = timed(patience, etcd.list()).await?;
     let old = Inventory::of(&listing).epoch.map_err(|error| Failed::No(error.to_string()))?;
-    let new = old.checked_add(1).filter(|new| *new <= u64::from(u16::MAX));
+    // Tokens are signed numbers in a job store.
+    let new = Some(old + 1).filter(|new| *new <= u64::from(i16::MAX.unsigned_abs()));
     let Some(new) = new else { return Err(Failed::No(format!("{old} is the last epoch"))) };
     let condition =
         listing.rows.iter().find(|(key, _)| key == "epoch").map_or(If::Absent, |(_, row)| If::At(row.revision));
@@ -384,7 +384,7 @@ async fn doctor(etcd: &Etcd, patience: Duration) -> Result<(), Failed> {
     match &inventory.epoch {
         Ok(epoch) => doctor.says(Good, format_args!("epoch {epoch}"))?,
         Err(OpenError::Epoch) => {
-            doctor.says(Bad, "the key `epoch` holds no number below 65536: no session can be opened")?
+            doctor.says(Bad, "the key `epoch` holds no number below 32768: no session can be opened")?
         }
         Err(error) => doctor.says(Bad, error)?,
     }

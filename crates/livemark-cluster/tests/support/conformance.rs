@@ -64,6 +64,21 @@ pub async fn writes_are_conditional(engine: &impl Engine) {
     engine.revoke(lease).await.unwrap();
 }
 
+/// A write may require that the epoch is as it was, whatever the key is.
+pub async fn writes_require_an_epoch(engine: &impl Engine) {
+    let put = async |condition, epoch| engine.put_in_epoch("m/1", vec![], None, condition, epoch).await;
+    let first = done(put(If::Absent, If::Absent).await);
+    assert_eq!(put(If::At(first), If::At(first)).await, Err(EngineError::NewEpoch), "there is none");
+    let epoch = done(engine.put("epoch", b"1".to_vec(), None, If::Absent).await);
+    assert_eq!(put(If::At(first), If::Absent).await, Err(EngineError::NewEpoch), "there is one");
+    let second = done(put(If::At(first), If::At(epoch)).await);
+    assert_eq!(refused(put(If::At(first), If::At(epoch)).await).map(|row| row.revision), Some(second));
+    assert_eq!(put(If::At(first), If::Absent).await, Err(EngineError::NewEpoch), "the epoch counts first");
+    done(engine.delete("epoch", If::Any).await);
+    assert_eq!(put(If::At(second), If::At(epoch)).await, Err(EngineError::NewEpoch), "it is gone");
+    done(engine.delete("m/1", If::Any).await);
+}
+
 /// A lease that is renewed stays, one that is not ends, and all its keys go in one revision.
 pub async fn leases_end(engine: &impl Engine) {
     let (kept, left) = (lease(engine).await, lease(engine).await);

@@ -106,12 +106,13 @@ impl Engine for Hampered {
         self.client.revoke(lease).await
     }
 
-    async fn put(
+    async fn put_in_epoch(
         &self,
         key: &str,
         value: Vec<u8>,
         lease: Option<Lease>,
         condition: If,
+        epoch: If,
     ) -> Result<Written, EngineError> {
         let ways = self.called();
         if ways.no_writes {
@@ -120,7 +121,7 @@ impl Engine for Hampered {
         if ways.no_marks && key.starts_with("m/") {
             return Err(EngineError::Unknown("hampered".to_owned()));
         }
-        let written = self.client.put(key, value, lease, condition).await;
+        let written = self.client.put_in_epoch(key, value, lease, condition, epoch).await;
         if ways.lost_ticks > 0 && key.starts_with("s/") {
             self.ways().lost_ticks -= 1;
             never().await;

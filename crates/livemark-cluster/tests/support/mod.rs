@@ -71,15 +71,15 @@ pub struct Store(Mutex<BTreeMap<u64, Row>>);
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     pub fence: u64,
-    pub commits: Vec<u64>,
+    pub is_done: bool,
 }
 
 impl Store {
-    /// `UPDATE jobs SET fence = :t WHERE id = :id AND state = 'running' AND fence < :t`
-    pub fn take(&self, job: u64, token: u64) -> bool {
+    /// `UPDATE jobs SET fence = :t WHERE id = :id AND state = 'running' AND fence < :t`, or without the fence's comparison.
+    pub fn take(&self, job: u64, token: u64, compares: bool) -> bool {
         let mut rows = self.0.lock().unwrap();
         let row = rows.entry(job).or_default();
-        let takes = row.commits.is_empty() && row.fence < token;
+        let takes = !row.is_done && (!compares || row.fence < token);
         if takes {
             row.fence = token;
         }
@@ -90,20 +90,14 @@ impl Store {
     pub fn commit(&self, job: u64, token: u64) -> bool {
         let mut rows = self.0.lock().unwrap();
         let row = rows.entry(job).or_default();
-        let commits = row.commits.is_empty() && row.fence == token;
-        if commits {
-            row.commits.push(token);
-        }
+        let commits = !row.is_done && row.fence == token;
+        row.is_done |= commits;
         commits
     }
 
-    /// A store that compares nothing, as too many are: to see that the fence is what holds.
-    pub fn commit_without_a_fence(&self, job: u64, token: u64) -> bool {
-        self.0.lock().unwrap().entry(job).or_default().commits.push(token);
-        true
-    }
-
-    pub fn rows(&self) -> BTreeMap<u64, Row> {
-        self.0.lock().unwrap().clone()
+    /// `UPDATE jobs SET state = 'done' WHERE id = :id AND state = 'running'`
+    pub fn commit_without_a_fence(&self, job: u64) -> bool {
+        let mut rows = self.0.lock().unwrap();
+        !std::mem::replace(&mut rows.entry(job).or_default().is_done, true)
     }
 }
