@@ -98,14 +98,15 @@ impl State {
         if self.is_full {
             return Err(EngineError::NoSpace);
         }
-        if lease.is_some_and(|lease| !self.leases.contains_key(&lease.0)) {
-            return Err(EngineError::LeaseGone);
-        }
+        // First the conditions, as in etcd: a lease that has ended shows in a write that is made only.
         if !self.allows(EPOCH, epoch) {
             return Err(EngineError::NewEpoch);
         }
         if !self.allows(key, condition) {
             return Ok(Written::Refused(self.rows.get(key).cloned()));
+        }
+        if lease.is_some_and(|lease| !self.leases.contains_key(&lease.0)) {
+            return Err(EngineError::LeaseGone);
         }
         self.revision += 1;
         let row = Row { revision: self.revision, value, lease };

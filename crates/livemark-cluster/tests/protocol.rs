@@ -423,6 +423,30 @@ async fn a_comparison_brings_no_mark_back() {
     assert_eq!((a.stats().differences, a.view().may_have_missed()), (0, false));
 }
 
+/// A listing is taken up, since states were missed, while the mirror is to be compared with an earlier one, in which there is
+/// a mark that came and went unheard. Found by the schedules. Seen to fail with a comparison that is made all the same: the
+/// mark shows, and stays.
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_was_overtaken_is_void() {
+    let engine = MemoryEngine::new();
+    let hampered = Hampered::new(&engine);
+    let mut compared = config("a");
+    compared.compare_every = TTL;
+    let (a, b) = (open_hampered(&hampered, compared).await, open(&engine.client(), "b").await);
+    sleep(TTL - Duration::from_millis(100)).await;
+    hampered.ways().no_news = true;
+    let guard = b.mark(7, run(1)).await.unwrap();
+    hampered.ways().listings_after = Duration::from_millis(300);
+    // It reads the listing meanwhile.
+    sleep(Duration::from_millis(200)).await;
+    guard.clear().await.unwrap();
+    engine.compact();
+    hampered.ways().no_news = false;
+    until("it has listed anew", || a.stats().relists == 1).await;
+    sleep(TTL / 2).await;
+    assert_eq!((owner_of(&a, 7), a.stats().differences), (None, 0));
+}
+
 /// Seen to fail with foreign keys that are forgotten, and count as missed each time; and with ones that stay in the count
 /// when a listing has them no more.
 #[tokio::test(start_paused = true)]
@@ -521,16 +545,17 @@ async fn work_ends_with_belief() {
     assert!(took == Ok(Loss::Suspect) && is_there());
 }
 
-/// Seen to fail with ticks that are written at their time only: one whose answer is lost makes an idle session suspect.
+/// Seen to fail with ticks that are written at their time only, with ones that are waited for as long as any call, and with
+/// ones that are not sent again once they are refused for the one before: an idle session is suspect then.
 #[tokio::test(start_paused = true)]
-async fn one_lost_tick_is_not_noticed() {
+async fn two_lost_ticks_are_not_noticed() {
     let engine = MemoryEngine::new();
     let hampered = Hampered::new(&engine);
     let a = open_hampered(&hampered, config("a")).await;
     let guard = a.mark(7, run(1)).await.unwrap();
     for at in 0..4000 {
         if at % 400 == 0 {
-            hampered.ways().lost_ticks = 1;
+            hampered.ways().lost_ticks = 2;
         }
         sleep(Duration::from_millis(10)).await;
         assert!(guard.is_current(), "after {at}");
@@ -634,7 +659,8 @@ async fn a_session_that_is_dropped_is_closed() {
     sleep(2 * TTL).await;
     assert!(guard.is_current(), "a guard keeps it");
     drop(guard);
-    until("all is gone", || engine.rows().iter().all(|(key, _)| !key.starts_with("m/"))).await;
+    let took = until("all is gone", || engine.rows().iter().all(|(_, row)| row.lease == Some(b.lease()))).await;
+    assert!(took < TTL / 5, "{took:?}");
     b.view().barrier().await.unwrap();
     assert!(!b.view().registry().is_active(&7) && !b.view().is_settling(&7));
 }

@@ -320,8 +320,7 @@ fn schedule(seed: u64, rules: Rules) -> Sum {
         }
         world
     });
-    let sum = std::mem::take(&mut *world.sum.lock().unwrap());
-    sum
+    std::mem::take(&mut *world.sum.lock().unwrap())
 }
 
 fn schedules(rules: Rules) -> Sum {
