@@ -545,8 +545,8 @@ async fn work_ends_with_belief() {
     assert!(took == Ok(Loss::Suspect) && is_there());
 }
 
-/// Seen to fail with ticks that are written at their time only, with ones that are waited for as long as any call, and with
-/// ones that are not sent again once they are refused for the one before: an idle session is suspect then.
+/// Seen to fail with ticks that are written at their time only, and with ones that are waited for as long as any call: an idle
+/// session is suspect then.
 #[tokio::test(start_paused = true)]
 async fn two_lost_ticks_are_not_noticed() {
     let engine = MemoryEngine::new();

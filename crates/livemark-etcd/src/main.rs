@@ -360,6 +360,9 @@ async fn doctor(etcd: &Etcd, patience: Duration) -> Result<(), Failed> {
     }
     doctor
         .says(if *has_leader { Good } else { Bad }, if *has_leader { "it has a leader" } else { "it has no leader" })?;
+    if !has_leader {
+        return Err(Failed::No("etcd is not fit for livemark".to_owned()));
+    }
     for alarm in alarms {
         doctor.says(Bad, format_args!("alarm: {alarm}"))?;
     }

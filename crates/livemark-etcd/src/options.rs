@@ -9,7 +9,8 @@ use std::time::Duration;
 pub struct Options {
     /// The user, where etcd has its authentication on.
     pub user: Option<User>,
-    /// What to trust, for endpoints that begin with `https://`.
+    /// Whom to trust. Where it is set, all connections are over TLS: an endpoint without a scheme is `https://`, and one that
+    /// begins with `http://` is refused.
     #[cfg(feature = "tls")]
     pub tls: Option<Tls>,
     /// For how long a connection may take to be made. 1 s by default.

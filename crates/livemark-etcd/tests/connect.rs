@@ -35,6 +35,9 @@ async fn wrong_endpoints_are_named() {
         let error = Etcd::connect(["127.0.0.1:1"], namespace, Options::default()).await.unwrap_err();
         assert_eq!(error, ConnectError::Namespace(namespace.to_owned()));
     }
+    // Not with its password.
+    let error = refused(&["http://root:secret@127.0.0.1:2379"], Options::default()).await;
+    assert!(error.to_string().contains("Options::user") && !error.to_string().contains("secret"), "{error}");
     for endpoint in ["ftp://127.0.0.1:2379", "http://", "not a host:1", "https://127.0.0.1:2379"] {
         let error = refused(&[endpoint], Options::default()).await;
         assert!(matches!(&error, ConnectError::Endpoint { endpoint: named, .. } if named == endpoint), "{error}");
@@ -43,6 +46,7 @@ async fn wrong_endpoints_are_named() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let error = refused(&[&nobody], Options::default()).await;
     assert!(matches!(&error, ConnectError::Unreachable { .. }) && error.to_string().contains(&nobody), "{error}");
+    assert!(!error.to_string().contains("code:"), "in words: {error}");
     // Somebody listens, who is no etcd.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let web = listener.local_addr().unwrap().to_string();
@@ -102,7 +106,11 @@ async fn a_user_is_authenticated_and_again_when_it_is_forgotten() {
     let other = Etcd::connect([endpoint.as_str()], "others", worker.clone()).await.unwrap_err();
     assert!(matches!(other, ConnectError::Denied(_)), "{other}");
 
-    let etcd = Etcd::connect([endpoint.as_str()], "jobs", worker).await.unwrap();
+    let etcd = Etcd::connect([endpoint.as_str()], "jobs", worker.clone()).await.unwrap();
+    // Nobody asks anything until its token has expired.
+    let idle = Etcd::connect([endpoint.as_str()], "jobs", worker).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(idle.get("m/7").await, Ok(None));
     let mut config = Config::with_ttl(Duration::from_secs(6));
     config.process = "worker".to_owned();
     let session: Session = Session::open(etcd.clone(), config).await.unwrap();
@@ -123,6 +131,34 @@ async fn a_user_is_authenticated_and_again_when_it_is_forgotten() {
     }
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert!(matches!(session.standing(), Standing::Held { .. }), "it is renewed after the restart");
+    assert!(guard.clear().await.unwrap());
+}
+
+/// Signed tokens are of a state of the users and roles, and old once that changes. Seen to fail with a client that knows a
+/// stale token by the words for an expired one: it is denied for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_token_is_replaced_when_it_is_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "a key that the members sign tokens with").unwrap();
+    let signing = format!("jwt,pub-key={0},priv-key={0},sign-method=HS256,ttl=4s", key.display());
+    let Some(cluster) = Cluster::start(1, &["--auth-token", &signing]).await else { return };
+    enable_authentication(&cluster);
+    let worker = options(Some(User::new("worker", "secret")));
+    let etcd = Etcd::connect(cluster.endpoints(), "jobs", worker).await.unwrap();
+    let mut config = Config::with_ttl(Duration::from_secs(6));
+    config.process = "worker".to_owned();
+    let session: Session = Session::open(etcd.clone(), config).await.unwrap();
+    let guard = session.mark(7, livemark::Finalizer::new(Some(1), "merge")).await.unwrap();
+    for round in 0..3 {
+        let added = cluster.ctl(&["--user", "root:secret", "role", "add", &format!("role{round}")]);
+        assert!(added.status.success(), "{added:?}");
+        assert!(matches!(etcd.get("m/7").await, Ok(Some(_))), "{round}");
+        assert!(guard.replace(&livemark::Finalizer::new(Some(round), "merge")).await.unwrap());
+        // And it expires.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(guard.is_current(), "{round}: {:?}", session.standing());
+    }
     assert!(guard.clear().await.unwrap());
 }
 
@@ -229,6 +265,11 @@ async fn over_tls_both_sides_show_who_they_are() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     assert!(matches!(etcd.put("m/1", vec![], None, If::Absent).await, Ok(Written::Done(_))));
+    // A host and a port: over TLS, where TLS is asked for. Seen to fail with a password in plain text.
+    let plain = endpoint.strip_prefix("https://").unwrap();
+    assert!(Etcd::connect([plain], "jobs", with(good())).await.is_ok());
+    let error = refused(&[&format!("http://{plain}")], with(good())).await;
+    assert!(matches!(error, ConnectError::Endpoint { .. }) && error.to_string().contains("plain text"), "{error}");
     for wrong in [
         Tls::trusting(other.pem()).with_identity(client.0.clone(), client.1.clone()),
         Tls::trusting(ours.pem()),

@@ -263,6 +263,22 @@ async fn who_is_cut_off_knows_before_its_job_is_free() {
     }
 }
 
+/// Its connection is dead, and nobody says so: another one is good. Seen to fail with a client that waits for its keep-alive to
+/// find out: the lease is over first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_dead_is_replaced() {
+    let Some(cluster) = Cluster::start(1, &[]).await else { return };
+    let proxy = Proxy::before(&cluster.endpoint(0)).await;
+    let a = open(&[proxy.endpoint().to_owned()], "a").await;
+    let guard = a.mark(7, run(1)).await.unwrap();
+    for _ in 0..3 {
+        proxy.kill_connections();
+        sleep(TTL + LATE).await;
+        held_again(&a, &guard).await;
+        assert!(guard.check().await.unwrap());
+    }
+}
+
 /// It does not know whether its renewals arrive. They do, so its job stays its own, and it is held again.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_hears_no_answers_keeps_its_job_and_does_not_believe_in_it() {
@@ -481,6 +497,8 @@ async fn marks_that_a_leader_with_a_hung_disk_deletes_are_survived_by_the_fence(
         guards.push(guard);
     }
     b.view().barrier().await.unwrap();
+    // Declared after the cluster: where this test fails, the disk goes on before etcd is waited for.
+    let _thaws = Thaws(&disk);
     disk.hang();
     sleep(3 * TTL).await;
     until("the two others go on", || is_held(&a)).await;
@@ -524,6 +542,15 @@ async fn said_of(session: &Session, job: u64) -> String {
     let mut jobs = Reaped::of([job]);
     ClusterReaper::new(session, policy()).run_once(&mut jobs).await;
     jobs.told.remove(0).1
+}
+
+/// Lets a disk go on.
+struct Thaws<'d>(&'d HungDisk);
+
+impl Drop for Thaws<'_> {
+    fn drop(&mut self) {
+        let _ = shell(&format!("fsfreeze -u {}", self.0.path().display()));
+    }
 }
 
 /// A file system of its own, in a file, which can be made to hang.
@@ -696,9 +723,24 @@ async fn of_four_reapers_one_gets_each_of_1000_jobs() {
         let session = open(&cluster.endpoints(), &format!("process {at}")).await;
         reaping.push(tokio::spawn(async move {
             until("it has settled", || !session.view().may_have_missed()).await;
-            let mut jobs = Reaped::of((0..1000).map(|job| (job + 250 * at) % 1000));
-            ClusterReaper::new(&session, policy()).run_once(&mut jobs).await;
-            (session, jobs)
+            let reaper = ClusterReaper::new(&session, policy());
+            let (mut all, mut left) = (Reaped::default(), (0..1000).map(|job| (job + 250 * at) % 1000).collect());
+            // On a busy machine an answer may come too late, and the job is looked at again.
+            let began = Instant::now();
+            while !Vec::is_empty(&left) {
+                let mut jobs = Reaped::of(std::mem::take(&mut left));
+                reaper.run_once(&mut jobs).await;
+                let is_open = |told: &(u64, String)| {
+                    ["view stale", "settling", "claim unavailable"].iter().any(|why| told.1.contains(why))
+                };
+                let (open, decided): (Vec<_>, Vec<_>) = jobs.told.into_iter().partition(is_open);
+                left = open.iter().map(|(job, _)| *job).collect();
+                all.told.extend(decided);
+                all.redriven.extend(jobs.redriven);
+                all.kept.extend(jobs.kept);
+                assert!(began.elapsed() < Duration::from_secs(60), "{left:?}");
+            }
+            (session, all)
         }));
     }
     let mut all = Vec::new();

@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use livemark_etcd::{ConnectError, Etcd, Options};
@@ -34,11 +35,12 @@ struct Member {
 /// The program, if there is one. It says so where there is none, past the capture of the test's output. Where
 /// `LIVEMARK_ETCD` is `required`, it fails.
 pub fn etcd() -> Option<PathBuf> {
-    let found = program("etcd");
+    let found = program("etcd").filter(|_| program("etcdctl").is_some());
     if found.is_none() {
         let wanted = std::env::var("LIVEMARK_ETCD").is_ok_and(|etcd| etcd == "required");
-        assert!(!wanted, "there is no etcd, and it is required");
-        let _ = writeln!(std::io::stderr(), "NOT CHECKED: there is no etcd (Debian: apt-get install etcd-server)");
+        assert!(!wanted, "there is no etcd with its etcdctl, and it is required");
+        let how = "Debian: apt-get install etcd-server etcd-client";
+        let _ = writeln!(std::io::stderr(), "NOT CHECKED: there is no etcd with its etcdctl ({how})");
     }
     found
 }
@@ -48,9 +50,17 @@ pub fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// A port that nobody listens at.
+/// A port that nobody listens at, and that nobody is given: below those that systems give to whoever connects or asks for
+/// any. Each process of tests has some of its own.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let at = std::process::id().wrapping_mul(101).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(10_000 + at % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Cluster {
@@ -145,9 +155,17 @@ impl Cluster {
     pub fn launch(&mut self, at: usize) {
         let member = &mut self.members[at];
         let log = File::options().create(true).append(true).open(&member.log).unwrap();
-        let child = Command::new("etcd")
+        // Where it can be had: it ends with this process, also where that is killed.
+        let setpriv = program("setpriv");
+        let mut command = Command::new(setpriv.as_deref().unwrap_or(Path::new("etcd")));
+        if setpriv.is_some() {
+            command.args(["--pdeathsig", "KILL", "etcd"]);
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let child = command
             .args(&member.args)
             .env_clear()
+            .env("PATH", path)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -21,6 +21,8 @@ struct State {
     delay: Duration,
     /// Connections of an earlier number are closed.
     resets: u64,
+    /// On connections of an earlier number nothing comes through any more.
+    dead: u64,
 }
 
 pub struct Proxy {
@@ -67,6 +69,11 @@ impl Proxy {
         self.state.send_modify(|state| state.delay = delay);
     }
 
+    /// Lets nothing through on the connections that there are, as a firewall does that has forgotten them. New ones are good.
+    pub fn kill_connections(&self) {
+        self.state.send_modify(|state| state.dead += 1);
+    }
+
     /// Closes all connections, with what was held.
     pub fn reset(&self) {
         self.state.send_modify(|state| state.resets += 1);
@@ -78,11 +85,11 @@ async fn connect(client: TcpStream, server: &str, state: &watch::Sender<State>) 
     let Ok(server) = TcpStream::connect(server).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let born = state.borrow().resets;
+    let State { resets: born, dead, .. } = *state.borrow();
     let mut over = state.subscribe();
     tokio::select! {
-        () = pass(from_client, to_server, state.subscribe(), |state| state.up_is_cut) => {}
-        () = pass(from_server, to_client, state.subscribe(), |state| state.down_is_cut) => {}
+        () = pass(from_client, to_server, state.subscribe(), |state| state.up_is_cut || state.dead > dead) => {}
+        () = pass(from_server, to_client, state.subscribe(), |state| state.down_is_cut || state.dead > dead) => {}
         _ = over.wait_for(|state| state.resets > born) => {}
     }
 }
@@ -91,7 +98,7 @@ async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut state: watch::Receiver<State>,
-    is_cut: fn(&State) -> bool,
+    is_cut: impl Fn(&State) -> bool,
 ) {
     let mut bytes = vec![0; 1 << 16];
     loop {
