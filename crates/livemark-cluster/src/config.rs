@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The settings of a [`Session`](crate::Session). All processes of one namespace have the same.
+/// The settings of a [`Session`](crate::Session). All processes of one namespace have the same. Begin with
+/// [`default`](Self::default) or [`with_ttl`](Self::with_ttl), and set what is otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
@@ -17,7 +18,7 @@ pub struct Config {
     /// For how long one call may take, but for a listing of all keys, which may take [`max_view_age`](Self::max_view_age).
     /// The lesser of a fifth of the TTL and 2 s by default.
     pub call_timeout: Duration,
-    /// A mirror that has heard nothing for so long is stale, and marks are not believed in. A third of the TTL by default.
+    /// A mirror that may be older than this is stale, and marks are not believed in. A third of the TTL by default.
     pub max_view_age: Duration,
     /// How often the mirror is compared with the engine, whose watch may have lost something. 5 minutes by default.
     pub compare_every: Duration,
@@ -27,7 +28,7 @@ pub struct Config {
     /// and has its jobs again meanwhile. A session that has just been opened, or whose mirror missed states,
     /// waits for as long before it claims: it cannot know what was lost before.
     pub settle: Duration,
-    /// The greatest token that the job store knows: `SELECT max(fence) FROM jobs`. An engine that would give lower ones
+    /// The greatest token that the job store knows: `SELECT coalesce(max(fence), 0) FROM jobs`. An engine that would give lower ones
     /// was restored or replaced, and the open fails.
     pub token_floor: u64,
     /// The name of the job store that the namespace is for, if it is to be checked. The first session writes it there, and

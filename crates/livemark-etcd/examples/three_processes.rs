@@ -10,6 +10,7 @@
 
 use std::env;
 use std::error::Error;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -117,7 +118,10 @@ fn start_etcd(dir: &Path) -> Result<(Killed, String)> {
         .spawn();
     match etcd {
         Ok(etcd) => Ok((Killed(etcd), client)),
-        Err(_) => Err("there is no etcd. Install it (Debian and Ubuntu: apt-get install etcd-server)".into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err("there is no etcd. Install it (Debian and Ubuntu: apt-get install etcd-server)".into())
+        }
+        Err(error) => Err(format!("etcd cannot be started: {error}").into()),
     }
 }
 
@@ -134,7 +138,7 @@ async fn worker(name: &str, endpoint: &str, store: &Path) -> Result<()> {
     let mut config = Config::with_ttl(TTL);
     config.process = name.to_owned();
     let mut jobs = Jobs::open(store)?;
-    config.token_floor = jobs.count("SELECT max(fence) FROM jobs")?;
+    config.token_floor = jobs.count("SELECT coalesce(max(fence), 0) FROM jobs")?;
     let session: Session = Session::open(etcd, config).await?;
     let policy = Policy::builder()
         .finalize_grace(GRACE)
@@ -188,6 +192,9 @@ async fn merge(name: &str, jobs: &mut Jobs, job: u64, guard: &ClusterGuard) -> R
 }
 
 // ---- The job store
+//
+// It blocks its thread for some microseconds. A store that takes longer is asked through a pool, or `spawn_blocking`: a
+// runtime that stands still renews no lease.
 
 struct Jobs(Connection);
 

@@ -262,11 +262,13 @@ impl Engine for Etcd {
         let put =
             PutRequest { key: key.clone(), value: value.clone(), lease: lease.map_or(0, |lease| signed(lease.0)) };
         let told = match self.change(key, condition, epoch, Request::Put(put)).await {
-            // Etcd says so of a write that it has made as well: the last one that found room. Nobody else writes this value.
-            Err(EngineError::NoSpace) => {
-                let is_ours = |row: &Row| (row.lease, &row.value) == (lease, &value) && !value.is_empty();
+            // Etcd says so as well of the write that took the last room, which it has made. The condition tells: the key was
+            // otherwise before.
+            Err(EngineError::NoSpace) if condition != If::Any => {
+                let before = if let If::At(revision) = condition { revision } else { 0 };
+                let is_made = |row: &Row| row.revision > before && (row.lease, &row.value) == (lease, &value);
                 let found = self.get(name).await.map_err(|error| EngineError::Unknown(error.to_string()))?;
-                return found.filter(is_ours).map(|row| Written::Done(row.revision)).ok_or(EngineError::NoSpace);
+                return found.filter(is_made).map(|row| Written::Done(row.revision)).ok_or(EngineError::NoSpace);
             }
             told => told?,
         };

@@ -3,7 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-/// How to reach etcd, and as whom.
+/// How to reach etcd, and as whom. Begin with [`default`](Self::default), and set what is otherwise.
+///
+/// ```
+/// use livemark_etcd::{Options, User};
+///
+/// let mut options = Options::default();
+/// options.user = Some(User::new("worker", "its password"));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
@@ -60,7 +67,7 @@ pub struct Tls {
 
 #[cfg(feature = "tls")]
 impl Tls {
-    /// Trusts servers with a certificate of this authority, in PEM.
+    /// Trusts servers with a certificate of this authority, in PEM, and no others: not those that the machine trusts.
     pub fn trusting(authority: impl Into<Vec<u8>>) -> Self {
         Self { authority: authority.into(), identity: None, domain: None }
     }

@@ -86,7 +86,7 @@ impl Jobs {
     }
 
     pub fn floor(&self) -> u64 {
-        self.connection().query_row("SELECT max(fence) FROM jobs", [], |row| row.get(0)).unwrap()
+        self.connection().query_row("SELECT coalesce(max(fence), 0) FROM jobs", [], |row| row.get(0)).unwrap()
     }
 
     /// How often each job was committed.
