@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::engine::{Engine, EngineError, Event, Grant, If, Lease, Listing, Revision, Row, Watch, Written};
+use crate::engine::{Engine, EngineError, Grant, If, Lease, Listing, News, Revision, Row, Watch, Written};
 use crate::telemetry;
 
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -38,7 +38,7 @@ pub(crate) trait AnyEngine: Send + Sync {
 
 /// A watch without its type.
 pub(crate) trait AnyWatch: Send {
-    fn next(&mut self) -> Boxed<'_, Result<Vec<Event>, EngineError>>;
+    fn next(&mut self) -> Boxed<'_, Result<News, EngineError>>;
 }
 
 impl<E: Engine> AnyEngine for E {
@@ -96,7 +96,7 @@ impl<E: Engine> AnyEngine for E {
 }
 
 impl<W: Watch> AnyWatch for W {
-    fn next(&mut self) -> Boxed<'_, Result<Vec<Event>, EngineError>> {
+    fn next(&mut self) -> Boxed<'_, Result<News, EngineError>> {
         Box::pin(Watch::next(self))
     }
 }

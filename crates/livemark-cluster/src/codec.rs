@@ -198,6 +198,25 @@ impl SessionValue {
     }
 }
 
+/// The value that a barrier writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Barrier {
+    pub(crate) number: u64,
+    /// When it was sent, as in [`SessionValue`].
+    pub(crate) sent: u64,
+}
+
+impl Barrier {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        // Numbers can always be written.
+        serde_json::to_vec(&self).unwrap_or_default()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

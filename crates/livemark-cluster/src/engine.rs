@@ -54,8 +54,11 @@ pub enum Written {
 /// All keys, and when they were so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// The state that was listed.
+    /// The latest state that there was. Writes that begin later have greater ones.
     pub revision: Revision,
+    /// The state up to which nothing is missing. It is `revision` where writes are made in the order of their revisions. Where
+    /// they are not, later rows may be there before earlier ones.
+    pub whole: Revision,
     /// Each key and its row.
     pub rows: Vec<(String, Row)>,
 }
@@ -69,6 +72,15 @@ pub struct Event {
     pub key: String,
     /// How it is now. `None` if it is gone.
     pub row: Option<Row>,
+}
+
+/// What a watch has heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// What has changed. Of one key, in the order of the revisions.
+    pub events: Vec<Event>,
+    /// The state up to which all changes have been told of, as in [`Listing::whole`].
+    pub whole: Revision,
 }
 
 /// Why the engine did not do what was asked.
@@ -159,10 +171,10 @@ pub trait Engine: Send + Sync + 'static {
     fn watch(&self, after: Revision) -> impl Future<Output = Result<Self::Watch, EngineError>> + Send;
 }
 
-/// The events of an engine, in the order of their revisions.
+/// What changes in an engine. Whoever has heard of a write has heard of all that was made before that was sent.
 pub trait Watch: Send + 'static {
     /// Returns all events of one revision or of several, none of them torn: a revision comes whole.
     ///
     /// Dropping the future loses nothing.
-    fn next(&mut self) -> impl Future<Output = Result<Vec<Event>, EngineError>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<News, EngineError>> + Send;
 }

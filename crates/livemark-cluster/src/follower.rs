@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::any_engine::timed;
-use crate::codec::{Context, JobKey, SessionValue};
-use crate::engine::{EngineError, Event, Listing, Revision};
+use crate::codec::{Barrier, Context, JobKey, SessionValue};
+use crate::engine::{EngineError, Event, Listing, News, Revision};
 use crate::error::Loss;
 use crate::inner::Inner;
-use crate::keys::{EPOCH, MARKS, SESSIONS, find, session_key};
+use crate::keys::{EPOCH, MARKS, SESSIONS, find, session_key, tick_key};
 use crate::mirror::Beats;
 use crate::telemetry;
 
@@ -44,8 +44,8 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         while self.is_over().is_none() {
             // The session's own ticks come back more often than this. Where they do not, there is time for another watch
             // before the session is suspect.
-            let events = timed(self.config.max_view_age / 2, watch.next()).await?;
-            self.take_up_events(&events);
+            let news = timed(self.config.max_view_age / 2, watch.next()).await?;
+            self.take_up_news(&news);
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         }
         // It can be compared once all that it has must have been heard of.
         let mut applied = self.mirror.applied();
-        let heard = applied.wait_for(|applied| *applied >= listing.revision);
+        let heard = applied.wait_for(|applied| *applied >= listing.whole);
         if timeout(self.config.ttl, heard).await.is_err() {
             return Err(EngineError::Unknown("the watch is silent".to_owned()));
         }
@@ -99,7 +99,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             telemetry::differences(differences.len());
         }
         for (key, row) in differences {
-            self.heard_of(&key, row, row.map_or(listing.revision, |row| row.revision));
+            self.heard_of(&key, row, row.map_or(listing.whole, |row| row.revision));
             self.suspect([key]);
         }
         Ok(())
@@ -116,7 +116,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         self.mirror.missed(self.clock.now().saturating_add(self.config.settle));
         let keys: HashSet<&str> = listing.rows.iter().map(|(key, _)| key.as_str()).collect();
         for key in self.mirror.keys().iter().filter(|key| !keys.contains(key.as_str())) {
-            self.take_out(key, listing.revision);
+            self.take_out(key, listing.whole);
         }
         // Sessions tell later of pulses than marks do.
         let beats = beats(listing);
@@ -128,15 +128,18 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         for (key, row) in listing.rows.iter().filter(|(key, _)| key.starts_with(SESSIONS)) {
             self.mirror.take_up_session(key, row);
         }
-        self.mirror.listed(listing.revision);
+        self.mirror.listed(listing.whole);
         self.mirror.heard(sent);
+        if let Some(barrier) = find(listing, &tick_key(self.lease)).and_then(|row| Barrier::decode(&row.value)) {
+            self.mirror.heard_barrier(barrier);
+        }
         self.suspect(
             keys.iter().map(|key| (*key).to_owned()).filter(|key| self.mirror.ours(key, self.lease).is_some()),
         );
     }
 
-    fn take_up_events(&self, events: &[Event]) {
-        let ours = session_key(self.lease);
+    fn take_up_news(&self, News { events, whole }: &News) {
+        let (ours, tick) = (session_key(self.lease), tick_key(self.lease));
         // What ended the session is told before what it took along: those marks were not displaced.
         if events.iter().any(|event| event.row.is_none() && event.key == ours) {
             self.end(Loss::Expired);
@@ -168,14 +171,20 @@ impl<K: JobKey, C: Context> Inner<K, C> {
                 self.heard_of_epoch(row.as_ref());
             }
         }
-        if let Some(last) = events.last() {
-            self.mirror.passed(last.revision);
-        }
+        self.mirror.passed(*whole);
         // The mirror is as fresh as the latest thing that was sent from here and came back. What came later than it was
         // sent, whoever sent it, says nothing of what is still to come.
-        let own = events.iter().filter(|event| event.key == ours).filter_map(|event| event.row.as_ref());
-        if let Some(told) = own.filter_map(|row| SessionValue::decode(&row.value)).next_back() {
-            self.mirror.heard(Duration::from_nanos(told.sent));
+        for event in events {
+            let Some(row) = &event.row else { continue };
+            if event.key == ours {
+                if let Some(told) = SessionValue::decode(&row.value) {
+                    self.mirror.heard(Duration::from_nanos(told.sent));
+                }
+            } else if event.key == tick {
+                if let Some(barrier) = Barrier::decode(&row.value) {
+                    self.mirror.heard_barrier(barrier);
+                }
+            }
         }
         let ours = events.iter().filter(|event| event.row.as_ref().is_some_and(|row| row.lease == Some(self.lease)));
         self.suspect(ours.filter(|event| event.key.starts_with(MARKS)).map(|event| event.key.clone()));

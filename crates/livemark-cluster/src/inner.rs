@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::any_engine::{AnyEngine, Backoff, timed};
 use crate::clock::Clock;
-use crate::codec::{Context, JobKey, MarkValue};
+use crate::codec::{Barrier, Context, JobKey, MarkValue, nanoseconds};
 use crate::config::Config;
 use crate::engine::{EngineError, If, Lease, Revision, Row, Written};
 use crate::error::Loss;
@@ -216,16 +216,19 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         Ok(())
     }
 
-    /// Writes something that comes back by the watch.
-    pub(crate) async fn write_tick(&self) -> Result<Revision, EngineError> {
+    /// Writes something that comes back by the watch. Returns its number.
+    pub(crate) async fn write_barrier(&self) -> Result<u64, EngineError> {
         let key = tick_key(self.lease);
         // A write makes a state of its own.
         let next = self.latest().saturating_add(1);
-        let put = self.engine.put(&key, Vec::new(), Some(self.lease), If::Any);
+        // Relaxed (no edge): a number that is drawn once.
+        let number = self.seq.fetch_add(1, Ordering::Relaxed);
+        let value = Barrier { number, sent: nanoseconds(self.clock.now()) }.encode();
+        let put = self.engine.put(&key, value, Some(self.lease), If::Any);
         match timed(self.config.call_timeout, put).await {
             Ok(Written::Done(revision)) => {
                 self.goes_on(revision, next);
-                Ok(revision)
+                Ok(number)
             }
             // An unconditional write is not refused.
             Ok(Written::Refused(_)) => Err(EngineError::Unknown("refused".to_owned())),

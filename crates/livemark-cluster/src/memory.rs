@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::engine::{Engine, EngineError, Event, Grant, If, Lease, Listing, Revision, Row, Watch, Written};
+use crate::engine::{Engine, EngineError, Event, Grant, If, Lease, Listing, News, Revision, Row, Watch, Written};
 use crate::keys::EPOCH;
 
 /// How often what goes wrong, in thousandths of the calls.
@@ -384,7 +384,7 @@ impl Engine for MemoryClient {
     async fn list(&self) -> Result<Listing, EngineError> {
         let listed = self.call(|state| {
             let rows = state.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
-            Ok(Listing { revision: state.revision, rows })
+            Ok(Listing { revision: state.revision, whole: state.revision, rows })
         });
         listed.await
     }
@@ -430,7 +430,7 @@ impl MemoryWatch {
 }
 
 impl Watch for MemoryWatch {
-    async fn next(&mut self) -> Result<Vec<Event>, EngineError> {
+    async fn next(&mut self) -> Result<News, EngineError> {
         let (engine, mended) = (self.client.engine.clone(), Arc::clone(&self.client.mended));
         loop {
             // Before the look, so that nothing falls in between.
@@ -440,8 +440,8 @@ impl Watch for MemoryWatch {
             changed.as_mut().enable();
             mended.as_mut().enable();
             let (events, next_end) = self.poll()?;
-            if !events.is_empty() {
-                return Ok(events);
+            if let Some(last) = events.last() {
+                return Ok(News { whole: last.revision, events });
             }
             let end = async {
                 match next_end {

@@ -10,7 +10,7 @@ use livemark::{Finalizer, Pulse, Registry};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::codec::{Beat, Context, JobKey, MarkValue, SessionValue, nanoseconds};
+use crate::codec::{Barrier, Beat, Context, JobKey, MarkValue, SessionValue, nanoseconds};
 use crate::engine::{Lease, Listing, Revision, Row};
 use crate::error::BarrierError;
 use crate::guard::Token;
@@ -76,15 +76,11 @@ impl<K: JobKey, C: Context> View<K, C> {
     /// Returns an error if the engine does not take the write, or it does not come back in time.
     pub async fn barrier(&self) -> Result<(), BarrierError> {
         let inner = &self.0.inner;
-        let sent = inner.clock.now();
-        let written = inner.write_tick().await.map_err(BarrierError::Engine)?;
-        let mut applied = inner.mirror.applied();
-        let heard = async { applied.wait_for(|revision| *revision >= written).await.is_ok() };
-        match timeout(inner.config.call_timeout, heard).await {
-            Ok(true) => {
-                inner.mirror.heard(sent);
-                Ok(())
-            }
+        let number = inner.write_barrier().await.map_err(BarrierError::Engine)?;
+        let mut heard = inner.mirror.barrier.subscribe();
+        let came_back = async { heard.wait_for(|heard| *heard >= number).await.is_ok() };
+        match timeout(inner.config.call_timeout, came_back).await {
+            Ok(true) => Ok(()),
             _ => Err(BarrierError::Stale),
         }
     }
@@ -125,6 +121,8 @@ pub(crate) struct Mirror<K, C> {
     applied: watch::Sender<Revision>,
     /// When that was sent which was last heard back. Nanoseconds on the session's clock.
     heard_at: AtomicU64,
+    /// The latest of the session's barriers that was heard back.
+    barrier: watch::Sender<u64>,
     /// Until then nobody here can know of any job whether its mark was lost a moment ago. Nanoseconds, as above.
     missed_until: AtomicU64,
 }
@@ -238,6 +236,7 @@ impl<K, C> Mirror<K, C> {
             }),
             applied: watch::Sender::new(0),
             heard_at: AtomicU64::new(nanoseconds(now)),
+            barrier: watch::Sender::new(0),
             missed_until: AtomicU64::new(nanoseconds(now.saturating_add(settle))),
         }
     }
@@ -259,6 +258,12 @@ impl<K, C> Mirror<K, C> {
     pub(crate) fn heard(&self, sent: Duration) {
         // Relaxed (no edge): as above.
         self.heard_at.fetch_max(nanoseconds(sent), Ordering::Relaxed);
+    }
+
+    /// Takes up that a barrier came back.
+    pub(crate) fn heard_barrier(&self, barrier: Barrier) {
+        self.heard(Duration::from_nanos(barrier.sent));
+        self.barrier.send_if_modified(|number| std::mem::replace(number, barrier.number.max(*number)) < barrier.number);
     }
 
     /// Takes up that the mirror missed states: a mark may have been made and lost without a word.
@@ -416,15 +421,16 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     /// a later listing was taken up meanwhile, there is nothing to compare: it has shown all there is.
     pub(crate) fn mend<'l>(&self, _: &KeepsGone<'_, K, C>, listing: &'l Listing) -> Vec<(String, Option<&'l Row>)> {
         let mut rows = self.rows();
-        if rows.listed >= listing.revision {
+        if rows.listed >= listing.whole {
             return Vec::new();
         }
         let listed: HashMap<&str, &Row> = listing.rows.iter().map(|(key, row)| (key.as_str(), row)).collect();
         let is_missed = |key: &str, row: &Row| rows.by_key.get(key).is_none_or(|known| known.revision < row.revision);
-        let missed = listed.iter().filter(|(key, row)| key.starts_with(MARKS) && is_missed(key, row));
+        let is_due = |row: &Row| row.revision <= listing.whole;
+        let missed = listed.iter().filter(|(key, row)| key.starts_with(MARKS) && is_due(row) && is_missed(key, row));
         let missed: Vec<_> = missed.map(|(key, row)| ((*key).to_owned(), Some(*row))).collect();
         let is_left = |key: &str, known: &Known<K>| {
-            !matches!(known.what, What::Gone) && known.revision <= listing.revision && !listed.contains_key(key)
+            !matches!(known.what, What::Gone) && known.revision <= listing.whole && !listed.contains_key(key)
         };
         let left: Vec<_> = rows.by_key.iter().filter(|(key, known)| is_left(key, known)).collect();
         let left: Vec<_> = left.into_iter().map(|(key, _)| (key.clone(), None)).collect();
@@ -432,7 +438,7 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
         for (key, row) in &differences {
             match row {
                 Some(row) => self.put_in(&mut rows, key, row, &Beats::new()),
-                None => drop(self.remove_in(&mut rows, key, listing.revision)),
+                None => drop(self.remove_in(&mut rows, key, listing.whole)),
             }
         }
         differences

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use livemark_cluster::{Engine, EngineError, Event, Grant, If, Lease, Listing, Revision, Row, Watch, Written};
+use livemark_cluster::{Engine, EngineError, Event, Grant, If, Lease, Listing, News, Revision, Row, Watch, Written};
 
 use crate::link::{Link, Stream, is_stale_token, is_too_large};
 use crate::options::{ConnectError, Options};
@@ -324,7 +324,10 @@ impl Engine for Etcd {
                     key.push(0);
                     question.key = key;
                 }
-                _ => return Ok(Listing { revision: unsigned(question.revision), rows }),
+                _ => {
+                    let revision = unsigned(question.revision);
+                    return Ok(Listing { revision, whole: revision, rows });
+                }
             }
         }
     }
@@ -383,14 +386,15 @@ impl EtcdWatch {
 }
 
 impl Watch for EtcdWatch {
-    async fn next(&mut self) -> Result<Vec<Event>, EngineError> {
+    async fn next(&mut self) -> Result<News, EngineError> {
         loop {
             let answer = self.etcd.0.link.next(&mut self.stream).await?;
             self.check(&answer)?;
             let is_whole = !answer.fragment;
             self.take_up(answer);
-            if is_whole && !self.part.is_empty() {
-                return Ok(std::mem::take(&mut self.part));
+            if let Some(last) = self.part.last().filter(|_| is_whole) {
+                let whole = last.revision;
+                return Ok(News { events: std::mem::take(&mut self.part), whole });
             }
         }
     }

@@ -265,7 +265,7 @@ async fn watch(etcd: &Etcd, patience: Duration, seconds: Option<Duration>) -> Re
     let mut watch = timed(patience, etcd.watch(listing.revision)).await?;
     let telling = async {
         loop {
-            for event in watch.next().await? {
+            for event in watch.next().await?.events {
                 match SeenMark::in_event(&event) {
                     Some((job, Some(mark))) => {
                         let (process, token) = (plain(&mark.process), mark.token);

@@ -35,7 +35,7 @@ async fn a_revision_comes_whole() {
     let revision = etcd.list().await.unwrap().revision;
     let mut watch = etcd.watch(revision).await.unwrap();
     etcd.revoke(lease).await.unwrap();
-    let gone = watch.next().await.unwrap();
+    let gone = watch.next().await.unwrap().events;
     assert_eq!(gone.len(), KEYS);
     assert!(gone.iter().all(|event| event.revision == revision + 1));
 }

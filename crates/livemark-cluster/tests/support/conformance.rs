@@ -33,7 +33,7 @@ async fn lease(engine: &impl Engine) -> Lease {
 async fn events(watch: &mut impl Watch, enough: usize) -> Vec<Event> {
     let mut seen = Vec::new();
     while seen.len() < enough {
-        seen.extend(timeout(LONG, watch.next()).await.unwrap().unwrap());
+        seen.extend(timeout(LONG, watch.next()).await.unwrap().unwrap().events);
     }
     seen
 }

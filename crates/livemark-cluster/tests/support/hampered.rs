@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use livemark_cluster::{
-    Engine, EngineError, Event, Grant, If, Lease, Listing, MemoryClient, MemoryEngine, Row, Watch, Written,
+    Engine, EngineError, Grant, If, Lease, Listing, MemoryClient, MemoryEngine, News, Row, Watch, Written,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -164,15 +164,15 @@ impl Engine for Hampered {
 pub struct HamperedWatch {
     engine: Hampered,
     watch: <MemoryClient as Engine>::Watch,
-    held_back: Option<(Instant, Vec<Event>)>,
+    held_back: Option<(Instant, News)>,
 }
 
 impl Watch for HamperedWatch {
-    async fn next(&mut self) -> Result<Vec<Event>, EngineError> {
+    async fn next(&mut self) -> Result<News, EngineError> {
         if self.held_back.is_none() {
-            let events = self.watch.next().await?;
+            let news = self.watch.next().await?;
             let after = self.engine.ways().news_after;
-            self.held_back = Some((Instant::now() + after, events));
+            self.held_back = Some((Instant::now() + after, news));
         }
         if self.engine.ways().no_news {
             never().await;
@@ -180,6 +180,6 @@ impl Watch for HamperedWatch {
         if let Some((at, _)) = &self.held_back {
             sleep_until(*at).await;
         }
-        Ok(self.held_back.take().map(|(_, events)| events).unwrap_or_default())
+        Ok(self.held_back.take().map(|(_, news)| news).unwrap_or_default())
     }
 }
