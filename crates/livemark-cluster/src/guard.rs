@@ -12,7 +12,8 @@ use crate::engine::{EngineError, If, Revision, Row, Written};
 use crate::error::{Loss, MarkError, Unavailable};
 use crate::held::Held;
 use crate::inner::Inner;
-use crate::session::{Running, Standing, readable};
+use crate::prepared::readable;
+use crate::session::{Running, Standing};
 
 /// Bits of a token that are the engine's revision. Those above are its epoch.
 const REVISION_BITS: u32 = 48;
@@ -111,11 +112,23 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
     pub async fn check(&self) -> Result<bool, Unavailable> {
         let inner = self.inner();
         let row = timed(inner.config.call_timeout, inner.engine.get(&self.held.key)).await.map_err(Unavailable)?;
-        Ok(row.is_some_and(|row| self.is_ours(&row)))
+        Ok(row.is_some_and(|row| self.is_row(&row)))
     }
 
-    fn is_ours(&self, row: &Row) -> bool {
+    /// Returns `true` if a row of the job's key is this mark.
+    ///
+    /// **Unstable**, as [`Engine`](crate::Engine) is.
+    #[must_use]
+    pub fn is_row(&self, row: &Row) -> bool {
         MarkValue::decode(&row.value).is_some_and(|value| self.held.is(&value, self.inner().lease, row.revision))
+    }
+
+    /// Returns the key that the mark lies at.
+    ///
+    /// **Unstable**, as [`Engine`](crate::Engine) is.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.held.key
     }
 
     /// Replaces the context of the mark. Returns `false` if the mark is gone. The token stays.
@@ -144,7 +157,7 @@ impl<K: JobKey, C: Context> ClusterGuard<K, C> {
             let put = inner.engine.put(&self.held.key, bytes.clone(), Some(inner.lease), If::At(self.held.modified()));
             let row = match timed(inner.config.call_timeout, put).await {
                 Ok(Written::Done(revision)) => Row { revision, value: bytes, lease: Some(inner.lease) },
-                Ok(Written::Refused(Some(row))) if self.is_ours(&row) => {
+                Ok(Written::Refused(Some(row))) if self.is_row(&row) => {
                     // It went through the time before. Or it did not, and the key was written since it was last read.
                     self.held.written(row.revision);
                     if row.value != bytes {

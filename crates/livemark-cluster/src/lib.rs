@@ -50,6 +50,7 @@ mod keys;
 mod lease;
 mod memory;
 mod mirror;
+mod prepared;
 mod reaper;
 mod session;
 mod stats;
@@ -63,6 +64,7 @@ pub use crate::error::{BarrierError, Loss, MarkError, OpenError, TryMarkError, U
 pub use crate::guard::{ClusterGuard, Token};
 pub use crate::memory::{Faults, MemoryClient, MemoryEngine};
 pub use crate::mirror::{Remote, View};
+pub use crate::prepared::Prepared;
 pub use crate::reaper::{Claim, ClusterReaper, Verdict};
 pub use crate::session::{Session, Standing};
 pub use crate::stats::SessionStats;

@@ -1,7 +1,7 @@
 //! One process's part: [`Session`], and how it makes marks.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,11 @@ use crate::config::Config;
 use crate::engine::{Engine, EngineError, Grant, If, Lease, Revision, Row, Written};
 use crate::error::{Loss, MarkError, OpenError, TryMarkError, Unavailable};
 use crate::guard::{ClusterGuard, Token};
-use crate::held::Sign;
 use crate::inner::Inner;
 use crate::keys::{EPOCH, STORE, epoch_of, find, mark_key, session_key};
 use crate::lease::Belief;
 use crate::mirror::{Mirror, View};
+use crate::prepared::Prepared;
 use crate::stats::{Counts, SessionStats};
 use crate::telemetry;
 
@@ -98,20 +98,6 @@ async fn give_up(engine: &dyn AnyEngine, lease: Lease, limit: Duration) -> Resul
     match timed(limit, engine.revoke(lease)).await {
         Err(EngineError::Unknown(_)) => timed(limit, engine.revoke(lease)).await,
         revoked => revoked,
-    }
-}
-
-/// An attempt under way. When it ends, however it does, what came of it is nobody's unless a guard holds it.
-struct Attempt<'a, K, C> {
-    inner: &'a Inner<K, C>,
-    seq: u64,
-    key: &'a str,
-}
-
-impl<K, C> Drop for Attempt<'_, K, C> {
-    fn drop(&mut self) {
-        self.inner.live().end(self.seq);
-        self.inner.suspect([self.key.to_owned()]);
     }
 }
 
@@ -281,29 +267,14 @@ impl<K: JobKey, C: Context> Session<K, C> {
         is_claim: bool,
     ) -> Result<ClusterGuard<K, C>, Failed> {
         let inner = &*self.0.inner;
-        let key = mark_key(&job);
-        // Relaxed (no edge): a number that is drawn once.
-        let seq = inner.seq.fetch_add(1, Ordering::Relaxed);
-        inner.live().begin(seq);
-        let attempt = Attempt { inner, seq, key: &key };
-        let context_text = readable(&job, context).map_err(Failed::Mark)?;
-        let sign = Sign::of(context, is_claim);
-        let value = MarkValue {
-            epoch: inner.epoch,
-            lease: inner.lease.0,
-            seq,
-            taken_at: None,
-            process: inner.config.process.clone(),
-            context: context_text,
-            pulse: sign.as_ref().and_then(|sign| sign.beat(inner.opened)),
-        };
-        let bytes = value.encode();
+        let prepared = Prepared::new(&self.0, job, context.clone(), is_claim).map_err(Failed::Mark)?;
+        let key = prepared.key();
         let mut backoff = inner.backoff();
         let condition = |row: Option<Revision>| row.map_or(If::Absent, If::At);
         let mut expected = match over {
             Over::Nobody => If::Absent,
             Over::Only(revision) => If::At(revision),
-            Over::Anyone => condition(inner.mirror.revision_of(&key)),
+            Over::Anyone => condition(inner.mirror.revision_of(key)),
         };
         // An engine that renews and answers nothing else must not keep anybody waiting for ever.
         let give_up_at = inner.clock.now().saturating_add(inner.config.ttl);
@@ -313,21 +284,19 @@ impl<K: JobKey, C: Context> Session<K, C> {
             }
             let next = inner.latest().saturating_add(1);
             // No token is given in an epoch that is over: it would be less than those of the new one.
-            let put = inner.engine.put_in_epoch(&key, bytes.clone(), Some(inner.lease), expected, inner.in_epoch);
+            let put =
+                inner.engine.put_in_epoch(key, prepared.value().to_vec(), Some(inner.lease), expected, inner.in_epoch);
             let taken_at = match timed(inner.config.call_timeout, put).await {
                 // No token is given that is not greater than those before.
                 Ok(Written::Done(revision)) if !inner.goes_on(revision, next) => continue,
                 Ok(Written::Done(revision)) => revision,
                 Ok(Written::Refused(row)) => {
-                    let found = row.as_ref().and_then(|row| MarkValue::decode(&row.value));
                     match (row, over) {
                         // It went through the time before, whose answer was lost.
-                        (Some(row), _) if found.as_ref().is_some_and(|found| found.is(inner.lease, seq)) => {
-                            row.revision
-                        }
+                        (Some(row), _) if prepared.is(&row) => row.revision,
                         // What is no mark is nobody's to take.
-                        (Some(_), _) if found.is_none() => {
-                            return Err(Failed::Mark(MarkError::Foreign { key: key.clone() }));
+                        (Some(row), _) if MarkValue::decode(&row.value).is_none() => {
+                            return Err(Failed::Mark(MarkError::Foreign { key: key.to_owned() }));
                         }
                         (Some(row), Over::Nobody | Over::Only(_)) => return Err(Failed::Occupied(row)),
                         (Some(row), Over::Anyone) => {
@@ -359,12 +328,22 @@ impl<K: JobKey, C: Context> Session<K, C> {
                     continue;
                 }
             };
-            let token = Token::new(inner.epoch, taken_at);
-            let held = inner.hold(&key, seq, token, bytes, sign);
-            inner.counts.marks.add(1);
-            drop(attempt);
-            return Ok(ClusterGuard::new(Arc::clone(&self.0), job, context.clone(), held));
+            return Ok(prepared.hold(taken_at));
         }
+    }
+
+    /// Prepares a mark that somebody else writes: as part of a transaction of the job store, where the engine is in it.
+    ///
+    /// **Unstable**, as [`Engine`] is.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the session is over, or the context cannot be read as it is written.
+    pub fn prepare(&self, job: K, context: C) -> Result<Prepared<K, C>, MarkError> {
+        if let Some(loss) = self.0.inner.is_over() {
+            return Err(MarkError::SessionLost(loss));
+        }
+        Prepared::new(&self.0, job, context, false)
     }
 
     /// Returns how the session stands.
@@ -421,19 +400,6 @@ impl<K: JobKey, C: Context> Session<K, C> {
             task.abort();
         }
     }
-}
-
-/// Writes a context, and sees to it that others can read whose a mark is: one that nobody can read is nobody's.
-pub(crate) fn readable<K: JobKey, C: Context>(job: &K, context: &C) -> Result<String, MarkError> {
-    let id = job.encode();
-    if K::decode(&id).as_ref() != Some(job) {
-        return Err(MarkError::Unreadable { written: id });
-    }
-    let written = context.encode();
-    if C::decode(&written).is_none() {
-        return Err(MarkError::Unreadable { written });
-    }
-    Ok(written)
 }
 
 /// Runs a task of a session. Where it panics, as the user's types may make it, the session is lost and not half dead.

@@ -3,6 +3,8 @@
 //! What is cut is held and delivered once it is mended, as TCP does over a network that comes back. Nothing is closed: the
 //! two sides know nothing of it.
 
+#![allow(dead_code, reason = "each test file uses some of it")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +33,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens in front of `endpoint`, which begins with `http://`.
+    /// Listens in front of `endpoint`, a host and a port, perhaps with `http://` in front.
     pub async fn before(endpoint: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = endpoint.strip_prefix("http://").unwrap().to_owned();
+        let server = endpoint.strip_prefix("http://").unwrap_or(endpoint).to_owned();
         let state = Arc::new(watch::Sender::new(State::default()));
         let proxy = Self { endpoint: format!("http://{}", listener.local_addr().unwrap()), state: Arc::clone(&state) };
         tokio::spawn(async move {
@@ -49,6 +51,10 @@ impl Proxy {
 
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    pub fn port(&self) -> u16 {
+        self.endpoint.rsplit(':').next().unwrap().parse().unwrap()
     }
 
     pub fn cut(&self, is_cut: bool) {

@@ -1,0 +1,98 @@
+//! Up to which revision nothing is still to come: [`Horizon`]. Arithmetic only.
+
+use std::collections::VecDeque;
+
+/// What a snapshot of the database tells beside its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The oldest transaction that was under way.
+    pub(crate) oldest: u64,
+    /// The next transaction that had no number yet.
+    pub(crate) next: u64,
+    /// The latest revision that was drawn, read after the snapshot was taken.
+    pub(crate) latest: u64,
+}
+
+/// Up to which revision nothing is still to come.
+///
+/// Revisions are drawn from a sequence, and are committed in any order: a later one may be seen first. Whoever draws one has
+/// the number of its transaction already. So:
+///
+/// 1. A snapshot says that `latest` was drawn. Whoever drew a revision up to there had a number by then.
+/// 2. The next snapshot says which number is `next`. All those numbers are less.
+/// 3. A later one says that all transactions below that number are over. Then that snapshot has all that was drawn in 1.
+#[derive(Debug, Default)]
+pub(crate) struct Horizon {
+    whole: u64,
+    /// What was drawn, and the number below which its transactions are, once that is known.
+    drawn: VecDeque<(u64, Option<u64>)>,
+}
+
+impl Horizon {
+    pub(crate) fn at(whole: u64) -> Self {
+        Self { whole, drawn: VecDeque::new() }
+    }
+
+    /// Takes up a snapshot, each later than the one before. Returns up to where this one is whole.
+    pub(crate) fn see(&mut self, seen: Seen) -> u64 {
+        for (_, below) in self.drawn.iter_mut().filter(|(_, below)| below.is_none()) {
+            *below = Some(seen.next);
+        }
+        while let Some((drawn, _)) =
+            self.drawn.front().filter(|(_, below)| below.is_some_and(|below| below <= seen.oldest))
+        {
+            self.whole = self.whole.max(*drawn);
+            self.drawn.pop_front();
+        }
+        // While a transaction stays open, what was drawn meanwhile is kept once.
+        const MOST: usize = 64;
+        if self.drawn.len() < MOST
+            && self.drawn.back().is_none_or(|(drawn, _)| *drawn < seen.latest)
+            && seen.latest > self.whole
+        {
+            self.drawn.push_back((seen.latest, None));
+        }
+        self.whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(oldest: u64, next: u64, latest: u64) -> Seen {
+        Seen { oldest, next, latest }
+    }
+
+    /// Seen to fail with a horizon at the latest revision that was read: the transaction with number 101 has drawn 8 and not
+    /// committed it.
+    #[test]
+    fn what_is_still_to_come_is_beyond_it() {
+        let mut horizon = Horizon::at(5);
+        assert_eq!(horizon.see(seen(101, 103, 9)), 5);
+        assert_eq!(horizon.see(seen(101, 104, 9)), 5, "it is under way");
+        assert_eq!(horizon.see(seen(104, 104, 12)), 9, "it is over, and this snapshot has what it did");
+        assert_eq!(horizon.see(seen(104, 104, 12)), 12);
+    }
+
+    /// A transaction that has drawn a revision between the snapshot and the reading of the sequence has a number that this
+    /// snapshot does not know. Seen to fail with the number that comes with the sequence.
+    #[test]
+    fn a_number_that_a_snapshot_does_not_know_is_waited_for() {
+        let mut horizon = Horizon::at(0);
+        horizon.see(seen(100, 100, 7));
+        assert_eq!(horizon.see(seen(100, 101, 7)), 0, "number 100 has drawn 7");
+        assert_eq!(horizon.see(seen(101, 101, 7)), 7);
+    }
+
+    #[test]
+    fn a_transaction_that_stays_open_costs_no_memory() {
+        let mut horizon = Horizon::at(0);
+        for at in 1..10_000 {
+            assert_eq!(horizon.see(seen(50, 50 + at, at)), 0);
+        }
+        assert!(horizon.drawn.len() <= 64);
+        horizon.see(seen(20_000, 20_000, 20_000));
+        assert!(horizon.see(seen(20_000, 20_000, 20_000)) > 0);
+    }
+}

@@ -1,0 +1,62 @@
+//! PostgreSQL, 13 and later, as the [`Engine`](livemark_cluster::Engine) of [`livemark_cluster`], which has
+//! [the guide](livemark_cluster::guide).
+//!
+//! For those who have their jobs in PostgreSQL: nothing new is operated, marks fail over together with the jobs, and a mark or
+//! a commit can be part of the transaction that changes the job ([`Postgres::try_mark_in`], [`Postgres::holds_in`]).
+//!
+//! ```no_run
+//! use livemark::Finalizer;
+//! use livemark_cluster::{Config, Session};
+//! use livemark_postgres::{Options, Postgres};
+//! use tokio_postgres::NoTls;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let server: tokio_postgres::Config = "host=10.0.0.1 user=worker dbname=jobs".parse()?;
+//! Postgres::migrate(&server, NoTls).await?; // once, or with your own migrations: `livemark_postgres::SCHEMA`
+//! let postgres = Postgres::connect(server, NoTls, "payments", Options::default()).await?;
+//! let session: Session = Session::open(postgres, Config::default()).await?;
+//! let guard = session.mark(7, Finalizer::new(Some(42), "merge")).await?;
+//! println!("job 7 is ours, by token {}", guard.token());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it is done
+//!
+//! - **One table**, `livemark.rows`, with functions around it. A mark is one row, and a call is one statement, without a prepared
+//!   one: a pooler in transaction mode may stand in between.
+//! - **Leases** are rows with an end, by the server's clock. They are no advisory locks, which strand under transaction pooling
+//!   (goauthentik/authentik#23876). Whoever reads ends those whose time is over.
+//! - **Tokens** are drawn from a sequence while the job's row is locked, so that those of a job grow.
+//! - **The mirror** reads what has changed once per [`Options::poll_every`], and at once for a barrier. There is no `NOTIFY`.
+//!
+//! # How it differs from etcd
+//!
+//! | | here | etcd |
+//! |---|---|---|
+//! | another process's mark is seen | after `poll_every`, or by a barrier | after some milliseconds |
+//! | writes come in the order of their revisions | those of one job. The others nearly, which [`News::whole`](livemark_cluster::News::whole) tells | all |
+//! | a lease ends | when somebody reads after its time | by itself |
+//! | a transaction that is open for an hour | is waited for by what is forgotten, and each poll reads what was marked since | |
+//! | a lock on a mark's row | is waited for, for a second | there are none |
+//! | the clock | the server's wall clock must not jump forward by more than the margin | the leader's monotonic clock |
+//! | a machine dies | marks are as safe as the jobs: with asynchronous replication the latest ones are lost, with the latest jobs | nothing is lost |
+//!
+//! **A failover to a replica that lags** loses marks that were told to be made. The jobs that were taken or committed by them in
+//! the same database are lost with them, so that no job is committed twice there. What was done outside of it is another matter.
+//! Owners whose marks are gone are told so by the next poll. Where the engine's revision is then less than it was, sessions are
+//! lost as [`Loss::Behind`](livemark_cluster::Loss::Behind). Open others.
+
+mod engine;
+mod error;
+mod horizon;
+mod line;
+mod options;
+mod transaction;
+mod watch;
+
+pub use crate::engine::{Postgres, SCHEMA};
+pub use crate::error::ConnectError;
+pub use crate::options::Options;
+pub use crate::transaction::{HoldError, MarkedIn};
+pub use crate::watch::PostgresWatch;

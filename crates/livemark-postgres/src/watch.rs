@@ -1,0 +1,105 @@
+//! A watch that reads what has changed: [`PostgresWatch`].
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use livemark_cluster::{EngineError, Event, News, Revision, Watch};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_postgres::types::Type;
+
+use crate::engine::{Postgres, Shared, found, signed, unsigned};
+use crate::horizon::{Horizon, Seen};
+
+/// A watch of all keys of a namespace.
+#[derive(Debug)]
+pub struct PostgresWatch {
+    postgres: Postgres,
+    horizon: Horizon,
+    whole: Revision,
+    /// What was told of beyond that.
+    told: HashMap<String, Revision>,
+    wakes: watch::Receiver<()>,
+    next_at: Instant,
+}
+
+/// What was read of one snapshot.
+pub(crate) struct Read {
+    pub(crate) events: Vec<Event>,
+    pub(crate) seen: Seen,
+    /// Up to where removals are forgotten.
+    pub(crate) forgotten: Revision,
+}
+
+/// Reads all that is there, or what has changed after a revision.
+pub(crate) async fn read(shared: &Shared, after: Option<Revision>, whole: Revision) -> Result<Read, EngineError> {
+    let (after, whole) = (after.map(signed), signed(whole));
+    let statement = "SELECT key, revision, value, lease, oldest, next, latest FROM livemark.changes($1, $2, $3)";
+    let params = [(&shared.namespace as _, Type::TEXT), (&after as _, Type::INT8), (&whole as _, Type::INT8)];
+    let rows = shared.reads.query(statement, &params).await?;
+    let (mut events, mut snapshot) = (Vec::with_capacity(rows.len()), None);
+    for row in rows {
+        let revision: Option<i64> = row.get(1);
+        let revision = revision.unwrap_or_default();
+        let Some(key) = row.get(0) else {
+            let number = |at: usize| row.get::<_, &str>(at).parse().ok();
+            let seen = || Some(Seen { oldest: number(4)?, next: number(5)?, latest: unsigned(row.get(6)) });
+            snapshot = seen().map(|seen| (seen, unsigned(revision)));
+            continue;
+        };
+        let value: Option<Vec<u8>> = row.get(2);
+        let row = value.map(|value| found(revision, value, row.get(3)));
+        events.push(Event { revision: unsigned(revision), key, row });
+    }
+    let (seen, forgotten) =
+        snapshot.ok_or_else(|| EngineError::Unknown("an answer says nothing of its snapshot".to_owned()))?;
+    Ok(Read { events, seen, forgotten })
+}
+
+impl PostgresWatch {
+    pub(crate) fn new(postgres: Postgres, after: Revision) -> Self {
+        let wakes = postgres.0.wakes.subscribe();
+        Self {
+            horizon: Horizon::at(after),
+            whole: after,
+            told: HashMap::new(),
+            wakes,
+            next_at: Instant::now(),
+            postgres,
+        }
+    }
+
+    async fn poll(&mut self) -> Result<News, EngineError> {
+        let Read { mut events, seen, forgotten } = read(&self.postgres.0, Some(self.whole), self.whole).await?;
+        if forgotten > self.whole {
+            // Something may have gone unheard.
+            return Err(EngineError::Compacted);
+        }
+        // Nothing is awaited from here on: dropping the future loses nothing.
+        self.whole = self.horizon.see(seen);
+        // Relaxed (no edge): a number by itself.
+        self.postgres.0.whole.fetch_max(self.whole, Ordering::Relaxed);
+        events.retain(|event| self.told.insert(event.key.clone(), event.revision) != Some(event.revision));
+        events.sort_by_key(|event| event.revision);
+        self.told.retain(|_, revision| *revision > self.whole);
+        Ok(News { events, whole: self.whole })
+    }
+}
+
+impl Watch for PostgresWatch {
+    async fn next(&mut self) -> Result<News, EngineError> {
+        loop {
+            tokio::select! {
+                () = sleep_until(self.next_at) => {}
+                // Its sender is in the engine.
+                _ = self.wakes.changed() => {}
+            }
+            let before = self.whole;
+            let news = self.poll().await?;
+            self.next_at = Instant::now() + self.postgres.0.options.poll_every;
+            if !news.events.is_empty() || news.whole > before {
+                return Ok(news);
+            }
+        }
+    }
+}
