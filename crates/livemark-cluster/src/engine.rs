@@ -93,6 +93,8 @@ pub enum EngineError {
     LeaseGone,
     /// The states that were asked for are not kept any more.
     Compacted,
+    /// The engine may have lost what it had: it was restored, or a copy that lagged has taken its place.
+    Restored,
     /// The key `epoch` is not as it was required to be. Nothing was done.
     NewEpoch,
     /// The engine has no room. Nothing was done.
@@ -107,6 +109,7 @@ impl fmt::Display for EngineError {
             Self::Unknown(why) => write!(f, "the engine did not answer: {why}"),
             Self::LeaseGone => f.write_str("the lease has ended"),
             Self::Compacted => f.write_str("the engine does not keep these states any more"),
+            Self::Restored => f.write_str("the engine was put back to an earlier state"),
             Self::NewEpoch => f.write_str("the engine's epoch was changed"),
             Self::NoSpace => f.write_str("the engine has no room"),
             Self::Denied(why) => write!(f, "the engine refuses: {why}"),

@@ -25,6 +25,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             let after = *self.mirror.applied().borrow();
             let broke = match self.watch_on().await {
                 Err(EngineError::Compacted) => self.list_anew().await,
+                Err(EngineError::Restored) => return self.end(Loss::Behind),
                 broke => broke,
             };
             if *self.mirror.applied().borrow() > after {

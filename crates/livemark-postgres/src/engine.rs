@@ -1,8 +1,8 @@
 //! PostgreSQL as an engine: [`Postgres`].
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use livemark_cluster::{Engine, EngineError, Grant, If, Lease, Listing, Revision, Row, Written};
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     next_write: AtomicUsize,
     /// Up to where all changes are over, as far as anybody here has found out.
     pub(crate) whole: AtomicU64,
+    /// The history of the database that was listed last.
+    history: Mutex<Option<String>>,
     /// Tells the watches that something was written here that is waited for.
     pub(crate) wakes: watch::Sender<()>,
 }
@@ -106,6 +108,7 @@ impl Postgres {
             writes: (0..options.writers.max(1)).map(|_| line()).collect(),
             next_write: AtomicUsize::new(0),
             whole: AtomicU64::new(0),
+            history: Mutex::default(),
             wakes: watch::Sender::new(()),
         }))
     }
@@ -122,6 +125,12 @@ fn refusal(error: &tokio_postgres::Error) -> ConnectError {
     match explain(error) {
         EngineError::Denied(why) => ConnectError::Denied(why),
         _ => ConnectError::Unreachable(in_words(error)),
+    }
+}
+
+impl Shared {
+    pub(crate) fn history(&self) -> Option<String> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -233,7 +242,15 @@ impl Engine for Postgres {
         // Before the snapshot: what was whole then is whole in it.
         // Relaxed (no edge): a number by itself, and an older one says less.
         let whole = self.0.whole.load(Ordering::Relaxed);
-        let Read { events, seen, forgotten } = read(&self.0, None, whole).await?;
+        let Read { events, seen, forgotten, history } = read(&self.0, None, whole).await?;
+        let before = self.0.history.lock().unwrap_or_else(PoisonError::into_inner).replace(history.clone());
+        let is_the_same = before.is_none_or(|before| before == history);
+        let whole = if is_the_same { whole } else { 0 };
+        if !is_the_same {
+            // In another history these numbers mean something else.
+            // Relaxed (no edge): as above.
+            self.0.whole.store(0, Ordering::Relaxed);
+        }
         let rows = events.into_iter().filter_map(|event| Some((event.key, event.row?))).collect();
         // Nothing is forgotten while something earlier is still to come.
         Ok(Listing { revision: seen.latest, whole: whole.max(forgotten), rows })

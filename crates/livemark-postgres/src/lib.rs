@@ -44,8 +44,9 @@
 //!
 //! **A failover to a replica that lags** loses marks that were told to be made. The jobs that were taken or committed by them in
 //! the same database are lost with them, so that no job is committed twice there. What was done outside of it is another matter.
-//! Owners whose marks are gone are told so by the next poll. Where the engine's revision is then less than it was, sessions are
-//! lost as [`Loss::Behind`](livemark_cluster::Loss::Behind). Open others.
+//! After any promotion, also a planned one, the next poll finds another history (the server's timeline), and sessions are lost
+//! as [`Loss::Behind`](livemark_cluster::Loss::Behind): nobody can say which of their marks are there. Open others. Their marks
+//! go after the TTL.
 
 mod engine;
 mod error;

@@ -228,10 +228,11 @@ EXCEPTION WHEN lock_not_available THEN
 END $$;
 
 -- Reads what has changed after a revision, or all that is there. The first row, without a key, says of the snapshot that was
--- read which transactions were still under way, what was the latest revision, and up to which one removals are forgotten.
+-- read which transactions were still under way, what was the latest revision, and up to which one removals are forgotten. And of
+-- which history it is: another one begins when a replica is promoted or a backup is restored. A replica says nothing.
 CREATE OR REPLACE FUNCTION livemark.changes(in_namespace text, in_after bigint, in_whole bigint)
 RETURNS TABLE (
-    key text, revision bigint, value bytea, lease bigint, oldest text, next text, latest bigint
+    key text, revision bigint, value bytea, lease bigint, oldest text, next text, latest bigint, history text
 ) LANGUAGE plpgsql AS $$
 BEGIN
     -- It writes only where there is something to write: reading alone draws no number.
@@ -249,10 +250,11 @@ BEGIN
             (SELECT f.revision FROM livemark.rows f WHERE f.namespace = in_namespace AND f.key = 'forgotten'),
             NULL::bytea, NULL::bigint,
             pg_snapshot_xmin(snapshot)::text, pg_snapshot_xmax(snapshot)::text,
-            (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM livemark.revisions s)
+            (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM livemark.revisions s),
+            left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
         FROM pg_current_snapshot() AS snapshot
         UNION ALL
-        SELECT r.key, r.revision, r.value, r.lease, NULL, NULL, NULL
+        SELECT r.key, r.revision, r.value, r.lease, NULL, NULL, NULL, NULL
         FROM livemark.rows r
         WHERE r.namespace = in_namespace AND r.expires IS NULL AND r.key <> 'forgotten'
           AND r.revision > coalesce(in_after, -1) AND (in_after IS NOT NULL OR r.value IS NOT NULL);

@@ -21,6 +21,8 @@ pub struct PostgresWatch {
     told: HashMap<String, Revision>,
     wakes: watch::Receiver<()>,
     next_at: Instant,
+    /// The history that was listed, if one was.
+    history: Option<String>,
 }
 
 /// What was read of one snapshot.
@@ -29,12 +31,15 @@ pub(crate) struct Read {
     pub(crate) seen: Seen,
     /// Up to where removals are forgotten.
     pub(crate) forgotten: Revision,
+    /// Of which history of the database it is.
+    pub(crate) history: String,
 }
 
 /// Reads all that is there, or what has changed after a revision.
 pub(crate) async fn read(shared: &Shared, after: Option<Revision>, whole: Revision) -> Result<Read, EngineError> {
     let (after, whole) = (after.map(signed), signed(whole));
-    let statement = "SELECT key, revision, value, lease, oldest, next, latest FROM livemark.changes($1, $2, $3)";
+    let statement =
+        "SELECT key, revision, value, lease, oldest, next, latest, history FROM livemark.changes($1, $2, $3)";
     let params = [(&shared.namespace as _, Type::TEXT), (&after as _, Type::INT8), (&whole as _, Type::INT8)];
     let rows = shared.reads.query(statement, &params).await?;
     let (mut events, mut snapshot) = (Vec::with_capacity(rows.len()), None);
@@ -44,33 +49,33 @@ pub(crate) async fn read(shared: &Shared, after: Option<Revision>, whole: Revisi
         let Some(key) = row.get(0) else {
             let number = |at: usize| row.get::<_, &str>(at).parse().ok();
             let seen = || Some(Seen { oldest: number(4)?, next: number(5)?, latest: unsigned(row.get(6)) });
-            snapshot = seen().map(|seen| (seen, unsigned(revision)));
+            snapshot = seen().map(|seen| (seen, unsigned(revision), row.get(7)));
             continue;
         };
         let value: Option<Vec<u8>> = row.get(2);
         let row = value.map(|value| found(revision, value, row.get(3)));
         events.push(Event { revision: unsigned(revision), key, row });
     }
-    let (seen, forgotten) =
+    let (seen, forgotten, history) =
         snapshot.ok_or_else(|| EngineError::Unknown("an answer says nothing of its snapshot".to_owned()))?;
-    Ok(Read { events, seen, forgotten })
+    Ok(Read { events, seen, forgotten, history })
 }
 
 impl PostgresWatch {
     pub(crate) fn new(postgres: Postgres, after: Revision) -> Self {
         let wakes = postgres.0.wakes.subscribe();
-        Self {
-            horizon: Horizon::at(after),
-            whole: after,
-            told: HashMap::new(),
-            wakes,
-            next_at: Instant::now(),
-            postgres,
-        }
+        let history = postgres.0.history();
+        let (horizon, told, next_at) = (Horizon::at(after), HashMap::new(), Instant::now());
+        Self { postgres, horizon, whole: after, told, wakes, next_at, history }
     }
 
     async fn poll(&mut self) -> Result<News, EngineError> {
-        let Read { mut events, seen, forgotten } = read(&self.postgres.0, Some(self.whole), self.whole).await?;
+        let Read { mut events, seen, forgotten, history } =
+            read(&self.postgres.0, Some(self.whole), self.whole).await?;
+        if *self.history.get_or_insert_with(|| history.clone()) != history {
+            // What was told to be written last may never have been.
+            return Err(EngineError::Restored);
+        }
         if forgotten > self.whole {
             // Something may have gone unheard.
             return Err(EngineError::Compacted);
@@ -94,6 +99,8 @@ impl Watch for PostgresWatch {
                 // Its sender is in the engine.
                 _ = self.wakes.changed() => {}
             }
+            // Where this is dropped, the next one reads at once.
+            self.next_at = Instant::now();
             let before = self.whole;
             let news = self.poll().await?;
             self.next_at = Instant::now() + self.postgres.0.options.poll_every;

@@ -98,8 +98,8 @@ impl Server {
         Some(Self::over(dir, settings).await)
     }
 
-    /// Starts a replica of another server, which follows it asynchronously.
-    pub async fn follow(other: &Self) -> Self {
+    /// Starts a replica of the server at this port, which follows it asynchronously.
+    pub async fn follow(port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         give_to_postgres(dir.path());
         let made = command(&program("pg_basebackup").unwrap())
@@ -113,7 +113,7 @@ impl Server {
                 "postgres",
                 "-p",
             ])
-            .arg(other.port.to_string())
+            .arg(port.to_string())
             .arg("-D")
             .arg(dir.path().join("data"))
             .output()
