@@ -71,7 +71,7 @@ BEGIN
     -- 2. The lease stands until then: nobody ends it meanwhile. Renewals need not wait for this.
     IF in_lease IS NOT NULL THEN
         PERFORM 1 FROM livemark.rows r
-            WHERE r.namespace = in_namespace AND r.key = 'l/' || in_lease AND r.expires > clock_timestamp()
+            WHERE r.namespace = in_namespace AND r.key = 'l/' || in_lease
             FOR KEY SHARE;
         has_lease := FOUND;
     END IF;
@@ -154,7 +154,8 @@ BEGIN
     RETURN id;
 END $$;
 
--- Renews a lease. Returns its time to live in seconds, or NULL if its time is over: somebody may have seen that.
+-- Renews a lease. Returns its time to live in seconds, or NULL if it has ended. One whose time is over and that nobody has ended
+-- is renewed: its keys never went.
 CREATE OR REPLACE FUNCTION livemark.renew_lease(in_namespace text, in_lease bigint) RETURNS double precision
 LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
@@ -162,7 +163,7 @@ DECLARE
 BEGIN
     PERFORM livemark.begin_write();
     UPDATE livemark.rows r SET expires = clock_timestamp() + r.ttl
-        WHERE r.namespace = in_namespace AND r.key = 'l/' || in_lease AND r.expires > clock_timestamp()
+        WHERE r.namespace = in_namespace AND r.key = 'l/' || in_lease
         RETURNING r.ttl INTO granted;
     RETURN extract(epoch FROM granted);
 END $$;
@@ -190,6 +191,11 @@ BEGIN
     END IF;
 END $$;
 
+-- Whether the time of a lease is over. While the server did not run, nobody could renew: each has its time again then.
+CREATE OR REPLACE FUNCTION livemark.is_over(expires timestamptz, ttl interval) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT expires <= clock_timestamp() AND pg_postmaster_start_time() + ttl <= clock_timestamp()
+$$;
+
 -- Ends the leases whose time is over, and forgets what went long ago. Whoever reads changes does this first.
 CREATE OR REPLACE FUNCTION livemark.tidy(in_namespace text, in_whole bigint) RETURNS void
 LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
@@ -199,7 +205,7 @@ DECLARE
 BEGIN
     FOR over IN
         SELECT r.key FROM livemark.rows r
-            WHERE r.namespace = in_namespace AND r.expires <= clock_timestamp()
+            WHERE r.namespace = in_namespace AND r.expires <= clock_timestamp() AND livemark.is_over(r.expires, r.ttl)
             FOR UPDATE SKIP LOCKED
     LOOP
         PERFORM livemark.end_lease(in_namespace, substr(over, 3)::bigint);
@@ -236,7 +242,10 @@ RETURNS TABLE (
 ) LANGUAGE plpgsql AS $$
 BEGIN
     -- It writes only where there is something to write: reading alone draws no number.
-    IF EXISTS (SELECT 1 FROM livemark.rows r WHERE r.namespace = in_namespace AND r.expires <= clock_timestamp())
+    IF EXISTS (
+            SELECT 1 FROM livemark.rows r
+                WHERE r.namespace = in_namespace AND r.expires <= clock_timestamp() AND livemark.is_over(r.expires, r.ttl)
+        )
         OR EXISTS (
             SELECT 1 FROM livemark.rows r
                 WHERE r.namespace = in_namespace AND r.value IS NULL AND r.expires IS NULL AND r.key <> 'forgotten'
