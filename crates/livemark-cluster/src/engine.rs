@@ -124,7 +124,7 @@ impl std::error::Error for EngineError {}
 /// Keys are relative to one namespace, which a client is made for. The revision of a write is unique but for keys that go
 /// with one lease. Every write is linearizable, and so is every read.
 ///
-/// **Unstable** until two engines exist.
+/// **Unstable**: two engines have it, and a third may show what it lacks.
 pub trait Engine: Send + Sync + 'static {
     /// What is read of a watch.
     type Watch: Watch;

