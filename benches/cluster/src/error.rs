@@ -50,6 +50,8 @@ pub(crate) enum BenchError {
     },
     /// The other process answered something else, or nothing.
     Mirror(String),
+    /// PostgreSQL did not do what it was asked to.
+    Postgres(String),
     /// A task of this process ended early.
     Task(JoinError),
 }
@@ -79,12 +81,19 @@ impl fmt::Display for BenchError {
             Self::Marks { found, expected } => write!(f, "the mirror has {found} marks, and there are {expected}"),
             Self::Answers { found, expected } => write!(f, "{found} jobs were found, and {expected} are marked"),
             Self::Mirror(said) => write!(f, "the process with the mirror answered {said:?}"),
+            Self::Postgres(said) => write!(f, "PostgreSQL: {said}"),
             Self::Task(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for BenchError {}
+
+impl From<tokio_postgres::Error> for BenchError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string))
+    }
+}
 
 macro_rules! wraps {
     ($($variant:ident($error:ty)),* $(,)?) => {$(

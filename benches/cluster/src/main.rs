@@ -1,4 +1,4 @@
-//! Measures what marks cost over several processes, on etcd servers that it starts.
+//! Measures what marks cost over several processes, on servers of etcd and PostgreSQL that it starts.
 //!
 //! ```sh
 //! cargo run --release -p cluster-bench                        # all of it, in minutes; writes target/cluster.csv
@@ -12,11 +12,13 @@
 //! that misses its aim does not end the run. An error does.
 
 mod bench;
+mod engines;
 mod error;
 mod events;
 mod latency;
 mod lookup;
 mod many;
+mod postgres;
 mod record;
 mod servers;
 mod throughput;
@@ -43,7 +45,7 @@ static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
 const USAGE: &str =
     "usage: cluster-bench [--quick] [--rounds N] [--only BENCHMARK]... [--members N | --endpoints URL,...] [--out CSV]
-benchmarks: fsync, mark and clear (measured together), throughput, lag, barrier, lookup, memory, relist, events, died";
+benchmarks: fsync, mark and clear (measured together), throughput, lag, barrier, lookup, memory, relist, events, died, engines";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Benchmark {
@@ -57,10 +59,11 @@ enum Benchmark {
     Relist,
     Events,
     Died,
+    Engines,
 }
 
 impl Benchmark {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Calls,
         Self::Throughput,
         Self::Lag,
@@ -70,6 +73,7 @@ impl Benchmark {
         Self::Relist,
         Self::Events,
         Self::Died,
+        Self::Engines,
     ];
 
     fn named(name: &str) -> Result<Self, String> {
@@ -83,6 +87,7 @@ impl Benchmark {
             "relist" => Self::Relist,
             "events" => Self::Events,
             "died" => Self::Died,
+            "engines" => Self::Engines,
             _ => return Err(format!("no benchmark is called {name}")),
         })
     }
@@ -98,6 +103,7 @@ impl Benchmark {
             Self::Relist => many::relist(bench).await,
             Self::Events => events::events(bench).await,
             Self::Died => many::died(bench).await,
+            Self::Engines => engines::engines(bench).await,
         }
     }
 }

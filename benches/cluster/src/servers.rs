@@ -109,7 +109,7 @@ fn program(name: &str) -> Option<PathBuf> {
 }
 
 /// A port that nobody listens at.
-fn free_port() -> Result<u16, BenchError> {
+pub(crate) fn free_port() -> Result<u16, BenchError> {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     Ok(listener.map_err(BenchError::io("no free port"))?.port())
 }

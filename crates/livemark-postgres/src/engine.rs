@@ -242,7 +242,7 @@ impl Engine for Postgres {
         // Before the snapshot: what was whole then is whole in it.
         // Relaxed (no edge): a number by itself, and an older one says less.
         let whole = self.0.whole.load(Ordering::Relaxed);
-        let Read { events, seen, forgotten, history } = read(&self.0, None, whole).await?;
+        let Read { events, seen, forgotten, history } = read(&self.0, None, whole, false).await?;
         let before = self.0.history.lock().unwrap_or_else(PoisonError::into_inner).replace(history.clone());
         let is_the_same = before.is_none_or(|before| before == history);
         let whole = if is_the_same { whole } else { 0 };

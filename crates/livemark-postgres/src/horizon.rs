@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 pub(crate) struct Seen {
     /// The oldest transaction that was under way.
     pub(crate) oldest: u64,
-    /// The next transaction that had no number yet.
-    pub(crate) next: u64,
+    /// The number of the reader's own transaction, if it has drawn one: all that were drawn before are less.
+    pub(crate) drawn: Option<u64>,
     /// The latest revision that was drawn, read after the snapshot was taken.
     pub(crate) latest: u64,
 }
@@ -19,8 +19,11 @@ pub(crate) struct Seen {
 /// the number of its transaction already. So:
 ///
 /// 1. A snapshot says that `latest` was drawn. Whoever drew a revision up to there had a number by then.
-/// 2. The next snapshot says which number is `next`. All those numbers are less.
-/// 3. A later one says that all transactions below that number are over. Then that snapshot has all that was drawn in 1.
+/// 2. A later reader draws a number itself. All those numbers are less.
+/// 3. A snapshot says that all transactions below that number are over. Then that snapshot has all that was drawn in 1.
+///
+/// The end of a snapshot does not serve in 2. It is one more than the latest number whose transaction is over, and one that
+/// is under way may be beyond it.
 #[derive(Debug, Default)]
 pub(crate) struct Horizon {
     whole: u64,
@@ -33,10 +36,15 @@ impl Horizon {
         Self { whole, drawn: VecDeque::new() }
     }
 
+    /// Whether the next reader is to draw a number. While nothing changes, none does.
+    pub(crate) fn wants_a_number(&self) -> bool {
+        self.drawn.iter().any(|(_, below)| below.is_none())
+    }
+
     /// Takes up a snapshot, each later than the one before. Returns up to where this one is whole.
     pub(crate) fn see(&mut self, seen: Seen) -> u64 {
         for (_, below) in self.drawn.iter_mut().filter(|(_, below)| below.is_none()) {
-            *below = Some(seen.next);
+            *below = seen.drawn;
         }
         while let Some((drawn, _)) =
             self.drawn.front().filter(|(_, below)| below.is_some_and(|below| below <= seen.oldest))
@@ -60,8 +68,10 @@ impl Horizon {
 mod tests {
     use super::*;
 
-    fn seen(oldest: u64, next: u64, latest: u64) -> Seen {
-        Seen { oldest, next, latest }
+    /// A snapshot of a reader that draws a number where one is wanted: the next one.
+    fn see(horizon: &mut Horizon, oldest: u64, next: u64, latest: u64) -> u64 {
+        let drawn = horizon.wants_a_number().then_some(next);
+        horizon.see(Seen { oldest, drawn, latest })
     }
 
     /// Seen to fail with a horizon at the latest revision that was read: the transaction with number 101 has drawn 8 and not
@@ -69,30 +79,33 @@ mod tests {
     #[test]
     fn what_is_still_to_come_is_beyond_it() {
         let mut horizon = Horizon::at(5);
-        assert_eq!(horizon.see(seen(101, 103, 9)), 5);
-        assert_eq!(horizon.see(seen(101, 104, 9)), 5, "it is under way");
-        assert_eq!(horizon.see(seen(104, 104, 12)), 9, "it is over, and this snapshot has what it did");
-        assert_eq!(horizon.see(seen(104, 104, 12)), 12);
+        assert_eq!(see(&mut horizon, 101, 103, 9), 5);
+        assert_eq!(see(&mut horizon, 101, 104, 9), 5, "it is under way");
+        assert_eq!(see(&mut horizon, 104, 105, 12), 9, "it is over, and this snapshot has what it did");
+        assert_eq!(see(&mut horizon, 106, 106, 12), 12);
+        assert!(!horizon.wants_a_number(), "nothing has changed");
     }
 
-    /// A transaction that has drawn a revision between the snapshot and the reading of the sequence has a number that this
-    /// snapshot does not know. Seen to fail with the number that comes with the sequence.
+    /// The newest transaction is under way, and no other has ended since. A user's first program found this. Seen to fail with
+    /// the end of the snapshot, which is that transaction's own number: it counts as over.
     #[test]
-    fn a_number_that_a_snapshot_does_not_know_is_waited_for() {
+    fn the_newest_transaction_is_waited_for() {
         let mut horizon = Horizon::at(0);
-        horizon.see(seen(100, 100, 7));
-        assert_eq!(horizon.see(seen(100, 101, 7)), 0, "number 100 has drawn 7");
-        assert_eq!(horizon.see(seen(101, 101, 7)), 7);
+        for _ in 0..3 {
+            // Number 100 has drawn 7, and the reader draws 101.
+            assert_eq!(see(&mut horizon, 100, 101, 7), 0);
+        }
+        assert_eq!(see(&mut horizon, 102, 102, 7), 7);
     }
 
     #[test]
     fn a_transaction_that_stays_open_costs_no_memory() {
         let mut horizon = Horizon::at(0);
         for at in 1..10_000 {
-            assert_eq!(horizon.see(seen(50, 50 + at, at)), 0);
+            assert_eq!(see(&mut horizon, 50, 50 + at, at), 0);
         }
         assert!(horizon.drawn.len() <= 64);
-        horizon.see(seen(20_000, 20_000, 20_000));
-        assert!(horizon.see(seen(20_000, 20_000, 20_000)) > 0);
+        see(&mut horizon, 20_000, 20_000, 20_000);
+        assert!(see(&mut horizon, 20_001, 20_001, 20_000) > 0);
     }
 }

@@ -234,13 +234,20 @@ EXCEPTION WHEN lock_not_available THEN
 END $$;
 
 -- Reads what has changed after a revision, or all that is there. The first row, without a key, says of the snapshot that was
--- read which transactions were still under way, what was the latest revision, and up to which one removals are forgotten. And of
--- which history it is: another one begins when a replica is promoted or a backup is restored. A replica says nothing.
-CREATE OR REPLACE FUNCTION livemark.changes(in_namespace text, in_after bigint, in_whole bigint)
+-- read which transactions were still under way, what was the latest revision, and up to which one removals are forgotten. Where
+-- it draws a number for its own transaction, it says which: all that were drawn before are less. (The end of a snapshot is no
+-- such number: transactions that are under way may be beyond it.) And it says of which history it is: another one begins when a
+-- replica is promoted or a backup is restored. A replica says nothing.
+CREATE OR REPLACE FUNCTION livemark.changes(in_namespace text, in_after bigint, in_whole bigint, in_draws boolean)
 RETURNS TABLE (
-    key text, revision bigint, value bytea, lease bigint, oldest text, next text, latest bigint, history text
+    key text, revision bigint, value bytea, lease bigint, oldest text, drawn text, latest bigint, history text
 ) LANGUAGE plpgsql AS $$
+DECLARE
+    own text;
 BEGIN
+    IF in_draws THEN
+        own := pg_current_xact_id()::text;
+    END IF;
     -- It writes only where there is something to write: reading alone draws no number.
     IF EXISTS (
             SELECT 1 FROM livemark.rows r
@@ -258,7 +265,7 @@ BEGIN
         SELECT NULL::text,
             (SELECT f.revision FROM livemark.rows f WHERE f.namespace = in_namespace AND f.key = 'forgotten'),
             NULL::bytea, NULL::bigint,
-            pg_snapshot_xmin(snapshot)::text, pg_snapshot_xmax(snapshot)::text,
+            pg_snapshot_xmin(snapshot)::text, own,
             (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM livemark.revisions s),
             left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
         FROM pg_current_snapshot() AS snapshot

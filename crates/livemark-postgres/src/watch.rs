@@ -36,19 +36,29 @@ pub(crate) struct Read {
 }
 
 /// Reads all that is there, or what has changed after a revision.
-pub(crate) async fn read(shared: &Shared, after: Option<Revision>, whole: Revision) -> Result<Read, EngineError> {
+pub(crate) async fn read(
+    shared: &Shared,
+    after: Option<Revision>,
+    whole: Revision,
+    draws: bool,
+) -> Result<Read, EngineError> {
     let (after, whole) = (after.map(signed), signed(whole));
     let statement =
-        "SELECT key, revision, value, lease, oldest, next, latest, history FROM livemark.changes($1, $2, $3)";
-    let params = [(&shared.namespace as _, Type::TEXT), (&after as _, Type::INT8), (&whole as _, Type::INT8)];
+        "SELECT key, revision, value, lease, oldest, drawn, latest, history FROM livemark.changes($1, $2, $3, $4)";
+    let params = [
+        (&shared.namespace as _, Type::TEXT),
+        (&after as _, Type::INT8),
+        (&whole as _, Type::INT8),
+        (&draws as _, Type::BOOL),
+    ];
     let rows = shared.reads.query(statement, &params).await?;
     let (mut events, mut snapshot) = (Vec::with_capacity(rows.len()), None);
     for row in rows {
         let revision: Option<i64> = row.get(1);
         let revision = revision.unwrap_or_default();
         let Some(key) = row.get(0) else {
-            let number = |at: usize| row.get::<_, &str>(at).parse().ok();
-            let seen = || Some(Seen { oldest: number(4)?, next: number(5)?, latest: unsigned(row.get(6)) });
+            let number = |at: usize| row.get::<_, Option<&str>>(at)?.parse().ok();
+            let seen = || Some(Seen { oldest: number(4)?, drawn: number(5), latest: unsigned(row.get(6)) });
             snapshot = seen().map(|seen| (seen, unsigned(revision), row.get(7)));
             continue;
         };
@@ -71,7 +81,7 @@ impl PostgresWatch {
 
     async fn poll(&mut self) -> Result<News, EngineError> {
         let Read { mut events, seen, forgotten, history } =
-            read(&self.postgres.0, Some(self.whole), self.whole).await?;
+            read(&self.postgres.0, Some(self.whole), self.whole, self.horizon.wants_a_number()).await?;
         if *self.history.get_or_insert_with(|| history.clone()) != history {
             // What was told to be written last may never have been.
             return Err(EngineError::Restored);

@@ -121,6 +121,36 @@ async fn a_write_that_comes_late_is_heard_of() {
     assert_eq!(heard.iter().filter(|event| event.key == "m/0").count(), 1, "each once");
 }
 
+/// The same, while nobody else writes anything: no other transaction ends meanwhile. A user's first program found this. Seen to
+/// fail with a horizon at the end of a snapshot: the write is never heard of, and its own process takes its mark for another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_the_latest_is_waited_for() {
+    let Some(server) = Server::start(&[]).await else { return };
+    let engine = server.engine("jobs").await;
+    engine.put("m/0", vec![], None, If::Absent).await.unwrap();
+    let mut client = server.client().await;
+    let mut watch = engine.watch(engine.list().await.unwrap().whole).await.unwrap();
+    for round in 1..4 {
+        let late = client.transaction().await.unwrap();
+        let put = format!("SELECT (livemark.put('jobs', 'm/{round}', '', NULL, 0, NULL)).revision");
+        let drawn = u64::try_from(late.query_one(&put, &[]).await.unwrap().get::<_, i64>(0)).unwrap();
+        // It polls some times.
+        let polled = tokio::time::timeout(std::time::Duration::from_millis(1500), async {
+            loop {
+                let news = watch.next().await.unwrap();
+                assert!(news.whole < drawn, "{} and {drawn}", news.whole);
+            }
+        });
+        assert!(polled.await.is_err());
+        late.commit().await.unwrap();
+        let key = format!("m/{round}");
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            while !watch.next().await.unwrap().events.iter().any(|event| event.key == key) {}
+        });
+        assert!(heard.await.is_ok(), "{key} is never heard of");
+    }
+}
+
 /// What went long ago is forgotten, and a watch that has not heard of it is told so. Seen to fail with a watch that goes on: it
 /// never hears that the key is gone.
 #[tokio::test(flavor = "multi_thread")]
