@@ -21,6 +21,30 @@
 //! # }
 //! ```
 //!
+//! A whole program of two processes, with the table, the statements and the reaper's job store, is the example `worker`.
+//!
+//! # Rights
+//!
+//! [`Postgres::migrate`] needs `CREATE` on the database. A worker needs no more than this:
+//!
+//! ```sql
+//! GRANT USAGE ON SCHEMA livemark TO worker;
+//! GRANT SELECT, INSERT, UPDATE, DELETE ON livemark.rows TO worker;
+//! GRANT SELECT, USAGE ON SEQUENCE livemark.revisions TO worker;
+//! ```
+//!
+//! # For operators
+//!
+//! ```sql
+//! -- All marks, and which is job 7's.
+//! SELECT key, revision, lease, convert_from(value, 'UTF8') FROM livemark.rows
+//! WHERE namespace = 'payments' AND value IS NOT NULL AND key LIKE 'm/%';
+//! -- Removes the mark of job 7 that was last written at revision 91. Its owner hears of it.
+//! SELECT livemark.remove('payments', 'm/7', 91);
+//! -- After `OpenError::Behind`: tokens begin with a greater epoch, and all sessions end.
+//! SELECT livemark.bump_epoch('payments');
+//! ```
+//!
 //! # How it is done
 //!
 //! - **One table**, `livemark.rows`, with functions around it. A mark is one row, and a call is one statement, without a prepared

@@ -141,6 +141,22 @@ BEGIN
     outcome := 'done';
 END $$;
 
+-- Bumps the epoch, after the jobs were put back to an earlier state than the marks. It ends all sessions. Returns the new one.
+CREATE OR REPLACE FUNCTION livemark.bump_epoch(in_namespace text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    epoch int;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('livemark/' || in_namespace, 0));
+    SELECT convert_from(r.value, 'UTF8')::int + 1 INTO epoch FROM livemark.rows r
+        WHERE r.namespace = in_namespace AND r.key = 'epoch' AND r.value IS NOT NULL;
+    epoch := coalesce(epoch, 1);
+    IF epoch > 32767 THEN
+        RAISE EXCEPTION '% is the last epoch', epoch - 1;
+    END IF;
+    PERFORM livemark.put(in_namespace, 'epoch', convert_to(epoch::text, 'UTF8'), NULL, NULL, NULL);
+    RETURN epoch;
+END $$;
+
 -- Grants a lease. Returns its number.
 CREATE OR REPLACE FUNCTION livemark.grant_lease(in_namespace text, in_ttl interval) RETURNS bigint
 LANGUAGE plpgsql AS $$

@@ -7,7 +7,7 @@
 mod conformance;
 mod support;
 
-use livemark_cluster::{Engine, EngineError, If, Lease, Watch, Written};
+use livemark_cluster::{Engine, EngineError, If, Lease, Loss, Session, Watch, Written};
 use livemark_postgres::{ConnectError, Options, Postgres};
 use tokio_postgres::NoTls;
 
@@ -56,6 +56,43 @@ async fn the_schema_is_made_once_whoever_makes_it() {
         .await
         .unwrap();
     assert_eq!(connected().await, Err(ConnectError::Schema { found: Some(7) }));
+}
+
+/// A user with the rights that the docs name can work, and an operator's statements do what they say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_needs_few_rights_and_operators_few_statements() {
+    let Some(server) = Server::start(&[]).await else { return };
+    Postgres::migrate(&server.config(), NoTls).await.unwrap();
+    let client = server.client().await;
+    // As in the docs.
+    let docs = include_str!("../src/lib.rs");
+    let rights: Vec<_> = docs.lines().filter_map(|line| line.strip_prefix("//! GRANT ")).collect();
+    assert_eq!(rights.len(), 3);
+    client.batch_execute("CREATE ROLE worker LOGIN").await.unwrap();
+    for right in rights {
+        client.batch_execute(&format!("GRANT {right}")).await.unwrap();
+    }
+    let mut worker = server.config();
+    worker.user("worker");
+    let session: Session =
+        Session::open(engine(worker.clone(), "payments").await, support::session("a")).await.unwrap();
+    let guard = session.mark(7, support::run(1)).await.unwrap();
+    let other = session.mark(8, support::run(1)).await.unwrap();
+    assert!(other.clear().await.unwrap());
+    let all = "SELECT key, revision, lease, convert_from(value, 'UTF8') FROM livemark.rows \
+               WHERE namespace = 'payments' AND value IS NOT NULL AND key LIKE 'm/%'";
+    let rows = client.query(all, &[]).await.unwrap();
+    assert_eq!((rows.len(), rows[0].get::<_, &str>(0)), (1, "m/7"));
+    let remove = format!("SELECT (livemark.remove('payments', 'm/7', {})).outcome", rows[0].get::<_, i64>(1));
+    assert_eq!(client.query_one(&remove, &[]).await.unwrap().get::<_, &str>(0), "done");
+    assert_eq!(guard.lost().await, Loss::Displaced);
+    for epoch in 1..3 {
+        let bumped = client.query_one("SELECT livemark.bump_epoch('payments')", &[]).await.unwrap();
+        assert_eq!(bumped.get::<_, i32>(0), epoch);
+    }
+    support::until("it is lost", || session.standing().loss() == Some(Loss::NewEpoch)).await;
+    let again: Session = Session::open(engine(worker, "payments").await, support::session("a")).await.unwrap();
+    assert_eq!(again.mark(7, support::run(1)).await.unwrap().token().get() >> 48, 2);
 }
 
 /// Each error names what is wrong.
