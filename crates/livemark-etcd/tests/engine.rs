@@ -59,8 +59,8 @@ async fn what_is_refused_for_want_of_room_was_not_made() {
     let Some(cluster) = Cluster::start(1, &["--quota-backend-bytes", "16777216"]).await else { return };
     let etcd = cluster.connect("a").await;
     let (mut made, mut refused) = (0, 0);
-    // Those of the first round find room, all at once. Those of the second find none.
-    for round in 0..2 {
+    // Those of the first round find room, all at once. Some of the next find it, and then none.
+    for round in 0..4 {
         let mut writes = tokio::task::JoinSet::new();
         for at in 0..40 {
             let etcd = etcd.clone();
