@@ -456,10 +456,11 @@ async fn marks_outlive_the_leader_of_three() {
     if !has_fix(&version) && !guard.check().await.unwrap() {
         let _ =
             writeln!(std::io::stderr(), "etcd {version}: a leader that was stopped deleted the mark of a live process");
-        assert!(!guard.is_current() && !b.view().registry().is_active(&7));
+        until("both hear of it", || !guard.is_current() && !b.view().registry().is_active(&7)).await;
         return;
     }
-    assert!(guard.is_current() && b.view().registry().is_active(&7));
+    held_again(&a, &guard).await;
+    until("the other hears of it", || b.view().registry().is_active(&7)).await;
     assert!(guard.clear().await.unwrap());
 }
 
@@ -505,13 +506,14 @@ async fn marks_that_a_leader_with_a_hung_disk_deletes_are_survived_by_the_fence(
     assert!(guards[0].check().await.unwrap(), "they renew");
     disk.go_on();
     sleep(TTL).await;
-    let lost = (0..MARKS).filter(|job| !b.view().registry().is_active(job)).count() as u64;
+    // As etcd has it: a mirror may hear of it later.
+    let rows = cluster.connect("jobs").await.list().await.unwrap().rows;
+    let lost = MARKS - rows.iter().filter(|(key, _)| key.starts_with("m/")).count() as u64;
     let version = cluster.connect("jobs").await.status().await.unwrap().version;
     let _ = writeln!(std::io::stderr(), "etcd {version}: {lost} of {MARKS} marks of a live process were deleted");
     assert!(lost == 0 || !has_fix(&version));
-    // Whoever lost them knows, as soon as its watch has told it.
-    let current = guards.iter().filter(|guard| guard.is_current()).count() as u64;
-    assert_eq!(current, MARKS - lost);
+    // Whoever lost them knows, as soon as its watch has told it. The others are held, or held again.
+    until("it knows of all", || guards.iter().filter(|guard| guard.is_current()).count() as u64 == MARKS - lost).await;
     if lost > 0 {
         // The other has lost its lease as well, and knows nothing once it is back.
         let b = open(&healthy, "b").await;
@@ -537,11 +539,18 @@ async fn marks_that_a_leader_with_a_hung_disk_deletes_are_survived_by_the_fence(
     assert_eq!(store.commits(), vec![1; MARKS as usize]);
 }
 
-/// What is said of a job in one sweep.
+/// What is said of a job in one sweep that the engine has answered in time.
 async fn said_of(session: &Session, job: u64) -> String {
-    let mut jobs = Reaped::of([job]);
-    ClusterReaper::new(session, policy()).run_once(&mut jobs).await;
-    jobs.told.remove(0).1
+    let began = Instant::now();
+    loop {
+        let mut jobs = Reaped::of([job]);
+        ClusterReaper::new(session, policy()).run_once(&mut jobs).await;
+        let said = jobs.told.remove(0).1;
+        if said != "defer, view stale" {
+            return said;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "the engine does not answer");
+    }
 }
 
 /// Lets a disk go on.
