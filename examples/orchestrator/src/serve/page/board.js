@@ -62,6 +62,7 @@ class Row {
     this.job = job;
     this.limits = limitsOf(job);
     if (fresh) {
+      this.element.style.height = "";
       this.element.dataset.job = job.job;
       linkTo(this.id, job.job);
       if (!calm.matches) this.arrive();
@@ -82,6 +83,8 @@ class Row {
 
   /** The job has ended. Until the next one comes, the row says so. */
   vacate(now) {
+    // With less text it would be lower, and the rows below would move.
+    this.element.style.height = `${this.element.getBoundingClientRect().height}px`;
     this.job = undefined;
     this.by = undefined;
     this.emptySince = now;
