@@ -5,12 +5,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use livemark::{Mode, Reaper, ReaperStats, Registry, RegistryStats};
+use livemark::{Mode, Reaper, ReaperStats, RegistryStats};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
+use crate::marks::Marks;
 use crate::reap::StopAtEnd;
+use crate::reap::Sweeper;
 use crate::store::{Database, JobId, RunId, Store};
 use crate::{monitor, reap};
 
@@ -39,7 +41,7 @@ pub fn no_hook(_: &Store, _: JobId, _: RunId, _: Step) -> Result<()> {
 /// What the threads of one orchestrator share.
 pub struct Engine<'a> {
     /// Who finalizes which job.
-    pub registry: &'a Registry,
+    pub marks: Marks<'a>,
     /// The job store.
     pub database: &'a Database,
     /// The queue to work off.
@@ -76,11 +78,44 @@ pub const REQUEUED: &str = "was running, is queued again";
 const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
 /// Every job has ended this long after its hard deadline.
 const SLACK: Duration = Duration::from_secs(60);
+/// The longest that a queue takes which several processes work off.
+const LONGEST: Duration = Duration::from_secs(1800);
+/// How often a monitor looks for jobs that were queued by another process.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-impl Engine<'_> {
+impl<'a> Engine<'a> {
     /// A connection for the calling thread.
     pub fn store(&self) -> Result<Store> {
         self.database.store(self.queue)
+    }
+
+    /// The reaper of these marks.
+    pub fn reaper(&self, mode: Mode) -> Result<Sweeper<'a>> {
+        let policy = self.config.policy(mode)?;
+        Ok(match &self.marks {
+            Marks::Own(registry) => Sweeper::Own(Reaper::new(*registry, policy)),
+            #[cfg(feature = "cluster")]
+            Marks::Shared(shared) => Sweeper::Shared(shared.reaper(policy), shared.clone()),
+        })
+    }
+
+    /// Starts the orchestrator beside others on the same jobs, works until every job of the queue has ended, and stops it.
+    pub fn drain_together(&self, mode: Mode) -> Result<Counts> {
+        let store = self.store()?;
+        let reaper = self.reaper(mode)?;
+        thread::scope(|scope| {
+            let stop = StopAtEnd::default();
+            let (reaper, stopped) = (&reaper, stop.0.clone());
+            let reaping = scope.spawn(move || reap::run(scope, self, reaper, &stopped));
+            let monitors: Vec<_> = (0..self.config.limits.monitors).map(|_| scope.spawn(|| self.work())).collect();
+            let drained =
+                wait_until("the queue to drain", LONGEST, || Ok(store.unfinished()? == 0 || reaping.is_finished()));
+            self.shift.end();
+            let monitored = monitors.into_iter().try_for_each(|monitor| joined(monitor, "monitor"));
+            drop(stop);
+            joined(reaping, "reaper").and(monitored).and(drained)
+        })?;
+        Ok(Counts { reaper: reaper.handle().stats(), registry: self.marks.stats() })
     }
 
     /// Starts the orchestrator, works until every job of the queue has ended, and stops it.
@@ -88,7 +123,7 @@ impl Engine<'_> {
         let mut store = self.store()?;
         self.recover(&mut store)?;
         let queued = store.queued()?;
-        let reaper = Reaper::new(self.registry, self.config.policy(mode)?);
+        let reaper = self.reaper(mode)?;
         thread::scope(|scope| {
             let stop = StopAtEnd::default();
             let (reaper, stopped) = (&reaper, stop.0.clone());
@@ -104,14 +139,18 @@ impl Engine<'_> {
             // The threads of redrives are joined by the scope.
             joined(reaping, "reaper").and(drained)
         })?;
-        Ok(Counts { reaper: reaper.stats(), registry: self.registry.stats() })
+        Ok(Counts { reaper: reaper.handle().stats(), registry: self.marks.stats() })
     }
 
     /// Queues again what was running when the process ended.
     ///
     /// The registry is empty after a restart, so nothing defers the reaper: this has to be done before there is one,
-    /// and before the first monitor.
+    /// and before the first monitor. Where marks are shared, they are there after a restart, and the reaper tells whose
+    /// process is gone.
     pub fn recover(&self, store: &mut Store) -> Result<()> {
+        if self.marks.are_shared() {
+            return Ok(());
+        }
         for job in store.requeue_running()? {
             store.note(Some(job), "start", REQUEUED)?;
         }
@@ -131,10 +170,12 @@ impl Engine<'_> {
     pub fn work(&self) -> Result<()> {
         let mut store = self.store()?;
         let mut heard = self.shift.rings();
+        // Other processes ring no bell here.
+        let at_most = if self.marks.are_shared() { LOOK_EVERY } else { Duration::MAX };
         while let Some(busy) = self.shift.begin() {
             if self.shift.is_paused() {
                 drop(busy);
-                heard = self.shift.wait(heard);
+                heard = self.shift.wait(heard, at_most);
                 continue;
             }
             match store.start_next() {
@@ -145,7 +186,7 @@ impl Engine<'_> {
                 }
                 Ok(None) => {
                     drop(busy);
-                    heard = self.shift.wait(heard);
+                    heard = self.shift.wait(heard, at_most);
                 }
                 // Not ours to mend: perhaps the next try goes better.
                 Err(error) => {
@@ -200,10 +241,11 @@ impl Shift {
         self.now().rings
     }
 
-    /// Waits until it is said again since `heard`, or the shift ends.
-    fn wait(&self, heard: u64) -> u64 {
-        let news = self.turned.wait_while(self.now(), |now| now.rings == heard && !now.ending);
-        news.unwrap_or_else(PoisonError::into_inner).rings
+    /// Waits until it is said again since `heard`, or the shift ends, or some time has passed.
+    fn wait(&self, heard: u64, at_most: Duration) -> u64 {
+        let waits = |now: &mut Now| now.rings == heard && !now.ending;
+        let news = self.turned.wait_timeout_while(self.now(), at_most, waits);
+        news.unwrap_or_else(PoisonError::into_inner).0.rings
     }
 
     /// Says whether queued jobs may be started. What runs goes on, and what is redriven is no queued job.

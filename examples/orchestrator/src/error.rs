@@ -53,6 +53,22 @@ pub enum Error {
         /// What is wrong with it.
         source: rusqlite::Error,
     },
+    /// The tables on PostgreSQL are of another program, or of another version of this one.
+    #[error("the schema `orchestrator` is of version {}, and this program's is {known}", .found.map_or("none".to_owned(), |found| found.to_string()))]
+    OtherVersion {
+        /// Theirs.
+        found: Option<i32>,
+        /// Ours.
+        known: i32,
+    },
+    /// What several processes share does not answer, or refuses.
+    #[error("{what}: {reason}")]
+    Shared {
+        /// What was tried.
+        what: &'static str,
+        /// Why it was not done.
+        reason: String,
+    },
     /// The limits cannot work together.
     #[error("limits: {0}")]
     Policy(#[from] livemark::PolicyError),
@@ -122,6 +138,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// For `map_err`: what went wrong with what processes share, and what was being done.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn shared<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Self {
+        move |reason| Self::Shared { what, reason: reason.to_string() }
+    }
+
     /// Names the trouble SQLite has with opening `path`.
     pub(crate) fn open(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();

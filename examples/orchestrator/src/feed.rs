@@ -71,7 +71,7 @@ pub enum Ruling {
 }
 
 impl Ruling {
-    fn of(verdict: &Verdict<'_>) -> Self {
+    fn of<V, M>(verdict: &Verdict<'_, JobId, V, M>) -> Self {
         match verdict {
             Verdict::Healthy => Self::Healthy,
             Verdict::Defer(_) => Self::Defer,
@@ -121,11 +121,21 @@ pub struct OwnerSeen {
     pub run_id: Option<RunId>,
     /// Where it is.
     pub stage: Arc<str>,
+    /// In which process, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Arc<str>>,
 }
 
 impl From<&Finalizer> for OwnerSeen {
     fn from(finalizer: &Finalizer) -> Self {
-        Self { run_id: finalizer.run_id, stage: Arc::clone(&finalizer.stage) }
+        Self { run_id: finalizer.run_id, stage: Arc::clone(&finalizer.stage), process: None }
+    }
+}
+
+#[cfg(feature = "cluster")]
+impl From<&livemark_cluster::Remote> for OwnerSeen {
+    fn from(remote: &livemark_cluster::Remote) -> Self {
+        Self { process: Some(Arc::clone(&remote.process)), ..Self::from(&remote.context) }
     }
 }
 
@@ -134,7 +144,8 @@ impl fmt::Display for OwnerSeen {
         match self.run_id {
             Some(run) => write!(f, "run {run} in {}", self.stage),
             None => write!(f, "a claim in {}", self.stage),
-        }
+        }?;
+        self.process.iter().try_for_each(|process| write!(f, " of {process}"))
     }
 }
 
@@ -197,7 +208,16 @@ impl Feed {
     ///
     /// The library says what is news of a verdict. Of a deferral we tell more: that the job's owner is another one, or
     /// elsewhere.
-    pub fn judged(&self, job: JobId, run: RunId, verdict: &Verdict<'_>, explanation: &Explanation<'_>) -> bool {
+    pub fn judged<V, M>(
+        &self,
+        job: JobId,
+        run: RunId,
+        verdict: &Verdict<'_, JobId, V, M>,
+        explanation: &Explanation<'_>,
+    ) -> bool
+    where
+        OwnerSeen: for<'v> From<&'v V>,
+    {
         let next = explanation.upcoming().and_then(|(what, left)| Some((what, Instant::now().checked_add(left)?)));
         let dry_run = if let Verdict::DryRun(proposed) = verdict { Some(*proposed) } else { None };
         let mut news = explanation.is_news();

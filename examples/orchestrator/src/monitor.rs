@@ -10,12 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use livemark::{Claim, Finalizer, MarkGuard, Pulse};
+use livemark::{Finalizer, Pulse};
 
 use crate::config::{COMMIT, Kind, STAGE};
 use crate::engine::{Engine, Step};
 use crate::error::{Error, Result};
 use crate::gates::{self, Exit, Task, WorkspaceLock};
+use crate::marks::Hold;
 use crate::output::{self, Source};
 use crate::reap::complain;
 use crate::store::{Effect, JobId, Outcome, RunId, Store};
@@ -38,7 +39,7 @@ pub fn drive(engine: &Engine<'_>, store: &Store, job: JobId, run: RunId) -> Resu
 }
 
 /// Repeats the finalization of a job whose monitor is gone, under the reaper's claim.
-pub fn redrive(engine: &Engine<'_>, job: JobId, run: RunId, claim: Claim<'_>) -> Result<()> {
+pub fn redrive(engine: &Engine<'_>, job: JobId, run: RunId, claim: Hold<'_>) -> Result<()> {
     let store = engine.store()?;
     Monitor::of(engine, &store, job, run).watched(|monitor| monitor.finalize(claim))
 }
@@ -93,12 +94,18 @@ impl<'a> Monitor<'a> {
     fn first_run(&self) -> Result<Outcome> {
         // A run before the restart may have acted and not committed: then there is nothing left to run.
         if self.store.acted(self.job)?.is_some() {
-            return self.finalize(self.mark().into());
+            return self.finalize(self.mark()?);
         }
+        // Among several processes a job without a mark is one whose process is gone.
+        let early = self.engine.marks.are_shared().then(|| self.mark()).transpose()?;
+        let is_wanted = || early.as_ref().is_none_or(Hold::is_current);
         self.note("starts the job's process")?;
         self.step(Step::Started)?;
         let exit = match self.kind()? {
-            Some(kind) => self.run(&kind.job.command, Source::Process(self.run), self.watch())?,
+            Some(kind) => {
+                let watch = self.watch();
+                self.run(&kind.job.command, Source::Process(self.run), || is_wanted() && watch())?
+            }
             None => Exit::NotStarted("the settings have no such kind any more".to_owned()),
         };
         if let Exit::NotNow(reason) = exit {
@@ -107,7 +114,7 @@ impl<'a> Monitor<'a> {
             return Err(Error::NotNow(reason));
         }
         // First the mark, then the stamp that makes the job reapable.
-        let guard = self.mark();
+        let hold = early.map_or_else(|| self.mark(), Ok)?;
         self.store.marked(self.job, self.run, &self.name, &format!("process: {exit}; marked"))?;
         self.progress();
         if !self.store.finish(self.run, exit.code())? {
@@ -116,34 +123,39 @@ impl<'a> Monitor<'a> {
             return Ok(Outcome::Overtaken);
         }
         self.note("stamped finished")?;
-        self.finalize(guard.into())
+        self.finalize(hold)
     }
 
     /// Holds the claim until the job has ended, then clears its mark: a monitor's own, or the reaper's.
-    fn finalize(&self, claim: Claim<'_>) -> Result<Outcome> {
+    fn finalize(&self, claim: Hold<'_>) -> Result<Outcome> {
         // First of all: from here on the mark tells who works under it, with a pulse that somebody beats.
         if !claim.replace(self.stage(STAGE)) {
             self.note("is displaced before it begins: commits nothing")?;
             return Ok(Outcome::Displaced);
         }
         let outcome = self.finalize_under(&claim)?;
-        if claim.into_guard().is_some_and(MarkGuard::clear) {
+        if claim.clear() {
             self.note("clears the mark")?;
         }
         Ok(outcome)
     }
 
     /// Gates, then the end they call for.
-    fn finalize_under(&self, claim: &Claim<'_>) -> Result<Outcome> {
+    fn finalize_under(&self, claim: &Hold<'_>) -> Result<Outcome> {
         if let Some(effect) = self.store.acted(self.job)? {
             self.enter(COMMIT, &format!("finds the {effect} done, only commits"))?;
-            return self.commit(effect);
+            return self.commit(effect, claim);
         }
         // Unlocked before the mark is cleared, also while unwinding: whoever is let in by the cleared
         // mark finds the workspace free.
         let lock = self.lock(claim)?;
         let green = match &lock {
-            Ok(_) => self.store.process_succeeded(self.run)? && self.gates(claim)?,
+            Ok(_) if !self.store.process_succeeded(self.run)? => false,
+            Ok(_) => match self.gates(claim)? {
+                Some(green) => green,
+                // A gate that was stopped says nothing, also where the mark is certain again by now.
+                None => return self.displaced(),
+            },
             Err(holder) => {
                 self.note(&format!("RED: half-merged workspace, locked by run {holder}"))?;
                 false
@@ -155,17 +167,25 @@ impl<'a> Monitor<'a> {
         self.step(Step::Decided)?;
         // Asked as late as can be: no transaction spans the mark and the world outside.
         if !claim.is_current() {
-            self.note("is no longer current: commits nothing")?;
+            return self.displaced();
+        }
+        // It may be so late all the same: the world outside compares the token.
+        if !self.store.act(self.job, self.run, effect, claim.token())? {
+            self.note("is refused by its token: commits nothing")?;
             return Ok(Outcome::Displaced);
         }
-        self.store.act(self.job, self.run, effect)?;
         self.note(&format!("does the {effect}"))?;
         self.step(Step::Acted)?;
-        self.commit(effect)
+        self.commit(effect, claim)
+    }
+
+    fn displaced(&self) -> Result<Outcome> {
+        self.note("is no longer current: commits nothing")?;
+        Ok(Outcome::Displaced)
     }
 
     /// The lock on the workspace, or the run that has it.
-    fn lock(&self, claim: &Claim<'_>) -> Result<Result<WorkspaceLock, String>> {
+    fn lock(&self, claim: &Hold<'_>) -> Result<Result<WorkspaceLock, String>> {
         let started = Instant::now();
         let mut patience = Patience::new(self.engine.config.limits.process);
         loop {
@@ -184,16 +204,16 @@ impl<'a> Monitor<'a> {
             };
             // Who owns the job and finds it locked has displaced a monitor, which is about to see that. Without a mark
             // there is no telling, and the workspace counts as half-merged at once.
-            if lock.is_ok() || claim.guard().is_none() || started.elapsed() > LEAVING {
+            if lock.is_ok() || !claim.is_marked() || started.elapsed() > LEAVING {
                 return Ok(lock);
             }
             thread::sleep(LOOK_AGAIN);
         }
     }
 
-    /// Runs the gates. Returns `true` if all are green.
-    fn gates(&self, claim: &Claim<'_>) -> Result<bool> {
-        let Some(kind) = self.kind()? else { return Ok(false) };
+    /// Runs the gates. Returns `true` if all are green, and `None` if one was stopped, since the job is somebody else's.
+    fn gates(&self, claim: &Hold<'_>) -> Result<Option<bool>> {
+        let Some(kind) = self.kind()? else { return Ok(Some(false)) };
         for (number, gate) in kind.gates.iter().enumerate() {
             self.step(Step::Gate(number))?;
             claim.replace(self.stage(&gate.name));
@@ -208,17 +228,17 @@ impl<'a> Monitor<'a> {
             }
             if !exit.is_green() {
                 self.note(&format!("gate {}: RED, {exit}", gate.name))?;
-                return Ok(false);
+                return Ok(if let Exit::Stopped = exit { None } else { Some(false) });
             }
             self.note(&format!("gate {}: green", gate.name))?;
         }
-        Ok(true)
+        Ok(Some(true))
     }
 
     /// Ends the job by compare-and-set.
-    fn commit(&self, effect: Effect) -> Result<Outcome> {
+    fn commit(&self, effect: Effect, claim: &Hold<'_>) -> Result<Outcome> {
         let end = effect.state();
-        if self.store.commit(self.job, self.run, end)? {
+        if self.store.commit(self.job, self.run, end, claim.token())? {
             self.note(&format!("commits '{end}'"))?;
             Ok(Outcome::Committed)
         } else {
@@ -298,8 +318,8 @@ impl<'a> Monitor<'a> {
         Ok(self.engine.config.kind(&self.store.kind(self.job)?))
     }
 
-    fn mark(&self) -> MarkGuard<'a> {
-        self.engine.registry.mark(self.job, self.stage(STAGE))
+    fn mark(&self) -> Result<Hold<'a>> {
+        self.engine.marks.mark(self.job, self.stage(STAGE))
     }
 
     /// What the mark says of us.

@@ -3,17 +3,34 @@
 use std::collections::HashMap;
 use std::mem::take;
 use std::thread::{Builder, Scope};
+#[cfg(feature = "cluster")]
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
+#[cfg(feature = "cluster")]
+use livemark::AsyncJobStore;
 use livemark::{
-    Cause, Claim, DeferReason, Explanation, JobStore, Outcome, Reaper, RunError, RunningJob, StopToken, Verdict,
+    Cause, Claim, DeferReason, Explanation, JobStore, Outcome, Reaper, ReaperHandle, RunError, RunningJob, StopToken,
+    Verdict,
 };
+#[cfg(feature = "cluster")]
+use livemark_cluster::{ClusterGuard, ClusterReaper, Remote};
+#[cfg(feature = "cluster")]
+use tokio::task::block_in_place;
 
 use crate::config::STAGE;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::OwnerSeen;
+use crate::marks::Hold;
+#[cfg(feature = "cluster")]
+use crate::marks::{Marks, Shared};
 use crate::monitor;
+#[cfg(feature = "cluster")]
+use crate::store::RunId;
 use crate::store::{JobId, NoteKind, Running, State, Store};
 
 /// Who the timeline says it was.
@@ -29,18 +46,68 @@ impl Drop for StopAtEnd {
     }
 }
 
+/// A reaper, by where the marks are.
+pub enum Sweeper<'a> {
+    /// In this process.
+    Own(Reaper<'a>),
+    /// In an engine.
+    #[cfg(feature = "cluster")]
+    Shared(ClusterReaper, Shared),
+}
+
+impl Sweeper<'_> {
+    /// Switches it and tells its counts.
+    pub fn handle(&self) -> ReaperHandle {
+        match self {
+            Self::Own(reaper) => reaper.handle(),
+            #[cfg(feature = "cluster")]
+            Self::Shared(reaper, _) => reaper.handle(),
+        }
+    }
+}
+
 /// Sweeps until told to stop.
 pub fn run<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     engine: &'env Engine<'env>,
-    reaper: &Reaper<'env>,
+    reaper: &Sweeper<'env>,
     stop: &StopToken,
 ) -> Result<()> {
-    let mut jobs = Jobs { scope, engine, store: engine.store()?, failures: Failures::default() };
-    jobs.store.note_as(NoteKind::Mode, None, WHO, &format!("starts, mode {}", reaper.policy().mode()))?;
-    reaper.run(engine.config.limits.sweep_every, stop, &mut jobs);
+    let store = engine.store()?;
+    let mut jobs = Jobs {
+        scope,
+        engine,
+        store,
+        failures: Failures::default(),
+        #[cfg(feature = "cluster")]
+        orphans: Orphans::default(),
+    };
+    let mode = reaper.handle().policy().mode();
+    let of = engine.marks.process().map_or_else(String::new, |process| format!(" of {process}"));
+    jobs.store.note_as(NoteKind::Mode, None, WHO, &format!("starts, mode {mode}{of}"))?;
+    match reaper {
+        Sweeper::Own(reaper) => reaper.run(engine.config.limits.sweep_every, stop, &mut jobs),
+        #[cfg(feature = "cluster")]
+        Sweeper::Shared(reaper, shared) => {
+            // The library's loop is for marks of one process. This one ends with the session, and its process with it.
+            while !stop.is_stopped() && shared.loss().is_none() {
+                let began = Instant::now();
+                shared.wait(reaper.run_once(&mut jobs));
+                // What other processes did is to be seen here as well.
+                engine.feed.changed();
+                let next = began + engine.config.limits.sweep_every;
+                while !stop.is_stopped() && Instant::now() < next {
+                    sleep(STOPS_WITHIN.min(next.saturating_duration_since(Instant::now())));
+                }
+            }
+        }
+    }
     Ok(())
 }
+
+/// How soon a reaper of shared marks stops.
+#[cfg(feature = "cluster")]
+const STOPS_WITHIN: Duration = Duration::from_millis(20);
 
 /// A row, as the library sees it.
 pub fn running_job<'a>(job: &'a JobId, row: &Running) -> RunningJob<'a> {
@@ -56,6 +123,8 @@ struct Jobs<'scope, 'env> {
     engine: &'env Engine<'env>,
     store: Store,
     failures: Failures,
+    #[cfg(feature = "cluster")]
+    orphans: Orphans,
 }
 
 /// The counter of the redrives that the store took.
@@ -67,6 +136,105 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
     type Rows = Vec<Result<Self::Row>>;
 
     fn list(&mut self) -> Result<Self::Rows> {
+        self.listed()
+    }
+
+    fn job<'a>(&self, (job, row): &'a Self::Row) -> RunningJob<'a> {
+        running_job(job, row)
+    }
+
+    fn on_verdict(&mut self, (job, row): &Self::Row, verdict: &Verdict<'env>, explanation: &Explanation<'_>) {
+        self.ruled(*job, row, verdict, explanation);
+    }
+
+    fn redrive(&mut self, (job, row): Self::Row, claim: Claim<'env>) -> Result<Outcome> {
+        self.redriven(job, row, Hold::Own(claim))
+    }
+
+    fn reap(&mut self, (job, row): Self::Row, cause: Cause, claim: Claim<'env>) -> Result<Outcome> {
+        self.reaped(job, row, cause, &Hold::Own(claim))
+    }
+
+    fn on_error(&mut self, error: &RunError<JobId, Error>) {
+        self.failed(error);
+    }
+}
+
+/// The same, with claims in the engine. The store blocks, which its thread may.
+#[cfg(feature = "cluster")]
+impl AsyncJobStore<JobId, Remote, ClusterGuard> for Jobs<'_, '_> {
+    type Row = (JobId, Running);
+    type Error = Error;
+    type Rows = Vec<Result<Self::Row>>;
+
+    async fn list(&mut self) -> Result<Self::Rows> {
+        let mut rows = block_in_place(|| self.listed())?;
+        self.orphans.look(&self.engine.marks, &mut rows);
+        Ok(rows)
+    }
+
+    fn job<'a>(&self, (job, row): &'a Self::Row) -> RunningJob<'a> {
+        running_job(job, row)
+    }
+
+    fn on_verdict(
+        &mut self,
+        (job, row): &Self::Row,
+        verdict: &livemark_cluster::Verdict,
+        explanation: &Explanation<'_>,
+    ) {
+        block_in_place(|| self.ruled(*job, row, verdict, explanation));
+    }
+
+    async fn redrive(&mut self, (job, row): Self::Row, claim: livemark_cluster::Claim) -> Result<Outcome> {
+        let Marks::Shared(shared) = &self.engine.marks else { return Ok(Outcome::Refused) };
+        let hold = shared.held(claim);
+        block_in_place(|| self.redriven(job, row, hold))
+    }
+
+    async fn reap(&mut self, (job, row): Self::Row, cause: Cause, claim: livemark_cluster::Claim) -> Result<Outcome> {
+        let Marks::Shared(shared) = &self.engine.marks else { return Ok(Outcome::Refused) };
+        let hold = shared.held(claim);
+        block_in_place(|| {
+            if cause == Cause::WorkerLost && self.orphans.has(job, row.run) {
+                return self.begun_anew(job, row.run);
+            }
+            self.reaped(job, row, cause, &hold)
+        })
+    }
+
+    fn on_error(&mut self, error: &RunError<JobId, Error>) {
+        block_in_place(|| self.failed(error));
+    }
+}
+
+/// Runs whose process was still at work when it was last seen with a mark, and has none. A monitor of shared marks marks
+/// its job before it starts anything, so that its process is gone.
+#[cfg(feature = "cluster")]
+#[derive(Default)]
+struct Orphans(HashMap<(JobId, RunId), Instant>);
+
+#[cfg(feature = "cluster")]
+impl Orphans {
+    /// Says in the rows for how long such runs have been lost.
+    fn look(&mut self, marks: &Marks<'_>, rows: &mut [Result<(JobId, Running)>]) {
+        let before = take(&mut self.0);
+        for (job, row) in rows.iter_mut().flatten() {
+            if row.finished_for.is_none() && row.lost_for.is_none() && !marks.is_active(*job) {
+                let since = before.get(&(*job, row.run)).copied().unwrap_or_else(Instant::now);
+                self.0.insert((*job, row.run), since);
+                row.lost_for = Some(since.elapsed());
+            }
+        }
+    }
+
+    fn has(&self, job: JobId, run: RunId) -> bool {
+        self.0.contains_key(&(job, run))
+    }
+}
+
+impl<'env> Jobs<'_, 'env> {
+    fn listed(&mut self) -> Result<Vec<Result<(JobId, Running)>>> {
         self.failures.next_sweep();
         let rows = self.store.running()?;
         let jobs: Vec<_> = rows.iter().map(|(job, _)| *job).collect();
@@ -77,12 +245,11 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    fn job<'a>(&self, (job, row): &'a Self::Row) -> RunningJob<'a> {
-        running_job(job, row)
-    }
-
-    fn on_verdict(&mut self, (job, row): &Self::Row, verdict: &Verdict<'env>, explanation: &Explanation<'_>) {
-        if !self.engine.feed.judged(*job, row.run, verdict, explanation) {
+    fn ruled<V, M>(&self, job: JobId, row: &Running, verdict: &Verdict<'_, JobId, V, M>, explanation: &Explanation<'_>)
+    where
+        OwnerSeen: for<'v> From<&'v V>,
+    {
+        if !self.engine.feed.judged(job, row.run, verdict, explanation) {
             return;
         }
         let what = match verdict {
@@ -99,10 +266,10 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
             // What was made of it is told where that is known.
             Verdict::Healthy | Verdict::Redrive(_) | Verdict::Reap(..) => return,
         };
-        complain(self.store.note_as(NoteKind::Verdict, Some(*job), WHO, &what));
+        complain(self.store.note_as(NoteKind::Verdict, Some(job), WHO, &what));
     }
 
-    fn redrive(&mut self, (job, row): Self::Row, claim: Claim<'env>) -> Result<Outcome> {
+    fn redriven(&mut self, job: JobId, row: Running, hold: Hold<'env>) -> Result<Outcome> {
         let engine = self.engine;
         // A service that is ending starts nothing any more, and its next life queues the job again.
         let Some(shift) = engine.shift.begin() else { return Ok(Outcome::Refused) };
@@ -110,31 +277,43 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
         let Some(run) = self.store.redrive(job, row.run)? else { return Ok(Outcome::Refused) };
         engine.feed.redriven();
         metrics::counter!(REDRIVES).increment(1);
-        let marked = if claim.guard().is_some() { "claimed" } else { "no claim" };
-        let by = displaced(&claim).unwrap_or_else(|| marked.to_owned());
+        let marked = if hold.is_marked() { "claimed" } else { "no claim" };
+        let by = displaced(&hold).unwrap_or_else(|| marked.to_owned());
         self.tell(NoteKind::Redrive, job, &format!("redrives it as run {run}, {by}"));
         // If it fails, the job stays running and its mark is cleared: a later sweep finds it again.
         let work = move || {
             let _shift = shift;
-            complain(monitor::redrive(engine, job, run, claim));
+            complain(monitor::redrive(engine, job, run, hold));
         };
         Builder::new().spawn_scoped(self.scope, work).map_err(Error::io("starting a monitor"))?;
         Ok(Outcome::Done)
     }
 
-    fn reap(&mut self, (job, row): Self::Row, cause: Cause, claim: Claim<'env>) -> Result<Outcome> {
+    fn reaped(&self, job: JobId, row: Running, cause: Cause, hold: &Hold<'_>) -> Result<Outcome> {
         // What was done outside stays done, even if its monitor did not get to say so.
         let end = self.store.acted(job)?.map_or(State::Reaped, |effect| effect.state());
-        if !self.store.commit(job, row.run, end)? {
+        if !self.store.commit(job, row.run, end, hold.token())? {
             return Ok(Outcome::Refused);
         }
         let ends = if end == State::Reaped { "reaps it".to_owned() } else { format!("ends it as '{end}'") };
-        let displaced = displaced(&claim).map_or_else(String::new, |displaced| format!(", {displaced}"));
+        let displaced = displaced(hold).map_or_else(String::new, |displaced| format!(", {displaced}"));
         self.tell(NoteKind::Reap, job, &format!("{ends}: {cause}{displaced}"));
         Ok(Outcome::Done) // the claim is dropped after the commit
     }
 
-    fn on_error(&mut self, error: &RunError<JobId, Error>) {
+    /// Queues a job again whose process is gone, before it has finished anything.
+    #[cfg(feature = "cluster")]
+    fn begun_anew(&self, job: JobId, run: RunId) -> Result<Outcome> {
+        if !self.store.requeue(job, run)? {
+            return Ok(Outcome::Refused);
+        }
+        self.store.end_run(run, crate::store::Outcome::Lost)?;
+        self.tell(NoteKind::Redrive, job, &format!("queues it again: the process of run {run} is gone"));
+        self.engine.shift.ring();
+        Ok(Outcome::Done)
+    }
+
+    fn failed(&mut self, error: &RunError<JobId, Error>) {
         let job = match error {
             RunError::Row(Error::Row { job, .. }) | RunError::Act { job, .. } => Some(*job),
             RunError::Panicked { job, .. } => *job,
@@ -160,8 +339,8 @@ impl Jobs<'_, '_> {
 }
 
 /// Whom a claim displaced, for the timeline: its monitor sees that by itself, and leaves.
-fn displaced(claim: &Claim<'_>) -> Option<String> {
-    claim.displaced().map(|owner| format!("displacing {}", OwnerSeen::from(&owner.value)))
+fn displaced(hold: &Hold<'_>) -> Option<String> {
+    hold.displaced().map(|owner| format!("displacing {owner}"))
 }
 
 /// What went wrong in the latest sweep and in the one before, by job: what goes on is told once.

@@ -12,6 +12,7 @@ use orchestrator::config::{Config, REPLAY};
 use orchestrator::engine::{Engine, Shift, Step, no_hook, wait_until};
 use orchestrator::error::Error;
 use orchestrator::feed::Feed;
+use orchestrator::marks::Marks;
 use orchestrator::reap::{self, StopAtEnd};
 use orchestrator::store::{Database, Effect, Outcome, State, Store};
 use rusqlite::Connection;
@@ -56,7 +57,7 @@ impl Fixture {
 
     fn engine(&self) -> Engine<'_> {
         Engine {
-            registry: &self.registry,
+            marks: Marks::Own(&self.registry),
             database: &self.database,
             queue: QUEUE,
             config: &self.config,
@@ -86,13 +87,14 @@ impl Fixture {
     /// The same in any mode, and by what the reaper has counted.
     fn reap_until_counts(&self, mode: Mode, done: impl Fn(&Store, ReaperStats) -> bool) {
         let engine = self.engine();
-        let reaper = Reaper::new(&self.registry, self.config.policy(mode).unwrap());
+        let reaper = engine.reaper(mode).unwrap();
+        let handle = reaper.handle();
         let store = self.store();
         thread::scope(|scope| {
             let stop = StopAtEnd::default();
             let (engine, reaper, stopped) = (&engine, &reaper, stop.0.clone());
             let reaping = scope.spawn(move || reap::run(scope, engine, reaper, &stopped));
-            let waited = wait_until("the reaper", LONG, || Ok(done(&store, reaper.stats())));
+            let waited = wait_until("the reaper", LONG, || Ok(done(&store, handle.stats())));
             drop(stop);
             reaping.join().unwrap().unwrap();
             waited.unwrap();
@@ -106,7 +108,7 @@ impl Fixture {
     }
 
     fn gate_result(&self) -> String {
-        let connection = Connection::open(self.database.path()).unwrap();
+        let connection = Connection::open(self.database.path().unwrap()).unwrap();
         connection.query_row("SELECT result FROM tasks", [], |row| row.get(0)).unwrap()
     }
 }
@@ -139,7 +141,7 @@ fn a_failed_job_never_reaches_its_gates() {
     let job = fixture.store().enqueue().unwrap();
     fixture.engine().drain(Mode::Honor).unwrap();
     assert_eq!(fixture.store().state(job).unwrap(), State::RolledBack);
-    let connection = Connection::open(fixture.database.path()).unwrap();
+    let connection = Connection::open(fixture.database.path().unwrap()).unwrap();
     let gates: u64 = connection.query_row("SELECT COUNT(*) FROM tasks", [], |row| row.get(0)).unwrap();
     assert_eq!(gates, 0);
 }
@@ -170,7 +172,7 @@ fn a_job_without_an_owner_is_redriven_once() {
 fn a_bad_row_does_not_stop_the_sweep() {
     let fixture = Fixture::new("exit 0");
     let (bad, good) = (fixture.orphan(), fixture.orphan());
-    let connection = Connection::open(fixture.database.path()).unwrap();
+    let connection = Connection::open(fixture.database.path().unwrap()).unwrap();
     connection.execute("UPDATE jobs SET run_id = NULL WHERE id = ?1", [bad]).unwrap();
     fixture.reap_until(|store| store.state(good).unwrap() == State::Merged);
     assert_eq!(fixture.store().state(bad).unwrap(), State::Running);
@@ -186,14 +188,14 @@ fn what_was_done_outside_is_not_done_again() {
     let job = fixture.orphan();
     let mut store = fixture.store();
     let (_, row) = store.running().unwrap().remove(0);
-    store.act(job, row.unwrap().run, Effect::Merge).unwrap();
+    assert!(store.act(job, row.unwrap().run, Effect::Merge, None).unwrap());
     // Redriven by the reaper, or queued again by a restart: the commit is all that is missing.
     fixture.reap_until(|store| store.unfinished().unwrap() == 0);
     assert_eq!(store.state(job).unwrap(), State::Merged);
 
     let other = fixture.orphan();
     let (_, row) = store.running().unwrap().remove(0);
-    store.act(other, row.unwrap().run, Effect::Merge).unwrap();
+    assert!(store.act(other, row.unwrap().run, Effect::Merge, None).unwrap());
     assert_eq!(store.requeue_running().unwrap(), [other]);
     fixture.engine().drain(Mode::Honor).unwrap();
     assert_eq!(store.state(other).unwrap(), State::Merged);
@@ -234,7 +236,7 @@ fn the_backstop_ends_a_job_as_what_was_done_for_it() {
     let fixture = Fixture::new("exit 0");
     let job = fixture.orphan();
     let mut store = fixture.store();
-    store.act(job, store.running().unwrap().remove(0).1.unwrap().run, Effect::Merge).unwrap();
+    assert!(store.act(job, store.running().unwrap().remove(0).1.unwrap().run, Effect::Merge, None).unwrap());
     // An owner that hangs between acting and committing.
     let owner = fixture.registry.mark(job, Finalizer::new(None, "commit"));
     fixture.reap_until(|store| store.unfinished().unwrap() == 0);
@@ -285,7 +287,7 @@ fn a_job_whose_monitor_fails_before_the_stamp_is_lost() {
 fn a_verdict_that_the_store_refuses_is_counted_and_nothing_else() {
     let fixture = Fixture::new("exit 0");
     let job = fixture.orphan();
-    let connection = Connection::open(fixture.database.path()).unwrap();
+    let connection = Connection::open(fixture.database.path().unwrap()).unwrap();
     // As if the job had moved on between the listing and the act, each time.
     connection.execute_batch("CREATE TRIGGER no BEFORE UPDATE ON jobs BEGIN SELECT RAISE(IGNORE); END").unwrap();
     fixture.reap_until_counts(Mode::Honor, |_, stats| stats.refused > 2);

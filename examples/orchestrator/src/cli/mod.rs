@@ -7,7 +7,9 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+#[cfg(feature = "cluster")]
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -16,6 +18,8 @@ use orchestrator::client::{self, Client};
 use orchestrator::config::{Config, REPLAY};
 use orchestrator::environment::TOKEN;
 use orchestrator::error::{Error, Result};
+#[cfg(feature = "cluster")]
+use orchestrator::replay::together::{self, Role, Together};
 use orchestrator::replay::{Replay, restart};
 use orchestrator::serve;
 use orchestrator::store::Database;
@@ -70,6 +74,42 @@ struct ReplayOptions {
     workspaces: Option<PathBuf>,
     #[arg(long, hide = true)]
     hold: bool,
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    together: TogetherOptions,
+}
+
+/// Several processes on one store.
+#[cfg(feature = "cluster")]
+#[derive(Args)]
+struct TogetherOptions {
+    /// Plays the scenarios of several processes as well, on this PostgreSQL (as libpq has its address). Its schemas
+    /// `orchestrator` and `livemark` are created where they are not there
+    #[arg(long, value_name = "ADDRESS")]
+    cluster: Option<String>,
+    /// Where the marks of several processes are: etcd://HOST:PORT[,HOST:PORT], or the address of a PostgreSQL [default: in
+    /// the database of the jobs]
+    #[arg(long, value_name = "ADDRESS", requires = "cluster")]
+    marks: Option<String>,
+    /// How many processes are killed
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "cluster")]
+    kills: u32,
+    // Set, like the next two, where the replay starts this program again.
+    #[arg(long, hide = true)]
+    name: Option<String>,
+    #[arg(long, hide = true)]
+    part: Option<together::Part>,
+    #[arg(long, hide = true)]
+    alone: bool,
+}
+
+#[cfg(feature = "cluster")]
+impl TogetherOptions {
+    fn together(&self) -> Result<Option<Together>> {
+        let Some(database) = self.cluster.clone() else { return Ok(None) };
+        let marks = self.marks.as_ref().unwrap_or(&database).parse()?;
+        Ok(Some(Together { database, marks, kills: self.kills }))
+    }
 }
 
 #[derive(Subcommand)]
@@ -108,6 +148,9 @@ struct ServeOptions {
     /// The job store. Jobs in it survive a restart: what was running is queued again
     #[arg(long, value_name = "PATH", default_value = "orchestrator.db")]
     db: PathBuf,
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    shared: SharedOptions,
     /// Kinds of jobs, limits (TOML; the format and the defaults are in examples/orchestrator/serve.toml)
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
@@ -119,6 +162,36 @@ struct ServeOptions {
     /// Where jobs have their directories [default: the job store's name with .workspaces]
     #[arg(long, value_name = "DIR")]
     workspaces: Option<PathBuf>,
+}
+
+/// A job store that other services work on as well.
+#[cfg(feature = "cluster")]
+#[derive(Args)]
+struct SharedOptions {
+    /// A job store on PostgreSQL, as libpq has its address, for several services at a time. Its schemas `orchestrator` and
+    /// `livemark` are created where they are not there
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "db")]
+    store: Option<String>,
+    /// Where their marks are: etcd://HOST:PORT[,HOST:PORT], or the address of a PostgreSQL [default: in the job store]
+    #[arg(long, value_name = "ADDRESS", requires = "store")]
+    marks: Option<String>,
+    /// What this service is called where its marks are shown [default: its process number]
+    #[arg(long, value_name = "NAME", requires = "store")]
+    name: Option<String>,
+    /// For how many seconds the marks of a service stay without it
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0, requires = "store")]
+    ttl: f64,
+}
+
+#[cfg(feature = "cluster")]
+impl SharedOptions {
+    fn place(self) -> Result<Option<serve::Place>> {
+        let Some(database) = self.store else { return Ok(None) };
+        let marks = self.marks.as_ref().unwrap_or(&database).parse()?;
+        let name = self.name.unwrap_or_else(|| format!("process {}", std::process::id()));
+        let ttl = Duration::try_from_secs_f64(self.ttl).map_err(|error| Error::Usage(format!("--ttl: {error}")))?;
+        Ok(Some(serve::Place::Shared { database, marks, name, ttl }))
+    }
 }
 
 /// What a request must know to change anything.
@@ -213,8 +286,11 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<bool>
     match command {
         None => return replay(options),
         Some(Command::Serve(options)) => {
-            let ServeOptions { db, config, listen, token, workspaces } = options;
-            serve::run(serve::Options { db, config, listen, token: token.read()?, workspaces })?;
+            let ServeOptions { db, config, listen, token, workspaces, .. } = options;
+            let store = serve::Place::File(db);
+            #[cfg(feature = "cluster")]
+            let store = options.shared.place()?.unwrap_or(store);
+            serve::run(serve::Options { store, config, listen, token: token.read()?, workspaces })?;
         }
         Some(Command::Submit { at, kind, count }) => {
             for job in at.client()?.submit(kind.as_deref(), count)? {
@@ -272,6 +348,20 @@ pub(crate) fn is_unread(error: &Error) -> bool {
 fn replay(options: ReplayOptions) -> Result<bool> {
     let config = Config::load(options.config.as_deref(), REPLAY)?;
     let program = env::current_exe().map_err(Error::io("finding this program's own file"))?;
+    #[cfg(feature = "cluster")]
+    let together = options.together.together()?;
+    #[cfg(feature = "cluster")]
+    if let (
+        Some(queue),
+        Some(together),
+        Some(workspaces),
+        TogetherOptions { name: Some(name), part: Some(part), alone, .. },
+    ) = (&options.work, &together, &options.workspaces, &options.together)
+    {
+        let role = Role { queue: queue.clone(), name: name.clone(), part: *part, alone: *alone };
+        together::work(together, &role, config, workspaces, &program)?;
+        return Ok(true);
+    }
     if let (Some(queue), Some(db), Some(workspaces)) = (&options.work, &options.db, &options.workspaces) {
         restart::work(&Database::open(db)?, &config, queue, workspaces, &program, options.hold)?;
         return Ok(true);
@@ -287,10 +377,13 @@ fn replay(options: ReplayOptions) -> Result<bool> {
         config_path: options.config.as_deref(),
         workspaces: scratch.path(),
         program: &program,
+        #[cfg(feature = "cluster")]
+        together: together.as_ref(),
     };
     let holds = replay.run(&mut stdout().lock())?;
     if keep {
-        say(format_args!("The rows are kept in {}.", database.path().display()))?;
+        let path = database.path().unwrap_or(Path::new("")).display();
+        say(format_args!("The rows are kept in {path}."))?;
     }
     Ok(holds)
 }

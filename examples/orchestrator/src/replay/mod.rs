@@ -4,6 +4,8 @@
 pub mod race;
 pub mod report;
 pub mod restart;
+#[cfg(feature = "cluster")]
+pub mod together;
 
 use std::io::Write;
 use std::panic::resume_unwind;
@@ -17,6 +19,7 @@ use crate::config::Config;
 use crate::engine::{Counts, Engine, Hook, Shift, Step, wait_until};
 use crate::error::Result;
 use crate::feed::Feed;
+use crate::marks::Marks;
 use crate::replay::report::Fact;
 use crate::store::{Database, Effect, JobId, Outcome, RunId, State, Store};
 
@@ -38,6 +41,9 @@ pub struct Replay<'a> {
     pub workspaces: &'a Path,
     /// This program's own file.
     pub program: &'a Path,
+    /// What several processes share, if there is something.
+    #[cfg(feature = "cluster")]
+    pub together: Option<&'a together::Together>,
 }
 
 /// Key, title, and what is done and found.
@@ -63,7 +69,27 @@ impl Replay<'_> {
             report::timeline(out, &format!("({key}) {title}"), &self.database.store(&queue)?.notes()?)?;
             found.push((key, facts));
         }
+        self.run_together(out, &mut found)?;
         report::table(out, &found)
+    }
+
+    #[cfg(feature = "cluster")]
+    fn run_together(&self, out: &mut dyn Write, found: &mut Vec<(&str, Vec<Fact>)>) -> Result<()> {
+        let Some(together) = self.together else { return report::skipped(out) };
+        for (key, title, told, play) in together::SCENARIOS {
+            let queue = format!("replay-{}/{key}", together.begin()?);
+            let facts = play(self, together, &queue)?;
+            let mut notes = together.store(&queue)?.notes()?;
+            told.keep(&mut notes);
+            report::timeline(out, &format!("({key}) {title}"), &notes)?;
+            found.push((key, facts));
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "cluster"))]
+    fn run_together(&self, out: &mut dyn Write, _: &mut Vec<(&str, Vec<Fact>)>) -> Result<()> {
+        report::skipped(out)
     }
 
     /// Puts one job into the queue and works it off.
@@ -71,7 +97,7 @@ impl Replay<'_> {
         let store = self.database.store(queue)?;
         store.enqueue()?;
         let engine = Engine {
-            registry: &Registry::new(),
+            marks: Marks::Own(&Registry::new()),
             database: self.database,
             queue,
             config: self.config,

@@ -80,6 +80,19 @@ pub fn timeline(out: &mut dyn Write, title: &str, notes: &[Note]) -> Result<()> 
     })())
 }
 
+/// That some scenarios are not played, and what it takes.
+pub fn skipped(out: &mut dyn Write) -> Result<()> {
+    const HOW: &str = if cfg!(feature = "cluster") {
+        "With --cluster ADDRESS they are played on a PostgreSQL."
+    } else {
+        "A build with --features cluster can play them."
+    };
+    written((|| {
+        writeln!(out, "\nNot played, since they take several processes on one store: (g) a rolling deploy,")?;
+        writeln!(out, "(h) processes killed at random, (i) one cut off. {HOW}")
+    })())
+}
+
 /// Expected against found. Whether all facts hold.
 pub fn table(out: &mut dyn Write, scenarios: &[(&str, Vec<Fact>)]) -> Result<bool> {
     let wrong = scenarios.iter().flat_map(|(_, facts)| facts).filter(|fact| !fact.holds()).count();

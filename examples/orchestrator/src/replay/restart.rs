@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Hook, REQUEUED, Shift, Step, no_hook, wait_until};
 use crate::error::{Error, Result};
 use crate::feed::Feed;
+use crate::marks::Marks;
 use crate::reap;
 use crate::replay::report::Fact;
 use crate::replay::{PATIENCE, Replay, diverged, merged, rolled_back};
@@ -76,7 +77,7 @@ pub fn work(
     };
     let hook = if hold { held } else { &no_hook };
     Engine {
-        registry: &Registry::new(),
+        marks: Marks::Own(&Registry::new()),
         database,
         queue,
         config,
@@ -100,7 +101,7 @@ impl Life {
     fn start(replay: &Replay<'_>, queue: &str, hold: bool) -> Result<Self> {
         let doing = "starting this program again";
         let mut command = Command::new(replay.program);
-        command.arg("--db").arg(replay.database.path());
+        command.arg("--db").args(replay.database.path());
         command.arg("--work").arg(queue).arg("--workspaces").arg(replay.workspaces);
         if let Some(path) = replay.config_path {
             command.arg("--config").arg(path);

@@ -9,7 +9,7 @@ use livemark::{Finalizer, Generation};
 use serde_json::{Map, Value, json};
 
 use crate::config::STAGE;
-use crate::error::Result as OurResult;
+use crate::error::{Error, Result as OurResult};
 use crate::serve::Service;
 use crate::serve::body::body;
 use crate::serve::jobs::{job_id, no_job};
@@ -94,16 +94,15 @@ fn ended(service: &Service, store: &Store, job: JobId, by: &str, reason: Option<
         store.note_as(NoteKind::Action, Some(job), by, &format!("ends it before it was started{why}"))?;
         return Ok(Wish::Done(JobState::Reaped));
     }
-    let owner = service.engine.registry.owner(&job).map(|owner| owner.value);
-    let _mark = service.engine.registry.mark(job, Finalizer::new(None, STAGE));
+    let owner = service.engine.marks.owner(job);
+    let mark = service.engine.marks.mark(job, Finalizer::new(None, STAGE))?;
     for _ in 0..TRIES {
         let Some(row) = store.job(job)? else { return Ok(Wish::NoJob) };
         let (JobState::Running, Some(run)) = (row.state, row.run) else { return Ok(Wish::Not(row.state)) };
         let end = ending(store, job)?;
         // Another run's job by now: a redrive was quicker. It is asked again whose it is.
-        if store.commit(job, run, end)? {
-            let whom = owner
-                .map_or_else(String::new, |owner| format!(", displacing {}", crate::feed::OwnerSeen::from(&owner)));
+        if store.commit(job, run, end, mark.token())? {
+            let whom = owner.map_or_else(String::new, |owner| format!(", displacing {owner}"));
             store.note_as(NoteKind::Action, Some(job), by, &format!("ends it as '{end}'{whom}{why}"))?;
             return Ok(Wish::Done(end));
         }
@@ -134,17 +133,19 @@ pub(super) async fn clear_mark(
         given.insert("by".to_owned(), name.into());
     }
     let by = by(&mut given)?.unwrap_or_else(|| OPERATOR.to_owned());
-    let cleared: Option<RunId> = {
-        let owner = service.engine.registry.owner(&job);
-        // Not the mark that is there now, but the one that was seen.
-        if !service.engine.registry.clear_generation(&job, Generation::from(generation)) {
-            return Err(Refusal::new(
-                StatusCode::CONFLICT,
-                format!("job {job} has no mark of generation {generation} now"),
-            ));
-        }
-        owner.and_then(|owner| owner.value.run_id)
-    };
+    let owner = service.engine.marks.owner(job);
+    // Not the mark that is there now, but the one that was seen.
+    // Without a store, which is not needed for it.
+    let clear = move || service.engine.marks.clear(job, Generation::from(generation));
+    let is_cleared = tokio::task::spawn_blocking(clear).await.unwrap_or(Err(Error::Panicked("clearing")));
+    let is_cleared = is_cleared.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    if !is_cleared {
+        return Err(Refusal::new(
+            StatusCode::CONFLICT,
+            format!("job {job} has no mark of generation {generation} now"),
+        ));
+    }
+    let cleared: Option<RunId> = owner.and_then(|owner| owner.run_id);
     service.engine.feed.changed();
     let whose = cleared.map_or_else(|| "a claim".to_owned(), |run| format!("run {run}"));
     let what = format!("clears the mark of {whose}, generation {generation}");

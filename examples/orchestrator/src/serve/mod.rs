@@ -24,14 +24,14 @@ mod view;
 
 use std::io::{Write, stdout};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::exit;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Builder};
 use std::time::Duration;
 use std::{env, fs};
 
-use livemark::{Reaper, ReaperHandle, Registry, StopToken};
+use livemark::{ReaperHandle, Registry, StopToken};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -40,7 +40,8 @@ use tokio::sync::watch;
 use crate::config::{Config, SERVE};
 use crate::engine::{Engine, no_hook};
 use crate::error::{Error, Result};
-use crate::reap::{self, complain};
+use crate::marks::Marks;
+use crate::reap::{self, Sweeper, complain};
 use crate::serve::access::Access;
 use crate::serve::events::Publisher;
 use crate::serve::health::Probe;
@@ -64,7 +65,7 @@ const AT_ONCE: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The job store.
-    pub db: PathBuf,
+    pub store: Place,
     /// Settings laid over the built-in ones.
     pub config: Option<PathBuf>,
     /// Address and port.
@@ -73,6 +74,55 @@ pub struct Options {
     pub token: Option<String>,
     /// Jobs have their directories in here; beside the job store, if not given.
     pub workspaces: Option<PathBuf>,
+}
+
+/// Where jobs and marks are.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// Jobs in an SQLite file, marks in this process.
+    File(PathBuf),
+    /// Both shared with other processes.
+    #[cfg(feature = "cluster")]
+    Shared {
+        /// The database of the jobs, as libpq has its address.
+        database: String,
+        /// Where the marks are.
+        marks: crate::marks::Place,
+        /// What this process is called.
+        name: String,
+        /// For how long its marks stay without it.
+        ttl: Duration,
+    },
+}
+
+/// What a service works with.
+struct Opened {
+    database: Database,
+    /// On a store that is one process's.
+    lock: Option<ServerLock>,
+    marks: Marks<'static>,
+    workspaces: PathBuf,
+}
+
+impl Place {
+    fn open(self, workspaces: Option<PathBuf>) -> Result<Opened> {
+        match self {
+            Self::File(db) => {
+                let (lock, db) = ServerLock::take(&db)?;
+                let database = Database::open(&db)?;
+                let workspaces = made(workspaces.unwrap_or_else(|| lock::beside(&db, ".workspaces")))?;
+                Ok(Opened { database, lock: Some(lock), marks: Marks::Own(&FINALIZING), workspaces })
+            }
+            #[cfg(feature = "cluster")]
+            Self::Shared { database, marks, name, ttl } => {
+                let database = Database::postgres(&database)?;
+                let floor = database.store(QUEUE)?.greatest_fence()?;
+                let marks = Marks::Shared(crate::marks::Shared::open(&marks, QUEUE, &name, ttl, floor)?);
+                let workspaces = made(workspaces.unwrap_or_else(|| PathBuf::from("orchestrator.workspaces")))?;
+                Ok(Opened { database, lock: None, marks, workspaces })
+            }
+        }
+    }
 }
 
 /// Everyone's marks. A process has one service, and a service one registry: a reaper that looked into another would
@@ -104,15 +154,13 @@ pub fn run(options: Options) -> Result<()> {
     let config = Config::load(options.config.as_deref(), SERVE)?;
     // First what leaves nothing behind where it fails.
     let (listener, address) = listen(&options.listen)?;
-    let (lock, db) = ServerLock::take(&options.db)?;
-    let database = Database::open(&db)?;
-    let workspaces = workspaces(options.workspaces, &db)?;
+    let Opened { database, lock, marks, workspaces } = options.store.open(options.workspaces)?;
     let program = env::current_exe().map_err(Error::io("finding this program's own file"))?;
 
     // Leaked: requests are handled by tasks and jobs by threads that live as long as the process, which nothing
     // outlives.
     let engine = Engine {
-        registry: &FINALIZING,
+        marks,
         database: Box::leak(Box::new(database)),
         queue: QUEUE,
         config: Box::leak(Box::new(config)),
@@ -127,7 +175,7 @@ pub fn run(options: Options) -> Result<()> {
     let metrics = health::recorder();
     let modes = Modes::default();
     let mode = modes.take_up(&engine.store()?)?;
-    let reaper = Reaper::new(&FINALIZING, engine.config.policy(mode)?);
+    let reaper = engine.reaper(mode)?;
     let service: &'static Service = Box::leak(Box::new(Service {
         reaper: reaper.handle(),
         stores: Stores { database: engine.database, idle: Mutex::default() },
@@ -153,8 +201,7 @@ fn listen(address: &str) -> Result<(TcpListener, SocketAddr)> {
     bind().map_err(|source| Error::Listen { address: address.to_owned(), source })
 }
 
-fn workspaces(given: Option<PathBuf>, db: &Path) -> Result<PathBuf> {
-    let path = given.unwrap_or_else(|| lock::beside(db, ".workspaces"));
+fn made(path: PathBuf) -> Result<PathBuf> {
     let doing = format!("{}", path.display());
     fs::create_dir_all(&path).and_then(|()| std::path::absolute(&path)).map_err(Error::io(doing))
 }
@@ -162,10 +209,10 @@ fn workspaces(given: Option<PathBuf>, db: &Path) -> Result<PathBuf> {
 impl Service {
     fn start_and_serve(
         &'static self,
-        reaper: &Reaper<'static>,
+        reaper: &Sweeper<'static>,
         listener: TcpListener,
         address: SocketAddr,
-        lock: ServerLock,
+        lock: Option<ServerLock>,
     ) -> Result<()> {
         let Engine { config, shift, .. } = self.engine;
         let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build();
@@ -190,13 +237,19 @@ impl Service {
                 .and_then(|()| runtime.block_on(self.serve(listener, address, &stop, lock)));
             match started {
                 // What has not ended yet is as if we had been killed: the next start queues it again.
-                Ok(Ending::Cut) => exit(0),
+                Ok(Ending::Cut) => {
+                    self.engine.marks.close();
+                    exit(0)
+                }
                 // Nothing that still runs may write to a store that is another's now.
                 Ok(Ending::Ousted(error)) => {
                     complain(Err(error));
                     exit(OUSTED)
                 }
-                Ok(Ending::Whole) => Ok(()),
+                Ok(Ending::Whole) => {
+                    self.engine.marks.close();
+                    Ok(())
+                }
                 Err(error) => {
                     shift.end();
                     stop.stop();
@@ -212,7 +265,7 @@ impl Service {
         listener: TcpListener,
         address: SocketAddr,
         reaper: &StopToken,
-        lock: ServerLock,
+        lock: Option<ServerLock>,
     ) -> Result<Ending> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::io("listening"))?;
         let mut signals = Signals::new().map_err(Error::io("waiting for signals"))?;
@@ -226,7 +279,7 @@ impl Service {
         // A service goes on where nobody reads what it says.
         let _ = self.announce(address);
 
-        let ousted = ousted(lock);
+        let ousted = ousted(lock, &self.engine.marks);
         tokio::pin!(ousted);
         tokio::select! {
             _ = signals.recv() => {}
@@ -282,11 +335,14 @@ enum Ending {
     Ousted(Error),
 }
 
-/// Waits until the store is no longer our own.
-async fn ousted(mut lock: ServerLock) -> Error {
+/// Waits until the store is no longer our own, or our marks are gone.
+async fn ousted(mut lock: Option<ServerLock>, marks: &Marks<'_>) -> Error {
     loop {
         tokio::time::sleep(lock::LOOK_EVERY).await;
-        match lock.check() {
+        if let Some(lost) = marks.lost() {
+            return lost;
+        }
+        match lock.as_mut().map_or(Ok(()), ServerLock::check) {
             Err(error @ (Error::Replaced(_) | Error::Served { .. })) => return error,
             // What cannot be looked at now can be later.
             Err(error) => complain(Err(error)),

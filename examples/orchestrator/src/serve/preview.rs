@@ -3,17 +3,18 @@
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use livemark::{Cause, Mode, Policy, Proposed, Reaper, Verdict};
+use livemark::{Cause, Mode, Policy, Proposed};
 use metrics::{NoopRecorder, with_local_recorder};
 use serde::Serialize;
 
 use crate::config::STAGE;
 use crate::error::{Error, Result as OurResult};
+use crate::marks::Dry;
 use crate::reap;
+use crate::serve::Service;
 use crate::serve::query::Query;
 use crate::serve::routes::{Refusal, as_json, blocking};
 use crate::serve::view::to_json;
-use crate::serve::{FINALIZING, Service};
 use crate::store::{JobId, Store};
 
 /// The modes, by the names that requests use.
@@ -49,26 +50,23 @@ fn preview_of(service: &Service, store: &Store, mode: Mode) -> OurResult<Preview
     let rows = store.running()?;
     let (mut redrive, mut live, mut reap, mut defer) = (Vec::new(), Vec::new(), Vec::new(), 0);
     with_local_recorder(&NoopRecorder, || {
-        let reaper = Reaper::new(&FINALIZING, policy).named("preview");
-        let mut sweep = reaper.sweep();
-        for (job, row) in &rows {
-            // A bad row is nobody's to judge.
-            let Ok(row) = row else { continue };
-            match (mode, sweep.judge(&reap::running_job(job, row))) {
+        // A bad row is nobody's to judge.
+        let jobs: Vec<_> = rows.iter().filter_map(|(job, row)| Some((job, row.as_ref().ok()?))).collect();
+        let running = jobs.iter().map(|(job, row)| reap::running_job(job, row));
+        for ((job, _), verdict) in jobs.iter().zip(service.engine.marks.judge_dry(policy, running)) {
+            match (mode, verdict) {
                 // A dry run acts on nobody.
-                (Mode::DryRun, _) | (_, Verdict::Healthy) => {}
+                (Mode::DryRun, _) | (_, Dry::Healthy) => {}
                 // The brake lets nothing through but the backstop.
-                (_, Verdict::DryRun(Proposed::Reap(Cause::Backstop))) => reap.push(*job),
-                (Mode::DeferAll, _) | (_, Verdict::Defer(_)) => defer += 1,
-                (_, Verdict::DryRun(Proposed::Redrive)) => {
-                    redrive.push(*job);
-                    if FINALIZING.is_active(job) {
-                        live.push(*job);
+                (_, Dry::Would(Proposed::Reap(Cause::Backstop))) => reap.push(**job),
+                (Mode::DeferAll, _) | (_, Dry::Defer) => defer += 1,
+                (_, Dry::Would(Proposed::Redrive)) => {
+                    redrive.push(**job);
+                    if service.engine.marks.is_active(**job) {
+                        live.push(**job);
                     }
                 }
-                (_, Verdict::DryRun(Proposed::Reap(_))) => reap.push(*job),
-                // A dry run has no other verdicts.
-                (_, Verdict::Redrive(_) | Verdict::Reap(..)) => {}
+                (_, Dry::Would(Proposed::Reap(_))) => reap.push(**job),
             }
         }
     });

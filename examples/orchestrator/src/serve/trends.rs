@@ -94,7 +94,7 @@ pub(super) async fn watch(service: &'static Service) {
 }
 
 fn look(service: &Service) {
-    let oldest = service.engine.registry.snapshot().iter().map(|(_, owner)| owner.age()).max();
+    let oldest = service.engine.marks.seen().oldest();
     let look = Look {
         deferred: service.engine.feed.deferred(),
         oldest_owner: oldest.map_or(0, milliseconds),

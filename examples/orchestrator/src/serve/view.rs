@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use livemark::{
-    Cause, DeferReason, Finalizer, Generation, Owner, Policy, Proposed, ReaperStats, RegistryStats, Snapshot,
-};
+use livemark::{Cause, DeferReason, Generation, Policy, Proposed, ReaperStats, RegistryStats};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::STAGE;
 use crate::error::Result;
 use crate::feed::{Deferral, Deferred, Feed, Judged, Ruling};
+pub(super) use crate::marks::milliseconds;
+use crate::marks::{Marked, Process, Seen};
 use crate::serve::Service;
 use crate::serve::modes::Override;
 use crate::store::{self, JobId, Overview, RunId, Shown, State, Store};
@@ -23,7 +23,7 @@ const ATTENTION: usize = 100;
 #[derive(Serialize)]
 struct Queue<'a> {
     #[serde(flatten)]
-    snapshot: &'a Snapshot<JobId, Finalizer>,
+    snapshot: &'a Seen,
     running: BTreeMap<String, Vec<Job<'a>>>,
     counts: Counts,
     policy: Arc<Policy>,
@@ -48,6 +48,10 @@ struct Queue<'a> {
     /// The jobs that the reaper does something with next, the most urgent first.
     attention: Vec<JobId>,
     shutting_down: bool,
+    /// Those that share the marks. Of a process by itself nothing is told.
+    processes: Vec<Process>,
+    /// How old the marks are at most that are told, where they are shared.
+    marks_age_ms: Option<u64>,
 }
 
 /// Jobs by state.
@@ -104,6 +108,8 @@ struct Next {
 #[derive(Serialize)]
 pub(super) struct Whose<'a> {
     generation: Generation,
+    /// Where there are several.
+    process: Option<&'a str>,
     pub(super) run_id: Option<RunId>,
     stage: &'a str,
     age_ms: u64,
@@ -136,7 +142,7 @@ fn with_queue<T>(service: &Service, store: &mut Store, look: impl FnOnce(&Queue<
     let Overview { now_ms, counts, running } = store.overview()?;
     let (engine, reaper) = (&service.engine, &service.reaper);
     let clock = Clock::now();
-    let snapshot = engine.registry.snapshot();
+    let snapshot = engine.marks.seen();
     let policy = reaper.policy();
     let jobs: Vec<_> =
         running.into_iter().map(|shown| Job::of(shown, now_ms, clock, &policy, &snapshot, engine.feed)).collect();
@@ -155,7 +161,7 @@ fn with_queue<T>(service: &Service, store: &mut Store, look: impl FnOnce(&Queue<
         paused: engine.shift.is_paused(),
         now_ms,
         reaper: stats,
-        registry: engine.registry.stats(),
+        registry: engine.marks.stats(),
         deferrals: engine.feed.recent(),
         kinds: engine.config.kind_names().collect(),
         stages: engine.config.stages(),
@@ -164,6 +170,8 @@ fn with_queue<T>(service: &Service, store: &mut Store, look: impl FnOnce(&Queue<
         redrives_total: engine.feed.redrives(),
         attention,
         shutting_down: engine.shift.is_ending(),
+        processes: engine.marks.processes(),
+        marks_age_ms: engine.marks.age().map(milliseconds),
     };
     Ok(look(&queue))
 }
@@ -177,7 +185,7 @@ pub(super) fn with_running<T>(
     let Overview { now_ms, running, .. } = store.overview()?;
     let engine = &service.engine;
     let clock = Clock::now();
-    let snapshot = engine.registry.snapshot();
+    let snapshot = engine.marks.seen();
     let policy = service.reaper.policy();
     let jobs =
         running.into_iter().map(|shown| Job::of(shown, now_ms, clock, &policy, &snapshot, engine.feed)).collect();
@@ -220,16 +228,9 @@ impl Counts {
 }
 
 impl<'a> Job<'a> {
-    fn of(
-        shown: Shown,
-        now_ms: u64,
-        clock: Clock,
-        policy: &Policy,
-        snapshot: &'a Snapshot<JobId, Finalizer>,
-        feed: &Feed,
-    ) -> Self {
+    fn of(shown: Shown, now_ms: u64, clock: Clock, policy: &Policy, snapshot: &'a Seen, feed: &Feed) -> Self {
         let Shown { job, kind, run, stage, running_ms, finished_ms, redrives } = shown;
-        let owner = snapshot.get(&job);
+        let owner = snapshot.get(job);
         let stage = match (owner, stage.as_deref()) {
             (Some(owner), _) => owner.value.stage.to_string(),
             (None, None) => "process".to_owned(),
@@ -277,11 +278,12 @@ impl<'a> Job<'a> {
 }
 
 impl<'a> Whose<'a> {
-    fn of(owner: &'a Owner<Finalizer>, clock: Clock) -> Self {
+    fn of(owner: &'a Marked, clock: Clock) -> Self {
         let pulse = owner.value.pulse.as_ref().map(|pulse| clock.before(pulse.age()));
         let (age_ms, since_at_ms) = clock.before(owner.age());
         Self {
             generation: owner.generation,
+            process: owner.process.as_deref(),
             run_id: owner.value.run_id,
             stage: &owner.value.stage,
             age_ms,
@@ -329,8 +331,4 @@ impl Clock {
         let age_ms = milliseconds(age.saturating_sub(self.at.elapsed()));
         (age_ms, self.now_ms.saturating_sub(age_ms))
     }
-}
-
-pub(super) fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,9 +1,10 @@
 //! What an operator does: the mode and the pause, which outlive the service, and single jobs.
 
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use rusqlite::params;
 
 use crate::error::Result;
-use crate::store::{JobId, NoteKind, State, Store, now};
+use crate::store::sql::Row;
+use crate::store::{JobId, NoteKind, State, Store};
 
 /// A mode that somebody has put in force. Modes are by the names that requests use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Store {
             self.write(
                 "INSERT INTO control (queue, mode, mode_by, mode_since, mode_until, mode_then)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT DO UPDATE SET mode = excluded.mode, mode_by = excluded.mode_by,
+                 ON CONFLICT (queue) DO UPDATE SET mode = excluded.mode, mode_by = excluded.mode_by,
                     mode_since = excluded.mode_since, mode_until = excluded.mode_until, mode_then = excluded.mode_then",
                 params![self.queue, mode, by, since_ms, until_ms, then],
             )?;
@@ -59,7 +60,7 @@ impl Store {
     /// Returns the mode that was kept.
     pub fn kept_mode(&self) -> Result<Option<KeptMode>> {
         let sql = "SELECT mode, mode_by, mode_since, mode_until, mode_then FROM control WHERE queue = ?1";
-        let read = |row: &rusqlite::Row<'_>| {
+        let read = |row: &Row<'_>| {
             Ok(KeptMode {
                 mode: row.get(0)?,
                 by: row.get(1)?,
@@ -68,7 +69,7 @@ impl Store {
                 then: row.get(4)?,
             })
         };
-        Ok(self.connection.prepare_cached(sql)?.query_row([&self.queue], read).optional()?)
+        self.connection.find(sql, params![self.queue], read)
     }
 
     /// Pauses the queue, or ends its pause, and notes it.
@@ -76,7 +77,7 @@ impl Store {
         self.together(|| {
             if paused {
                 let sql = "INSERT INTO pauses (queue, by, since) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-                self.write(sql, params![self.queue, by, now()])?;
+                self.write(sql, params![self.queue, by, self.now()])?;
             } else {
                 self.write("DELETE FROM pauses WHERE queue = ?1", params![self.queue])?;
             }
@@ -88,8 +89,8 @@ impl Store {
     /// Returns the pause of the queue, if there is one.
     pub fn paused(&self) -> Result<Option<Pause>> {
         let sql = "SELECT by, since FROM pauses WHERE queue = ?1";
-        let read = |row: &rusqlite::Row<'_>| Ok(Pause { by: row.get(0)?, since_ms: row.get(1)? });
-        Ok(self.connection.prepare_cached(sql)?.query_row([&self.queue], read).optional()?)
+        let read = |row: &Row<'_>| Ok(Pause { by: row.get(0)?, since_ms: row.get(1)? });
+        self.connection.find(sql, params![self.queue], read)
     }
 
     /// Submits a job again that was reaped or rolled back, as a new one of its kind.
@@ -99,13 +100,13 @@ impl Store {
         if !matches!(row.state, State::RolledBack | State::Reaped) {
             return Ok(Wish::Not(row.state));
         }
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.connection.transaction()?;
         let sql = "INSERT INTO jobs (queue, kind, state, submitted_at) VALUES (?1, ?2, 'queued', ?3) RETURNING id";
-        let new: JobId = transaction.query_row(sql, params![self.queue, row.kind, now()], |row| row.get(0))?;
+        let new: JobId = self.ask(sql, params![self.queue, row.kind, self.now()])?;
         let sql = "INSERT INTO notes (queue, job_id, at, who, kind, what) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         for (job, what) in [(job, format!("submits it again as job {new}")), (new, format!("submits job {job} again"))]
         {
-            transaction.execute(sql, params![self.queue, job, now(), by, NoteKind::Action, what])?;
+            self.write(sql, params![self.queue, job, self.now(), by, NoteKind::Action, what])?;
         }
         transaction.commit()?;
         Ok(Wish::Done(new))
@@ -114,6 +115,6 @@ impl Store {
     /// Ends a job that no monitor has taken yet. Returns `true` if it was so.
     pub fn withdraw(&self, job: JobId) -> Result<bool> {
         let sql = "UPDATE jobs SET state = 'reaped' WHERE queue = ?1 AND id = ?2 AND state = 'queued'";
-        Ok(self.connection.prepare_cached(sql)?.execute(params![self.queue, job])? == 1)
+        self.changes_one(sql, params![self.queue, job])
     }
 }

@@ -1,18 +1,19 @@
-//! The file: how it is opened, recognized, and brought up to date.
+//! The database: how it is opened, recognized, and brought up to date.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection as Sqlite, OpenFlags, TransactionBehavior, params};
 
 use crate::error::{Error, Result};
-use crate::store::{Store, now};
+use crate::store::Store;
+use crate::store::sql::Connection;
 
 /// Marks an SQLite file as ours ("lvmk"), so that another program's is never written to.
 const APPLICATION_ID: i32 = 0x6c76_6d6b;
 /// What leads from each version of the schema to the next; an empty file is of version 0.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("schema-1.sql"),
     include_str!("schema-2.sql"),
     include_str!("schema-3.sql"),
@@ -20,6 +21,7 @@ const STEPS: [&str; 7] = [
     include_str!("schema-5.sql"),
     include_str!("schema-6.sql"),
     include_str!("schema-7.sql"),
+    include_str!("schema-8.sql"),
 ];
 /// How long to wait for a database that is locked while we open it, and later.
 const BUSY_OPENING: Duration = Duration::from_secs(1);
@@ -27,11 +29,19 @@ const BUSY_WORKING: Duration = Duration::from_secs(10);
 /// More than there are statements in the store, so that each is prepared once per connection.
 const STATEMENTS: usize = 64;
 
-/// A file that holds, or now holds, our schema.
+/// A database that holds, or now holds, our schema.
 #[derive(Clone, Debug)]
-pub struct Database {
-    path: PathBuf,
+pub struct Database(Place);
+
+#[derive(Clone, Debug)]
+enum Place {
+    File(PathBuf),
+    #[cfg(feature = "cluster")]
+    Server(Box<postgres::Config>),
 }
+
+/// A file of SQLite's.
+struct File<'a>(&'a Path);
 
 impl Database {
     /// Creates the schema in a new or empty file, recognises a file that has it, and brings an older one of ours up to
@@ -42,11 +52,50 @@ impl Database {
         if let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) {
             return Err(Error::NoDirectory(parent.to_owned()));
         }
-        let database = Self { path };
-        let ours = database.prepare().map_err(|error| Error::open(&database.path, error))?;
-        if ours { Ok(database) } else { Err(Error::ForeignDatabase(database.path)) }
+        let ours = File(&path).prepare().map_err(|error| Error::open(&path, error))?;
+        if ours { Ok(Self(Place::File(path))) } else { Err(Error::ForeignDatabase(path)) }
     }
 
+    /// Creates the tables in a PostgreSQL database, in a schema of their own, or recognizes those that are there. The address
+    /// is as libpq has it.
+    #[cfg(feature = "cluster")]
+    pub fn postgres(address: &str) -> Result<Self> {
+        let config = super::postgres::config(address)?;
+        super::postgres::prepare(&config)?;
+        Ok(Self(Place::Server(Box::new(config))))
+    }
+
+    /// A connection that works on the jobs of `queue`; each thread has its own.
+    pub fn store(&self, queue: &str) -> Result<Store> {
+        let connection = match &self.0 {
+            Place::File(path) => {
+                let connection = File(path).connect(BUSY_WORKING)?;
+                connection.set_prepared_statement_cache_capacity(STATEMENTS);
+                Connection::Sqlite(connection)
+            }
+            #[cfg(feature = "cluster")]
+            Place::Server(config) => Connection::Postgres(super::postgres::Postgres::connect(config)?.into()),
+        };
+        Ok(Store { connection, queue: queue.to_owned() })
+    }
+
+    /// Where it is, if it is a file.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::File(path) => Some(path),
+            #[cfg(feature = "cluster")]
+            Place::Server(_) => None,
+        }
+    }
+
+    /// Numbers a new replay.
+    pub fn begin_replay(&self) -> Result<u64> {
+        let store = self.store("")?;
+        store.insert("INSERT INTO replays (started_at) VALUES (?1)", params![store.now()])
+    }
+}
+
+impl File<'_> {
     /// Returns `true` if the file has our schema now.
     fn prepare(&self) -> rusqlite::Result<bool> {
         let mut connection = self.connect(BUSY_OPENING)?;
@@ -75,31 +124,12 @@ impl Database {
         Ok(true)
     }
 
-    fn connect(&self, busy: Duration) -> rusqlite::Result<Connection> {
+    fn connect(&self, busy: Duration) -> rusqlite::Result<Sqlite> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.path, flags)?;
+        let connection = Sqlite::open_with_flags(self.0, flags)?;
         connection.busy_timeout(busy)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         Ok(connection)
-    }
-
-    /// A connection that works on the jobs of `queue`; each thread has its own.
-    pub fn store(&self, queue: &str) -> Result<Store> {
-        let connection = self.connect(BUSY_WORKING)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        Ok(Store { connection, queue: queue.to_owned() })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Numbers a new replay.
-    pub fn begin_replay(&self) -> Result<u64> {
-        let connection = self.connect(BUSY_WORKING)?;
-        connection.execute("INSERT INTO replays (started_at) VALUES (?1)", [now()])?;
-        Ok(connection.last_insert_rowid().unsigned_abs())
     }
 }

@@ -1,10 +1,11 @@
 //! Questions on the past: what happened, to which job, and what became of it.
 
+use rusqlite::params;
 use rusqlite::types::{ToSql, Value};
-use rusqlite::{OptionalExtension, Row, params, params_from_iter};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::store::sql::Row;
 use crate::store::{Effect, JobId, NoteKind, Outcome, RunId, State, Store};
 
 /// One thing that happened.
@@ -145,7 +146,7 @@ impl Store {
             narrow(" AND id > ?", id(after));
         }
         narrow(" ORDER BY id DESC LIMIT ?", id(limit as u64));
-        let mut statement = self.connection.prepare_cached(&sql)?;
+        let values: Vec<_> = values.iter().map(|value| value as &dyn ToSql).collect();
         let happened = |row: &Row<'_>| {
             Ok(Happened {
                 id: row.get(0)?,
@@ -156,13 +157,13 @@ impl Store {
                 what: row.get(5)?,
             })
         };
-        Ok(statement.query_map(params_from_iter(values), happened)?.collect::<rusqlite::Result<_>>()?)
+        self.list(&sql, &values, happened)
     }
 
     /// Returns a job's row, if this queue has it.
     pub fn job(&self, job: JobId) -> Result<Option<JobRow>> {
         let sql = format!("SELECT {JOB} FROM jobs WHERE queue = ?1 AND id = ?2");
-        Ok(self.connection.prepare_cached(&sql)?.query_row(params![self.queue, job], job_row).optional()?)
+        self.connection.find(&sql, params![self.queue, job], job_row)
     }
 
     /// Lists jobs, the newest first. Each state is read by itself, and no further than the list is long.
@@ -173,7 +174,7 @@ impl Store {
                 let sql = format!(
                     "SELECT {JOB} FROM jobs WHERE queue = ?1 AND state = ?2 AND id < ?3 AND (?4 IS NULL OR id = ?4){}
                      ORDER BY id DESC LIMIT ?6",
-                    if kind.is_some() { " AND kind = ?5" } else { " AND ?5 IS NULL" }
+                    if kind.is_some() { " AND kind = ?5" } else { " AND CAST(?5 AS TEXT) IS NULL" }
                 );
                 let before = wanted.before.unwrap_or(i64::MAX.unsigned_abs());
                 let values: &[&dyn ToSql] = params![self.queue, state, before, wanted.job, kind, wanted.limit as u64];
@@ -192,7 +193,7 @@ impl Store {
             for kind in kinds(wanted) {
                 total += match (wanted.job, kind) {
                     (None, None) => {
-                        let sql = "SELECT COALESCE(SUM(jobs), 0) FROM tallies WHERE queue = ?1 AND state = ?2";
+                        let sql = "SELECT CAST(COALESCE(SUM(jobs), 0) AS BIGINT) FROM tallies WHERE queue = ?1 AND state = ?2";
                         self.ask::<u64>(sql, params![self.queue, state])?
                     }
                     (job, kind) => {

@@ -9,15 +9,19 @@ mod control;
 mod database;
 mod expiry;
 mod history;
+#[cfg(feature = "cluster")]
+mod postgres;
 mod rows;
+mod sql;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use rusqlite::params;
 use rusqlite::types::{FromSql, ToSql};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::Result;
+use crate::store::sql::{Connection, Row};
 
 pub use control::{KeptMode, Pause, Wish};
 pub use database::Database;
@@ -38,20 +42,17 @@ impl Store {
     pub fn enqueue(&self) -> Result<JobId> {
         self.insert(
             "INSERT INTO jobs (queue, state, submitted_at) VALUES (?1, 'queued', ?2)",
-            params![self.queue, now()],
+            params![self.queue, self.now()],
         )
     }
 
     /// Adds `count` jobs of this kind to the queue: all of them, or none.
     pub fn submit(&mut self, kind: &str, count: usize) -> Result<Vec<JobId>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.connection.transaction()?;
         let jobs = {
             let sql = "INSERT INTO jobs (queue, kind, state, submitted_at) VALUES (?1, ?2, 'queued', ?3) RETURNING id";
-            let at = now();
-            let mut insert = transaction.prepare_cached(sql)?;
-            (0..count)
-                .map(|_| insert.query_row(params![self.queue, kind, at], |row| row.get(0)))
-                .collect::<Result<_, _>>()?
+            let at = self.now();
+            (0..count).map(|_| self.ask(sql, params![self.queue, kind, at])).collect::<Result<_>>()?
         };
         transaction.commit()?;
         Ok(jobs)
@@ -59,25 +60,24 @@ impl Store {
 
     /// Takes a queued job and gives it a run; `None` if another monitor was faster.
     pub fn start(&mut self, job: JobId) -> Result<Option<RunId>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.connection.transaction()?;
         // Dropping the transaction takes the run back.
-        let Some(run) = started(&transaction, job)? else { return Ok(None) };
+        let Some(run) = self.started(job)? else { return Ok(None) };
         transaction.commit()?;
         Ok(Some(run))
     }
 
     /// Takes the job that has been queued for longest, and gives it a run. Takes none of a queue that is paused.
     pub fn start_next(&mut self) -> Result<Option<(JobId, RunId)>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let next = transaction
-            .prepare_cached(
-                "SELECT id FROM jobs WHERE queue = ?1 AND state = 'queued'
-                 AND NOT EXISTS (SELECT 1 FROM pauses WHERE pauses.queue = ?1) ORDER BY id LIMIT 1",
-            )?
-            .query_row([&self.queue], |row| row.get(0))
-            .optional()?;
+        let transaction = self.connection.transaction()?;
+        let sql = format!(
+            "SELECT id FROM jobs WHERE queue = ?1 AND state = 'queued'
+             AND NOT EXISTS (SELECT 1 FROM pauses WHERE pauses.queue = ?1) ORDER BY id LIMIT 1{}",
+            self.connection.for_update()
+        );
+        let next = self.connection.find(&sql, params![self.queue], |row| row.get(0))?;
         let Some(job) = next else { return Ok(None) };
-        let Some(run) = started(&transaction, job)? else { return Ok(None) };
+        let Some(run) = self.started(job)? else { return Ok(None) };
         transaction.commit()?;
         Ok(Some((job, run)))
     }
@@ -93,7 +93,7 @@ impl Store {
     /// Writes down that `run` has its mark, and in the timeline what led there.
     pub fn marked(&self, job: JobId, run: RunId, who: &str, what: &str) -> Result<()> {
         self.together(|| {
-            self.write("UPDATE runs SET stage = 'marked', marked_at = ?2 WHERE id = ?1", params![run, now()])?;
+            self.write("UPDATE runs SET stage = 'marked', marked_at = ?2 WHERE id = ?1", params![run, self.now()])?;
             self.note(Some(job), who, what)
         })
     }
@@ -103,7 +103,7 @@ impl Store {
     pub fn finish(&self, run: RunId, exit_code: Option<i32>) -> Result<bool> {
         let sql = "UPDATE runs SET finished_at = ?2, exit_code = ?3, stage = 'stamped' WHERE id = ?1
             AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = runs.job_id AND state = 'running' AND run_id = ?1)";
-        Ok(self.connection.prepare_cached(sql)?.execute(params![run, now(), exit_code])? == 1)
+        self.changes_one(sql, params![run, self.now(), exit_code])
     }
 
     /// Gives a running job a new run that repeats the finalization of `old`; `None` if `old` no longer owns the job.
@@ -112,18 +112,14 @@ impl Store {
     /// that the reaper goes by. With the old one its next sweep would redrive the job again. The job's own age goes on,
     /// so that the hard deadline bounds all of its runs together, and the redrive is counted where it is taken.
     pub fn redrive(&mut self, job: JobId, old: RunId) -> Result<Option<RunId>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute(
-            "INSERT INTO runs (job_id, finished_at, marked_at, exit_code, stage)
-             SELECT job_id, ?2, ?2, exit_code, 'stamped' FROM runs WHERE id = ?1",
-            params![old, now()],
-        )?;
-        let run = transaction.last_insert_rowid().unsigned_abs();
-        let taken = transaction.execute(
-            "UPDATE jobs SET run_id = ?3, redrives = redrives + 1 WHERE id = ?1 AND state = 'running' AND run_id = ?2",
-            params![job, old, run],
-        )?;
-        if taken == 0 {
+        let transaction = self.connection.transaction()?;
+        let sql = "INSERT INTO runs (job_id, finished_at, marked_at, exit_code, stage)
+            SELECT job_id, CAST(?2 AS BIGINT), CAST(?2 AS BIGINT), exit_code, 'stamped' FROM runs WHERE id = ?1
+            RETURNING id";
+        let Some(run) = self.connection.find(sql, params![old, self.now()], |row| row.get(0))? else { return Ok(None) };
+        let sql = "UPDATE jobs SET run_id = ?3, redrives = redrives + 1
+            WHERE id = ?1 AND state = 'running' AND run_id = ?2";
+        if !self.changes_one(sql, params![job, old, run])? {
             return Ok(None);
         }
         transaction.commit()?;
@@ -131,21 +127,24 @@ impl Store {
     }
 
     /// Ends a job, if it is running and `run` is its own run. At most one caller is told `true`, ever.
-    pub fn commit(&self, job: JobId, run: RunId, end: State) -> Result<bool> {
-        let sql = "UPDATE jobs SET state = ?3 WHERE id = ?1 AND state = 'running' AND run_id = ?2";
-        Ok(self.connection.prepare_cached(sql)?.execute(params![job, run, end])? == 1)
+    ///
+    /// A token that is less than one that acted on the job is refused: whoever has it has been displaced.
+    pub fn commit(&self, job: JobId, run: RunId, end: State, token: Option<u64>) -> Result<bool> {
+        let sql = "UPDATE jobs SET state = ?3, fence = COALESCE(?4, fence)
+            WHERE id = ?1 AND state = 'running' AND run_id = ?2 AND fence <= COALESCE(?4, fence)";
+        self.changes_one(sql, params![job, run, end, token])
     }
 
     /// Writes down how a run ended.
     pub fn end_run(&self, run: RunId, outcome: Outcome) -> Result<()> {
-        self.write("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", params![run, now(), outcome])
+        self.write("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", params![run, self.now(), outcome])
     }
 
     /// Queues a running job again whose process could not be started, if `run` is its own run.
     pub fn requeue(&self, job: JobId, run: RunId) -> Result<bool> {
         let sql = "UPDATE jobs SET state = 'queued', run_id = NULL, started_at = NULL
             WHERE id = ?1 AND state = 'running' AND run_id = ?2";
-        Ok(self.connection.prepare_cached(sql)?.execute(params![job, run])? == 1)
+        self.changes_one(sql, params![job, run])
     }
 
     /// After a restart: no run of this queue has a monitor any more, so what was running is queued again.
@@ -154,19 +153,15 @@ impl Store {
     ///
     /// Sound only before the first monitor and the reaper start.
     pub fn requeue_running(&mut self) -> Result<Vec<JobId>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute(
+        let transaction = self.connection.transaction()?;
+        self.write(
             "UPDATE runs SET ended_at = ?2, outcome = ?3
              WHERE ended_at IS NULL AND (SELECT queue FROM jobs WHERE jobs.id = job_id) = ?1",
-            params![self.queue, now(), Outcome::Lost],
+            params![self.queue, self.now(), Outcome::Lost],
         )?;
-        let jobs = transaction
-            .prepare(
-                "UPDATE jobs SET state = 'queued', run_id = NULL, started_at = NULL
-                 WHERE queue = ?1 AND state = 'running' RETURNING id",
-            )?
-            .query_map([&self.queue], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
+        let sql = "UPDATE jobs SET state = 'queued', run_id = NULL, started_at = NULL
+            WHERE queue = ?1 AND state = 'running' RETURNING id";
+        let jobs = self.list(sql, params![self.queue], |row| row.get(0))?;
         transaction.commit()?;
         Ok(jobs)
     }
@@ -175,21 +170,41 @@ impl Store {
     pub fn start_task(&self, run: RunId, gate: &str) -> Result<u64> {
         self.together(|| {
             self.write("UPDATE runs SET stage = ?2 WHERE id = ?1", params![run, gate])?;
-            self.insert("INSERT INTO tasks (run_id, gate, started_at) VALUES (?1, ?2, ?3)", params![run, gate, now()])
+            self.insert(
+                "INSERT INTO tasks (run_id, gate, started_at) VALUES (?1, ?2, ?3)",
+                params![run, gate, self.now()],
+            )
         })
     }
 
     /// Writes down how it ended.
     pub fn end_task(&self, task: u64, result: &str) -> Result<()> {
-        self.write("UPDATE tasks SET ended_at = ?2, result = ?3 WHERE id = ?1", params![task, now(), result])
+        self.write("UPDATE tasks SET ended_at = ?2, result = ?3 WHERE id = ?1", params![task, self.now(), result])
     }
 
     /// Merges or rolls back. In this example the ledger *is* the world outside.
-    pub fn act(&self, job: JobId, run: RunId, effect: Effect) -> Result<()> {
+    ///
+    /// With a token, the world outside is one that compares tokens: one that is less than another that acted on the job is
+    /// refused, and so is a run that is not the job's own any more. Returns `false` then.
+    pub fn act(&self, job: JobId, run: RunId, effect: Effect, token: Option<u64>) -> Result<bool> {
+        let transaction = self.connection.transaction()?;
+        if token.is_some() {
+            let sql = "UPDATE jobs SET fence = ?3 WHERE id = ?1 AND state = 'running' AND run_id = ?2 AND fence <= ?3";
+            if !self.changes_one(sql, params![job, run, token])? {
+                return Ok(false);
+            }
+        }
         self.write(
             "INSERT INTO ledger (job_id, run_id, effect, at) VALUES (?1, ?2, ?3, ?4)",
-            params![job, run, effect, now()],
-        )
+            params![job, run, effect, self.now()],
+        )?;
+        transaction.commit()?;
+        Ok(true)
+    }
+
+    /// Returns the greatest token that acted on a job, below which none may be given.
+    pub fn greatest_fence(&self) -> Result<u64> {
+        self.ask("SELECT COALESCE(MAX(fence), 0) FROM jobs", &[])
     }
 
     /// Writes down that `holder` owns `job` in this round.
@@ -209,14 +224,14 @@ impl Store {
     pub fn note_as(&self, kind: NoteKind, job: Option<JobId>, who: &str, what: &str) -> Result<()> {
         self.write(
             "INSERT INTO notes (queue, job_id, at, who, kind, what) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![self.queue, job, now(), who, kind, what],
+            params![self.queue, job, self.now(), who, kind, what],
         )
     }
 
     /// Writes something that says nothing, to see whether the store can be written.
     pub fn touch(&self) -> Result<()> {
-        let sql = "INSERT INTO health (id, at) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at = excluded.at";
-        self.write(sql, params![now()])
+        let sql = "INSERT INTO health (id, at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at = excluded.at";
+        self.write(sql, params![self.now()])
     }
 
     // Questions.
@@ -232,15 +247,15 @@ impl Store {
         let sql = "SELECT jobs.id, jobs.run_id, jobs.started_at, runs.finished_at, runs.ended_at, jobs.redrives
             FROM jobs LEFT JOIN runs ON runs.id = jobs.run_id
             WHERE jobs.queue = ?1 AND jobs.state = 'running' ORDER BY jobs.id";
-        let now = now();
+        let now = self.now();
         // A clock that was set back makes an age of zero.
         let age = |then| Duration::from_millis(now.saturating_sub(then));
         let running = |row: &Row<'_>| {
             Ok(Running {
                 run: row.get(1)?,
                 running_for: age(row.get(2)?),
-                finished_for: row.get::<_, Option<u64>>(3)?.map(age),
-                lost_for: row.get::<_, Option<u64>>(4)?.map(age),
+                finished_for: row.get::<Option<u64>>(3)?.map(age),
+                lost_for: row.get::<Option<u64>>(4)?.map(age),
                 redrives: row.get(5)?,
             })
         };
@@ -249,31 +264,34 @@ impl Store {
 
     /// Counts by state, and the running jobs: all of one instant. What has ended is not read.
     pub fn overview(&self) -> Result<Overview> {
-        self.together(|| {
+        let view = self.connection.view()?;
+        let overview = (|| -> Result<_> {
             let counts = self.counts()?;
             let sql =
                 "SELECT jobs.id, jobs.kind, jobs.run_id, runs.stage, jobs.started_at, runs.finished_at, jobs.redrives
                 FROM jobs LEFT JOIN runs ON runs.id = jobs.run_id
                 WHERE jobs.queue = ?1 AND jobs.state = 'running' ORDER BY jobs.id";
-            let now = now();
+            let now = self.now();
             let running = self.list(sql, params![self.queue], |row| {
                 Ok(Shown {
                     job: row.get(0)?,
                     kind: row.get(1)?,
                     run: row.get(2)?,
                     stage: row.get(3)?,
-                    running_ms: row.get::<_, Option<u64>>(4)?.map_or(0, |then| now.saturating_sub(then)),
-                    finished_ms: row.get::<_, Option<u64>>(5)?.map(|then| now.saturating_sub(then)),
+                    running_ms: row.get::<Option<u64>>(4)?.map_or(0, |then| now.saturating_sub(then)),
+                    finished_ms: row.get::<Option<u64>>(5)?.map(|then| now.saturating_sub(then)),
                     redrives: row.get(6)?,
                 })
             })?;
             Ok(Overview { now_ms: now, counts, running })
-        })
+        })()?;
+        view.commit()?;
+        Ok(overview)
     }
 
     /// Jobs by state. No job is read for it.
     pub fn counts(&self) -> Result<BTreeMap<State, u64>> {
-        let sql = "SELECT state, jobs FROM tallies WHERE queue = ?1";
+        let sql = "SELECT state, CAST(SUM(jobs) AS BIGINT) FROM tallies WHERE queue = ?1 GROUP BY state";
         Ok(self.list(sql, params![self.queue], |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect())
     }
 
@@ -296,12 +314,12 @@ impl Store {
     /// What was done outside for this job already, by whichever run.
     pub fn acted(&self, job: JobId) -> Result<Option<Effect>> {
         let sql = "SELECT effect FROM ledger WHERE job_id = ?1 ORDER BY id LIMIT 1";
-        Ok(self.connection.prepare_cached(sql)?.query_row([job], |row| row.get(0)).optional()?)
+        self.connection.find(sql, params![job], |row| row.get(0))
     }
 
     /// Returns `true` if the process of this run's job exited with 0.
     pub fn process_succeeded(&self, run: RunId) -> Result<bool> {
-        self.ask("SELECT exit_code IS 0 FROM runs WHERE id = ?1", params![run])
+        self.ask("SELECT exit_code IS NOT DISTINCT FROM 0 FROM runs WHERE id = ?1", params![run])
     }
 
     /// Jobs that have not ended.
@@ -360,15 +378,17 @@ impl Store {
     /// Jobs whose ledger says something else than their row.
     pub fn count_diverged(&self) -> Result<u64> {
         let sql = "SELECT COUNT(*) FROM jobs WHERE queue = ?1
-            AND (SELECT group_concat(effect) FROM ledger WHERE job_id = jobs.id) IS NOT
-                CASE state WHEN 'merged' THEN 'merge' WHEN 'rolled back' THEN 'rollback' END";
+            AND ((SELECT COUNT(*) FROM ledger WHERE job_id = jobs.id)
+                    <> CASE WHEN state IN ('merged', 'rolled back') THEN 1 ELSE 0 END
+                OR EXISTS (SELECT 1 FROM ledger WHERE job_id = jobs.id AND effect
+                    <> CASE state WHEN 'merged' THEN 'merge' WHEN 'rolled back' THEN 'rollback' ELSE '' END))";
         self.ask(sql, params![self.queue])
     }
 
     /// Rounds of the race for `job` that had exactly this many holders.
     pub fn count_rounds(&self, job: JobId, holders: u64) -> Result<u64> {
         self.ask(
-            "SELECT COUNT(*) FROM (SELECT 1 FROM claims WHERE job_id = ?1 GROUP BY round HAVING COUNT(*) = ?2)",
+            "SELECT COUNT(*) FROM (SELECT 1 FROM claims WHERE job_id = ?1 GROUP BY round HAVING COUNT(*) = ?2) AS rounds",
             params![job, holders],
         )
     }
@@ -383,20 +403,36 @@ impl Store {
     fn together<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         // Not by `&mut self`, which the closure could not share. A transaction within another is an error, not a
         // merger.
-        let transaction = self.connection.unchecked_transaction()?;
+        let transaction = self.connection.transaction()?;
         let done = work()?;
         transaction.commit()?;
         Ok(done)
     }
 
+    /// Gives a queued job a run and sets it running, within a transaction that is undone if another was faster.
+    fn started(&self, job: JobId) -> Result<Option<RunId>> {
+        let now = self.now();
+        let run = self.insert("INSERT INTO runs (job_id, started_at) VALUES (?1, ?2)", params![job, now])?;
+        let sql = "UPDATE jobs SET state = 'running', run_id = ?2, started_at = ?3 WHERE id = ?1 AND state = 'queued'";
+        Ok(self.changes_one(sql, params![job, run, now])?.then_some(run))
+    }
+
+    /// Inserts a row. Returns its number.
     fn insert(&self, sql: &str, values: &[&dyn ToSql]) -> Result<u64> {
-        self.write(sql, values)?;
-        Ok(self.connection.last_insert_rowid().unsigned_abs())
+        self.ask(&format!("{sql} RETURNING id"), values)
     }
 
     fn write(&self, sql: &str, values: &[&dyn ToSql]) -> Result<()> {
-        self.connection.prepare_cached(sql)?.execute(values)?;
-        Ok(())
+        self.connection.execute(sql, values).map(drop)
+    }
+
+    fn changes_one(&self, sql: &str, values: &[&dyn ToSql]) -> Result<bool> {
+        Ok(self.connection.execute(sql, values)? == 1)
+    }
+
+    /// The clock of the store, which all its rows are by.
+    fn now(&self) -> u64 {
+        self.connection.now()
     }
 
     fn list<T>(
@@ -405,24 +441,17 @@ impl Store {
         values: &[&dyn ToSql],
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
-        Ok(self.connection.prepare_cached(sql)?.query_map(values, read)?.collect::<rusqlite::Result<_>>()?)
+        self.connection.list(sql, values, read)
     }
 
+    /// Reads the one number or text that there is.
     fn ask<T: FromSql>(&self, sql: &str, values: &[&dyn ToSql]) -> Result<T> {
-        Ok(self.connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+        let answer = self.connection.find(sql, values, |row| row.get(0))?;
+        Ok(answer.ok_or(rusqlite::Error::QueryReturnedNoRows)?)
     }
 }
 
-/// Gives a queued job a run and sets it running, within a transaction that is undone if another was faster.
-fn started(transaction: &Transaction<'_>, job: JobId) -> rusqlite::Result<Option<RunId>> {
-    transaction.prepare_cached("INSERT INTO runs (job_id, started_at) VALUES (?1, ?2)")?.execute([job, now()])?;
-    let run = transaction.last_insert_rowid().unsigned_abs();
-    let sql = "UPDATE jobs SET state = 'running', run_id = ?2, started_at = ?3 WHERE id = ?1 AND state = 'queued'";
-    let taken = transaction.prepare_cached(sql)?.execute(params![job, run, now()])?;
-    Ok((taken == 1).then_some(run))
-}
-
-/// Milliseconds since the epoch: the store's clock, as rows outlive the process.
+/// Milliseconds since the epoch: the clock of a store that is a file, as rows outlive the process.
 pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
