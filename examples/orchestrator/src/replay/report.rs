@@ -88,7 +88,7 @@ pub fn skipped(out: &mut dyn Write) -> Result<()> {
         "A build with --features cluster can play them."
     };
     written((|| {
-        writeln!(out, "\nNot played, since they take several processes on one store: (g) a rolling deploy,")?;
+        writeln!(out, "\nNot played, as they take several processes on one store: (g) a rolling deploy,")?;
         writeln!(out, "(h) processes killed at random, (i) one cut off. {HOW}")
     })())
 }

@@ -35,7 +35,7 @@ const TTL: Duration = Duration::from_secs(1);
 /// How long all of it may take beyond what the kills take.
 const LONGEST: Duration = Duration::from_secs(180);
 /// What a monitor notes when it waits for its process to be cut off.
-const CUT_OFF: &str = "is cut off from the marks, all gates green, before its commit";
+const CUT_OFF: &str = "is cut off from the marks, before its commit";
 
 /// A PostgreSQL, and where the marks are.
 #[derive(Clone, Debug)]
@@ -188,7 +188,7 @@ fn deploy(replay: &Replay<'_>, together: &Together, queue: &str, alone: bool) ->
     store.note(None, "deploy", "starts the new process, and lets the old one end what it has")?;
     let mut new = start("new", Part::Work)?;
     let ended = (old.wait()?, new.wait()?);
-    store.note(None, "deploy", &format!("the old process ends: {}, the new one: {}", ended.0, ended.1))?;
+    store.note(None, "deploy", &format!("old ends: {}, new ends: {}", ended.0, ended.1))?;
     let times = if alone { 2 } else { 1 };
     Ok(vec![
         Fact::exactly("jobs merged", DEPLOYED, store.count_jobs(State::Merged)?),

@@ -275,6 +275,7 @@ impl Service {
         tokio::spawn(events::publish(self));
         tokio::spawn(trends::watch(self));
         tokio::spawn(modes::watch(self));
+        tokio::spawn(modes::follow(self));
         tokio::spawn(expiry::expire(self));
         // A service goes on where nobody reads what it says.
         let _ = self.announce(address);

@@ -15,6 +15,8 @@ use crate::store::{KeptMode, NoteKind, Store, now};
 
 /// How often it is looked whether a mode has expired.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked what other processes have set.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// Who acts where nobody said so.
 pub(super) const OPERATOR: &str = "operator";
 /// Who ends a mode that has expired.
@@ -56,7 +58,7 @@ impl Modes {
     /// Takes up the mode that an earlier service had, and says so. What has expired meanwhile is over.
     pub(super) fn take_up(&self, store: &Store) -> Result<Mode> {
         let Some(kept) = store.kept_mode()? else { return Ok(Mode::Honor) };
-        let KeptMode { mode, by, since_ms, until_ms, then } = kept;
+        let KeptMode { mode, by, until_ms, then, .. } = kept.clone();
         let (mode, then) = (read(&mode), read(&then));
         let now_ms = now();
         if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
@@ -65,17 +67,27 @@ impl Modes {
             *self.set() = Some(Set { mode: then, by: CLOCK.to_owned(), since_ms: now_ms, until: None, then });
             return Ok(then);
         }
-        let until = until_ms.and_then(|at_ms| {
-            let left = Duration::from_millis(at_ms.saturating_sub(now_ms));
-            Some(Until { at: Instant::now().checked_add(left)?, at_ms })
-        });
-        let told = Set { mode, by, since_ms, until, then };
+        let told = Set::of(kept);
         // What is as it would be without anybody's doing needs no word.
         if mode != Mode::Honor {
             eprintln!("orchestrator: mode {mode}, {}", told.told());
         }
         *self.set() = Some(told);
         Ok(mode)
+    }
+
+    /// Takes up the mode that another process has put in force since. Returns `true` if there is one.
+    fn follow(&self, reaper: &ReaperHandle, kept: KeptMode) -> bool {
+        let mut set = self.set();
+        let is_known = set.as_ref().is_some_and(|set| set.since_ms >= kept.since_ms);
+        // What has expired is ended by whoever has it, here too if it was known.
+        if is_known || kept.until_ms.is_some_and(|until_ms| until_ms <= now()) {
+            return false;
+        }
+        let told = Set::of(kept);
+        reaper.set_mode(told.mode);
+        *set = Some(told);
+        true
     }
 
     /// Puts a mode in force, for a while or until it is changed. Returns what is to be kept of it, and in words.
@@ -136,6 +148,14 @@ impl Modes {
 }
 
 impl Set {
+    fn of(KeptMode { mode, by, since_ms, until_ms, then }: KeptMode) -> Self {
+        let until = until_ms.and_then(|at_ms| {
+            let left = Duration::from_millis(at_ms.saturating_sub(now()));
+            Some(Until { at: Instant::now().checked_add(left)?, at_ms })
+        });
+        Self { mode: read(&mode), by, since_ms, until, then: read(&then) }
+    }
+
     fn told(&self) -> String {
         let at = |ms: u64| {
             let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
@@ -162,6 +182,24 @@ pub(super) async fn watch(service: &'static Service) {
             Ok(())
         })
         .await;
+    }
+}
+
+/// Follows what operators do in other processes on the same jobs: the mode, and whether the queue is paused.
+pub(super) async fn follow(service: &'static Service) {
+    while service.engine.marks.are_shared() {
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        let read = |_: &Service, store: &mut Store| Ok((store.kept_mode()?, store.paused()?));
+        // What cannot be read now is read the next time.
+        let Ok((kept, pause)) = blocking(service, read).await else { continue };
+        let mode = kept.is_some_and(|kept| service.modes.follow(&service.reaper, kept));
+        let paused = pause.is_some() != service.engine.shift.is_paused();
+        if paused {
+            service.engine.shift.pause(pause.is_some());
+        }
+        if mode || paused {
+            service.engine.feed.changed();
+        }
     }
 }
 

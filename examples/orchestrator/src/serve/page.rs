@@ -16,7 +16,7 @@ macro_rules! files {
 }
 
 /// What the page is made of, by name.
-const FILES: [(&str, &str); 12] = files![
+const FILES: [(&str, &str); 13] = files![
     "app.js",
     "board.js",
     "control.js",
@@ -24,6 +24,7 @@ const FILES: [(&str, &str); 12] = files![
     "job.js",
     "link.js",
     "others.js",
+    "processes.js",
     "route.js",
     "state.js",
     "style.css",

@@ -50,8 +50,8 @@ struct Queue<'a> {
     shutting_down: bool,
     /// Those that share the marks. Of a process by itself nothing is told.
     processes: Vec<Process>,
-    /// How old the marks are at most that are told, where they are shared.
-    marks_age_ms: Option<u64>,
+    /// When the marks were as they are told, at the earliest, where they are shared.
+    marks_heard_at_ms: Option<u64>,
 }
 
 /// Jobs by state.
@@ -171,7 +171,7 @@ fn with_queue<T>(service: &Service, store: &mut Store, look: impl FnOnce(&Queue<
         attention,
         shutting_down: engine.shift.is_ending(),
         processes: engine.marks.processes(),
-        marks_age_ms: engine.marks.age().map(milliseconds),
+        marks_heard_at_ms: engine.marks.age().map(|age| clock.now_ms.saturating_sub(milliseconds(age))),
     };
     Ok(look(&queue))
 }
@@ -269,11 +269,13 @@ impl<'a> Job<'a> {
 
     /// Whether the job's id, or a part of its kind, its stage or its owner, is what somebody looks for.
     pub(super) fn is_named(&self, sought: &str) -> bool {
+        let process = self.owner.as_ref().and_then(|owner| owner.process);
         let owner = self.owner.as_ref().and_then(|owner| owner.run_id).map(|run| format!("run {run}"));
         self.job.to_string() == sought
             || self.kind.contains(sought)
             || self.stage.contains(sought)
             || owner.is_some_and(|owner| owner.contains(sought))
+            || process.is_some_and(|process| process.contains(sought))
     }
 }
 

@@ -172,7 +172,7 @@ impl Store {
         for state in &wanted.states {
             for kind in kinds(wanted) {
                 let sql = format!(
-                    "SELECT {JOB} FROM jobs WHERE queue = ?1 AND state = ?2 AND id < ?3 AND (?4 IS NULL OR id = ?4){}
+                    "SELECT {JOB} FROM jobs WHERE queue = ?1 AND state = ?2 AND id < ?3 AND (CAST(?4 AS BIGINT) IS NULL OR id = ?4){}
                      ORDER BY id DESC LIMIT ?6",
                     if kind.is_some() { " AND kind = ?5" } else { " AND CAST(?5 AS TEXT) IS NULL" }
                 );
@@ -198,7 +198,7 @@ impl Store {
                     }
                     (job, kind) => {
                         let sql = "SELECT COUNT(*) FROM jobs WHERE queue = ?1 AND state = ?2
-                            AND (?3 IS NULL OR id = ?3) AND (?4 IS NULL OR kind = ?4)";
+                            AND (CAST(?3 AS BIGINT) IS NULL OR id = ?3) AND (CAST(?4 AS TEXT) IS NULL OR kind = ?4)";
                         self.ask::<u64>(sql, params![self.queue, state, job, kind])?
                     }
                 };

@@ -202,9 +202,9 @@ impl Store {
         Ok(true)
     }
 
-    /// Returns the greatest token that acted on a job, below which none may be given.
+    /// Returns the greatest token that acted on a job of the queue, below which none may be given.
     pub fn greatest_fence(&self) -> Result<u64> {
-        self.ask("SELECT COALESCE(MAX(fence), 0) FROM jobs", &[])
+        self.ask("SELECT COALESCE(MAX(fence), 0) FROM jobs WHERE queue = ?1", params![self.queue])
     }
 
     /// Writes down that `holder` owns `job` in this round.

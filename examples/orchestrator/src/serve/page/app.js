@@ -6,6 +6,7 @@ import { followJob, tickJob } from "./job.js";
 import { link } from "./link.js";
 import { followOthers, updateKinds } from "./others.js";
 import { begin, onRoute, route } from "./route.js";
+import { tickProcesses, updateProcesses } from "./processes.js";
 import { clock, known } from "./state.js";
 import { followTrends } from "./trends.js";
 import { number, say } from "./words.js";
@@ -63,6 +64,7 @@ function draw(now) {
     followOthers();
     followJob();
     followTrends();
+    updateProcesses();
     entitle(running);
   } else if (now - drawn < (calm.matches ? 10 * STEP : STEP)) {
     return;
@@ -72,6 +74,7 @@ function draw(now) {
   for (const row of board.rows) row.tick(at);
   for (const row of urgent) row.tick(at);
   tickJob(at);
+  tickProcesses(at);
   tellUntil();
 }
 

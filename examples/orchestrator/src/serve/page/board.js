@@ -72,7 +72,7 @@ class Row {
     const again = job.redrives > 0 ? `, redriven ${job.redrives}×` : "";
     say(this.origin, job.run == null ? job.kind : `${job.kind}, run ${job.run}${again}`);
     const { owner } = job;
-    const by = owner ? `${owner.run_id ?? ""}@${owner.stage}` : "";
+    const by = owner ? `${owner.run_id ?? ""}@${owner.stage}@${owner.process ?? ""}` : "";
     if (fresh || by !== this.by) {
       this.by = by;
       this.whose.replaceChildren(...(owner ? holder(owner) : ["no owner"]));
@@ -203,6 +203,7 @@ function takes(job) {
   const wanted = (name) => filter.get(name) ?? "";
   const { owner } = job;
   const whose = owner?.run_id == null ? "" : `run ${owner.run_id}`;
+  const process = owner?.process ?? "";
   const sought = wanted("q");
   return (
     (!wanted("stage") || job.stage === wanted("stage")) &&
@@ -210,7 +211,7 @@ function takes(job) {
     (!wanted("owner") ||
       (owner ? ["any", String(owner.run_id), whose].includes(wanted("owner")) : wanted("owner") === "none")) &&
     (!wanted("past_grace") || (job.finished_at_ms != null && clock.now() - job.finished_at_ms > limitsOf(job).grace)) &&
-    (!sought || String(job.job) === sought || [job.kind, job.stage, whose].some((text) => text.includes(sought)))
+    (!sought || String(job.job) === sought || [job.kind, job.stage, whose, process].some((text) => text.includes(sought)))
   );
 }
 

@@ -52,9 +52,10 @@ export const words = (name) => name.replaceAll("_", " ");
 /** What a server's object has under a server's name; never what every object has. */
 export const own = (object, key) => (object && Object.hasOwn(object, key) ? object[key] : undefined);
 
-/** "run 12 at `test`", as nodes. */
-export function holder({ run_id: run, stage }) {
-  return [run == null ? "the reaper’s claim at " : `run ${run} at `, make("code", "", stage)];
+/** "run 12 at `test`", as nodes, and in which process, where there are several. */
+export function holder({ run_id: run, stage, process }) {
+  const what = [run == null ? "the reaper’s claim at " : `run ${run} at `, make("code", "", stage)];
+  return process == null ? what : [...what, ` in ${process}`];
 }
 
 /** A link to a job's own page, without its job. */
