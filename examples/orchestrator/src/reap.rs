@@ -1,36 +1,24 @@
 //! The reaper's thread: the library's loop over our running jobs, and what is done with its verdicts.
 
+#[cfg(feature = "cluster")]
+mod shared;
+
 use std::collections::HashMap;
 use std::mem::take;
 use std::thread::{Builder, Scope};
-#[cfg(feature = "cluster")]
-use std::{
-    thread::sleep,
-    time::{Duration, Instant},
-};
 
 use jiff::Timestamp;
-#[cfg(feature = "cluster")]
-use livemark::AsyncJobStore;
 use livemark::{
     Cause, Claim, DeferReason, Explanation, JobStore, Outcome, Reaper, ReaperHandle, RunError, RunningJob, StopToken,
     Verdict,
 };
-#[cfg(feature = "cluster")]
-use livemark_cluster::{ClusterGuard, ClusterReaper, Remote};
-#[cfg(feature = "cluster")]
-use tokio::task::block_in_place;
 
 use crate::config::STAGE;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::feed::OwnerSeen;
 use crate::marks::Hold;
-#[cfg(feature = "cluster")]
-use crate::marks::{Marks, Shared};
 use crate::monitor;
-#[cfg(feature = "cluster")]
-use crate::store::RunId;
 use crate::store::{JobId, NoteKind, Running, State, Store};
 
 /// Who the timeline says it was.
@@ -52,7 +40,7 @@ pub enum Sweeper<'a> {
     Own(Reaper<'a>),
     /// In an engine.
     #[cfg(feature = "cluster")]
-    Shared(ClusterReaper, Shared),
+    Shared(livemark_cluster::ClusterReaper, crate::marks::Shared),
 }
 
 impl Sweeper<'_> {
@@ -80,7 +68,7 @@ pub fn run<'scope, 'env>(
         store,
         failures: Failures::default(),
         #[cfg(feature = "cluster")]
-        orphans: Orphans::default(),
+        orphans: shared::Orphans::default(),
     };
     let mode = reaper.handle().policy().mode();
     let of = engine.marks.process().map_or_else(String::new, |process| format!(" of {process}"));
@@ -88,26 +76,10 @@ pub fn run<'scope, 'env>(
     match reaper {
         Sweeper::Own(reaper) => reaper.run(engine.config.limits.sweep_every, stop, &mut jobs),
         #[cfg(feature = "cluster")]
-        Sweeper::Shared(reaper, shared) => {
-            // The library's loop is for marks of one process. This one ends with the session, and its process with it.
-            while !stop.is_stopped() && shared.loss().is_none() {
-                let began = Instant::now();
-                shared.wait(reaper.run_once(&mut jobs));
-                // What other processes did is to be seen here as well.
-                engine.feed.changed();
-                let next = began + engine.config.limits.sweep_every;
-                while !stop.is_stopped() && Instant::now() < next {
-                    sleep(STOPS_WITHIN.min(next.saturating_duration_since(Instant::now())));
-                }
-            }
-        }
+        Sweeper::Shared(reaper, marks) => jobs.sweep_together(reaper, marks, stop),
     }
     Ok(())
 }
-
-/// How soon a reaper of shared marks stops.
-#[cfg(feature = "cluster")]
-const STOPS_WITHIN: Duration = Duration::from_millis(20);
 
 /// A row, as the library sees it.
 pub fn running_job<'a>(job: &'a JobId, row: &Running) -> RunningJob<'a> {
@@ -124,7 +96,7 @@ struct Jobs<'scope, 'env> {
     store: Store,
     failures: Failures,
     #[cfg(feature = "cluster")]
-    orphans: Orphans,
+    orphans: shared::Orphans,
 }
 
 /// The counter of the redrives that the store took.
@@ -157,79 +129,6 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
 
     fn on_error(&mut self, error: &RunError<JobId, Error>) {
         self.failed(error);
-    }
-}
-
-/// The same, with claims in the engine. The store blocks, which its thread may.
-#[cfg(feature = "cluster")]
-impl AsyncJobStore<JobId, Remote, ClusterGuard> for Jobs<'_, '_> {
-    type Row = (JobId, Running);
-    type Error = Error;
-    type Rows = Vec<Result<Self::Row>>;
-
-    async fn list(&mut self) -> Result<Self::Rows> {
-        let mut rows = block_in_place(|| self.listed())?;
-        self.orphans.look(&self.engine.marks, &mut rows);
-        Ok(rows)
-    }
-
-    fn job<'a>(&self, (job, row): &'a Self::Row) -> RunningJob<'a> {
-        running_job(job, row)
-    }
-
-    fn on_verdict(
-        &mut self,
-        (job, row): &Self::Row,
-        verdict: &livemark_cluster::Verdict,
-        explanation: &Explanation<'_>,
-    ) {
-        block_in_place(|| self.ruled(*job, row, verdict, explanation));
-    }
-
-    async fn redrive(&mut self, (job, row): Self::Row, claim: livemark_cluster::Claim) -> Result<Outcome> {
-        let Marks::Shared(shared) = &self.engine.marks else { return Ok(Outcome::Refused) };
-        let hold = shared.held(claim);
-        block_in_place(|| self.redriven(job, row, hold))
-    }
-
-    async fn reap(&mut self, (job, row): Self::Row, cause: Cause, claim: livemark_cluster::Claim) -> Result<Outcome> {
-        let Marks::Shared(shared) = &self.engine.marks else { return Ok(Outcome::Refused) };
-        let hold = shared.held(claim);
-        block_in_place(|| {
-            if cause == Cause::WorkerLost && self.orphans.has(job, row.run) {
-                return self.begun_anew(job, row.run);
-            }
-            self.reaped(job, row, cause, &hold)
-        })
-    }
-
-    fn on_error(&mut self, error: &RunError<JobId, Error>) {
-        block_in_place(|| self.failed(error));
-    }
-}
-
-/// Runs whose process was still at work when it was last seen with a mark, and has none. A monitor of shared marks marks
-/// its job before it starts anything, so that its process is gone.
-#[cfg(feature = "cluster")]
-#[derive(Default)]
-struct Orphans(HashMap<(JobId, RunId), Instant>);
-
-#[cfg(feature = "cluster")]
-impl Orphans {
-    /// Says in the rows for how long such runs have been lost.
-    fn look(&mut self, marks: &Marks<'_>, rows: &mut [Result<(JobId, Running)>]) {
-        let before = take(&mut self.0);
-        for (job, row) in rows.iter_mut().flatten() {
-            if row.finished_for.is_none() && row.lost_for.is_none() && !marks.is_active(*job) {
-                let since = before.get(&(*job, row.run)).copied().unwrap_or_else(Instant::now);
-                self.0.insert((*job, row.run), since);
-                row.lost_for = Some(since.elapsed());
-            }
-        }
-    }
-
-    fn has(&self, job: JobId, run: RunId) -> bool {
-        self.0.contains_key(&(job, run))
     }
 }
 
@@ -299,18 +198,6 @@ impl<'env> Jobs<'_, 'env> {
         let displaced = displaced(hold).map_or_else(String::new, |displaced| format!(", {displaced}"));
         self.tell(NoteKind::Reap, job, &format!("{ends}: {cause}{displaced}"));
         Ok(Outcome::Done) // the claim is dropped after the commit
-    }
-
-    /// Queues a job again whose process is gone, before it has finished anything.
-    #[cfg(feature = "cluster")]
-    fn begun_anew(&self, job: JobId, run: RunId) -> Result<Outcome> {
-        if !self.store.requeue(job, run)? {
-            return Ok(Outcome::Refused);
-        }
-        self.store.end_run(run, crate::store::Outcome::Lost)?;
-        self.tell(NoteKind::Redrive, job, &format!("queues it again: the process of run {run} is gone"));
-        self.engine.shift.ring();
-        Ok(Outcome::Done)
     }
 
     fn failed(&mut self, error: &RunError<JobId, Error>) {

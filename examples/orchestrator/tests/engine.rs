@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use livemark::{Cause, Finalizer, Mode, Proposed, Reaper, ReaperStats, Registry};
+use livemark::{Cause, Finalizer, Mode, Proposed, ReaperStats, Registry};
 use orchestrator::config::{Config, REPLAY};
 use orchestrator::engine::{Engine, Shift, Step, no_hook, wait_until};
 use orchestrator::error::Error;

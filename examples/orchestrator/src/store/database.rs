@@ -74,7 +74,7 @@ impl Database {
                 Connection::Sqlite(connection)
             }
             #[cfg(feature = "cluster")]
-            Place::Server(config) => Connection::Postgres(super::postgres::Postgres::connect(config)?.into()),
+            Place::Server(config) => Connection::Postgres(Box::new(super::postgres::Postgres::connect(config)?.into())),
         };
         Ok(Store { connection, queue: queue.to_owned() })
     }

@@ -5,8 +5,6 @@
 
 #[cfg(feature = "cluster")]
 use std::cell::RefCell;
-#[cfg(feature = "cluster")]
-use std::rc::Rc;
 
 use rusqlite::types::{FromSql, ToSql};
 use rusqlite::{Connection as Sqlite, OptionalExtension};
@@ -22,14 +20,14 @@ pub(super) enum Connection {
     Sqlite(Sqlite),
     /// A server.
     #[cfg(feature = "cluster")]
-    Postgres(RefCell<Postgres>),
+    Postgres(Box<RefCell<Postgres>>),
 }
 
 /// A row of an answer.
 pub(super) enum Row<'r> {
     Sqlite(&'r rusqlite::Row<'r>),
     #[cfg(feature = "cluster")]
-    Postgres(Rc<Record>, std::marker::PhantomData<&'r ()>),
+    Postgres(&'r Record),
 }
 
 impl Row<'_> {
@@ -38,7 +36,7 @@ impl Row<'_> {
         match self {
             Self::Sqlite(row) => row.get(column),
             #[cfg(feature = "cluster")]
-            Self::Postgres(record, _) => record.get(column),
+            Self::Postgres(record) => record.get(column),
         }
     }
 }
@@ -69,8 +67,7 @@ impl Connection {
             #[cfg(feature = "cluster")]
             Self::Postgres(postgres) => {
                 let records = postgres.borrow_mut().query(sql, values)?;
-                let read = |record| read(&Row::Postgres(Rc::new(record), std::marker::PhantomData));
-                Ok(records.into_iter().map(read).collect::<rusqlite::Result<_>>()?)
+                Ok(records.iter().map(|record| read(&Row::Postgres(record))).collect::<rusqlite::Result<_>>()?)
             }
         }
     }
@@ -90,8 +87,7 @@ impl Connection {
             #[cfg(feature = "cluster")]
             Self::Postgres(postgres) => {
                 let first = postgres.borrow_mut().query(sql, values)?.into_iter().next();
-                let read = |record| read(&Row::Postgres(Rc::new(record), std::marker::PhantomData));
-                Ok(first.map(read).transpose()?)
+                Ok(first.map(|record| read(&Row::Postgres(&record))).transpose()?)
             }
         }
     }
