@@ -46,6 +46,8 @@ struct State {
     compacted: Revision,
     /// Whether writes are refused for want of room.
     is_full: bool,
+    /// How many other histories there were before this one.
+    histories: u64,
 }
 
 #[derive(Debug)]
@@ -191,6 +193,11 @@ impl MemoryEngine {
     /// Puts the engine back to an earlier revision, as a restored snapshot does.
     pub fn set_revision(&self, revision: Revision) {
         self.change(|state| state.revision = revision);
+    }
+
+    /// Begins another history, as a copy does that takes the place of the engine. This one has lost nothing.
+    pub fn promote(&self) {
+        self.change(|state| state.histories += 1);
     }
 
     /// Returns the present revision.
@@ -384,7 +391,8 @@ impl Engine for MemoryClient {
     async fn list(&self) -> Result<Listing, EngineError> {
         let listed = self.call(|state| {
             let rows = state.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
-            Ok(Listing { revision: state.revision, whole: state.revision, rows })
+            let history = Some(state.histories.to_string().into());
+            Ok(Listing { revision: state.revision, whole: state.revision, rows, history })
         });
         listed.await
     }
@@ -441,7 +449,8 @@ impl Watch for MemoryWatch {
             mended.as_mut().enable();
             let (events, next_end) = self.poll()?;
             if let Some(last) = events.last() {
-                return Ok(News { whole: last.revision, events });
+                let history = Some(self.client.engine.state().histories.to_string().into());
+                return Ok(News { whole: last.revision, events, history });
             }
             let end = async {
                 match next_end {
