@@ -6,7 +6,7 @@ mod common;
 #[path = "../../../crates/livemark-postgres/tests/support/mod.rs"]
 mod support;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
@@ -57,11 +57,15 @@ impl Shared {
     }
 
     fn serve_for(&self, place: &Place, name: &str, ttl: &str) -> Server {
+        Server::start(&mut self.command(place, name, ttl))
+    }
+
+    fn command(&self, place: &Place, name: &str, ttl: &str) -> Command {
         let mut command = orchestrator();
         command.current_dir(place.directory.path()).args(["serve", "--config", "settings.toml"]);
         command.args(["--listen", "127.0.0.1:0", "--workspaces", "work", "--token", TOKEN]);
         command.args(["--store", &self.address(), "--name", name, "--ttl", ttl]);
-        Server::start(&mut command)
+        command
     }
 }
 
@@ -196,6 +200,54 @@ fn a_job_whose_process_runs_is_its_services_until_that_is_gone() {
     place.go();
     left.until_counts("merged", 1);
     assert_eq!((store.count_runs().unwrap(), store.count_outcomes(Outcome::Lost).unwrap()), (2, 1));
+}
+
+/// Makes a program's wall clock go ahead of the others' by an hour. Returns `false` where that cannot be done.
+fn go_ahead(command: &mut Command) -> bool {
+    let libraries =
+        ["/usr/lib", "/usr/lib64"].into_iter().filter_map(|path| fs::read_dir(path).ok()).flatten().flatten();
+    let files = libraries.map(|directory| directory.path().join("faketime/libfaketimeMT.so.1"));
+    let Some(file) = files.into_iter().find(|file| file.is_file()) else {
+        not_checked("there is no libfaketime", "Debian: apt-get install faketime");
+        return false;
+    };
+    command.env("LD_PRELOAD", file).env("FAKETIME", "+3600s").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    true
+}
+
+/// Ages are by the server's clock, and so are leases. Seen to fail with a store that goes by its process's clock: the backstop
+/// of the service that is ahead reaps all jobs.
+#[test]
+fn a_clock_that_is_off_by_an_hour_is_no_matter() {
+    let Some(shared) = Shared::start() else { return };
+    let place = Place::new(QUICK);
+    let mut ahead = shared.command(&place, "ahead", "2");
+    if !go_ahead(&mut ahead) {
+        return;
+    }
+    let (ahead, right) = (Server::start(&mut ahead), shared.serve(&place, "right"));
+    let clock = |queue: &Value| queue["now_ms"].as_u64().unwrap() / 60_000;
+    assert!(clock(&ahead.queue()).abs_diff(clock(&right.queue())) <= 1, "both tell the server's");
+    assert_eq!(ahead.change("PUT", "/policy", r#"{"mode": "defer_all"}"#).status, 200);
+    right.until("in mode defer_all", |queue| queue["policy"]["mode"] == "defer_all");
+    assert_eq!(right.change("PUT", "/policy", r#"{"mode": "honor"}"#).status, 200);
+    ahead.until("in mode honor", |queue| queue["policy"]["mode"] == "honor");
+    right.submit(r#"{"kind": "gated", "count": 6}"#);
+    right.until("all owned", |queue| owners(queue).len() == 6);
+    thread::sleep(Duration::from_secs(3));
+    let seen = ahead.queue();
+    assert_eq!(owners(&seen).len(), 6, "for longer than the TTL");
+    let since = seen["running"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|jobs| jobs.as_array().unwrap())
+        .map(|job| seen["now_ms"].as_u64().unwrap().abs_diff(job["owner"]["since_at_ms"].as_u64().unwrap()));
+    assert!(since.max().unwrap() < 60_000, "one clock for all that is told");
+    place.go();
+    ahead.until_counts("merged", 6);
+    let store = shared.database().store("main").unwrap();
+    assert_eq!((store.count_runs().unwrap(), store.count_effects(Effect::Merge).unwrap()), (6, 6));
 }
 
 /// Seen to fail with services that do not look what others have set.

@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use crate::error::Result;
 use crate::store::sql::Row;
-use crate::store::{JobId, NoteKind, State, Store};
+use crate::store::{JobId, NoteKind, State, Store, now};
 
 /// A mode that somebody has put in force. Modes are by the names that requests use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Store {
         self.together(|| {
             if paused {
                 let sql = "INSERT INTO pauses (queue, by, since) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-                self.write(sql, params![self.queue, by, self.now()])?;
+                self.write(sql, params![self.queue, by, now()])?;
             } else {
                 self.write("DELETE FROM pauses WHERE queue = ?1", params![self.queue])?;
             }
@@ -102,11 +102,11 @@ impl Store {
         }
         let transaction = self.connection.transaction()?;
         let sql = "INSERT INTO jobs (queue, kind, state, submitted_at) VALUES (?1, ?2, 'queued', ?3) RETURNING id";
-        let new: JobId = self.ask(sql, params![self.queue, row.kind, self.now()])?;
+        let new: JobId = self.ask(sql, params![self.queue, row.kind, now()])?;
         let sql = "INSERT INTO notes (queue, job_id, at, who, kind, what) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         for (job, what) in [(job, format!("submits it again as job {new}")), (new, format!("submits job {job} again"))]
         {
-            self.write(sql, params![self.queue, job, self.now(), by, NoteKind::Action, what])?;
+            self.write(sql, params![self.queue, job, now(), by, NoteKind::Action, what])?;
         }
         transaction.commit()?;
         Ok(Wish::Done(new))

@@ -7,8 +7,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection as Sqlite, OpenFlags, TransactionBehavior, params};
 
 use crate::error::{Error, Result};
-use crate::store::Store;
 use crate::store::sql::Connection;
+use crate::store::{Store, now};
 
 /// Marks an SQLite file as ours ("lvmk"), so that another program's is never written to.
 const APPLICATION_ID: i32 = 0x6c76_6d6b;
@@ -91,7 +91,7 @@ impl Database {
     /// Numbers a new replay.
     pub fn begin_replay(&self) -> Result<u64> {
         let store = self.store("")?;
-        store.insert("INSERT INTO replays (started_at) VALUES (?1)", params![store.now()])
+        store.insert("INSERT INTO replays (started_at) VALUES (?1)", params![now()])
     }
 }
 

@@ -15,6 +15,7 @@ mod rows;
 mod sql;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rusqlite::params;
@@ -42,7 +43,7 @@ impl Store {
     pub fn enqueue(&self) -> Result<JobId> {
         self.insert(
             "INSERT INTO jobs (queue, state, submitted_at) VALUES (?1, 'queued', ?2)",
-            params![self.queue, self.now()],
+            params![self.queue, now()],
         )
     }
 
@@ -51,7 +52,7 @@ impl Store {
         let transaction = self.connection.transaction()?;
         let jobs = {
             let sql = "INSERT INTO jobs (queue, kind, state, submitted_at) VALUES (?1, ?2, 'queued', ?3) RETURNING id";
-            let at = self.now();
+            let at = now();
             (0..count).map(|_| self.ask(sql, params![self.queue, kind, at])).collect::<Result<_>>()?
         };
         transaction.commit()?;
@@ -93,7 +94,7 @@ impl Store {
     /// Writes down that `run` has its mark, and in the timeline what led there.
     pub fn marked(&self, job: JobId, run: RunId, who: &str, what: &str) -> Result<()> {
         self.together(|| {
-            self.write("UPDATE runs SET stage = 'marked', marked_at = ?2 WHERE id = ?1", params![run, self.now()])?;
+            self.write("UPDATE runs SET stage = 'marked', marked_at = ?2 WHERE id = ?1", params![run, now()])?;
             self.note(Some(job), who, what)
         })
     }
@@ -103,7 +104,7 @@ impl Store {
     pub fn finish(&self, run: RunId, exit_code: Option<i32>) -> Result<bool> {
         let sql = "UPDATE runs SET finished_at = ?2, exit_code = ?3, stage = 'stamped' WHERE id = ?1
             AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = runs.job_id AND state = 'running' AND run_id = ?1)";
-        self.changes_one(sql, params![run, self.now(), exit_code])
+        self.changes_one(sql, params![run, now(), exit_code])
     }
 
     /// Gives a running job a new run that repeats the finalization of `old`; `None` if `old` no longer owns the job.
@@ -116,7 +117,7 @@ impl Store {
         let sql = "INSERT INTO runs (job_id, finished_at, marked_at, exit_code, stage)
             SELECT job_id, CAST(?2 AS BIGINT), CAST(?2 AS BIGINT), exit_code, 'stamped' FROM runs WHERE id = ?1
             RETURNING id";
-        let Some(run) = self.connection.find(sql, params![old, self.now()], |row| row.get(0))? else { return Ok(None) };
+        let Some(run) = self.connection.find(sql, params![old, now()], |row| row.get(0))? else { return Ok(None) };
         let sql = "UPDATE jobs SET run_id = ?3, redrives = redrives + 1
             WHERE id = ?1 AND state = 'running' AND run_id = ?2";
         if !self.changes_one(sql, params![job, old, run])? {
@@ -137,7 +138,7 @@ impl Store {
 
     /// Writes down how a run ended.
     pub fn end_run(&self, run: RunId, outcome: Outcome) -> Result<()> {
-        self.write("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", params![run, self.now(), outcome])
+        self.write("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", params![run, now(), outcome])
     }
 
     /// Queues a running job again whose process could not be started, if `run` is its own run.
@@ -157,7 +158,7 @@ impl Store {
         self.write(
             "UPDATE runs SET ended_at = ?2, outcome = ?3
              WHERE ended_at IS NULL AND (SELECT queue FROM jobs WHERE jobs.id = job_id) = ?1",
-            params![self.queue, self.now(), Outcome::Lost],
+            params![self.queue, now(), Outcome::Lost],
         )?;
         let sql = "UPDATE jobs SET state = 'queued', run_id = NULL, started_at = NULL
             WHERE queue = ?1 AND state = 'running' RETURNING id";
@@ -170,16 +171,13 @@ impl Store {
     pub fn start_task(&self, run: RunId, gate: &str) -> Result<u64> {
         self.together(|| {
             self.write("UPDATE runs SET stage = ?2 WHERE id = ?1", params![run, gate])?;
-            self.insert(
-                "INSERT INTO tasks (run_id, gate, started_at) VALUES (?1, ?2, ?3)",
-                params![run, gate, self.now()],
-            )
+            self.insert("INSERT INTO tasks (run_id, gate, started_at) VALUES (?1, ?2, ?3)", params![run, gate, now()])
         })
     }
 
     /// Writes down how it ended.
     pub fn end_task(&self, task: u64, result: &str) -> Result<()> {
-        self.write("UPDATE tasks SET ended_at = ?2, result = ?3 WHERE id = ?1", params![task, self.now(), result])
+        self.write("UPDATE tasks SET ended_at = ?2, result = ?3 WHERE id = ?1", params![task, now(), result])
     }
 
     /// Merges or rolls back. In this example the ledger *is* the world outside.
@@ -196,7 +194,7 @@ impl Store {
         }
         self.write(
             "INSERT INTO ledger (job_id, run_id, effect, at) VALUES (?1, ?2, ?3, ?4)",
-            params![job, run, effect, self.now()],
+            params![job, run, effect, now()],
         )?;
         transaction.commit()?;
         Ok(true)
@@ -224,14 +222,14 @@ impl Store {
     pub fn note_as(&self, kind: NoteKind, job: Option<JobId>, who: &str, what: &str) -> Result<()> {
         self.write(
             "INSERT INTO notes (queue, job_id, at, who, kind, what) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![self.queue, job, self.now(), who, kind, what],
+            params![self.queue, job, now(), who, kind, what],
         )
     }
 
     /// Writes something that says nothing, to see whether the store can be written.
     pub fn touch(&self) -> Result<()> {
         let sql = "INSERT INTO health (id, at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at = excluded.at";
-        self.write(sql, params![self.now()])
+        self.write(sql, params![now()])
     }
 
     // Questions.
@@ -247,7 +245,7 @@ impl Store {
         let sql = "SELECT jobs.id, jobs.run_id, jobs.started_at, runs.finished_at, runs.ended_at, jobs.redrives
             FROM jobs LEFT JOIN runs ON runs.id = jobs.run_id
             WHERE jobs.queue = ?1 AND jobs.state = 'running' ORDER BY jobs.id";
-        let now = self.now();
+        let now = now();
         // A clock that was set back makes an age of zero.
         let age = |then| Duration::from_millis(now.saturating_sub(then));
         let running = |row: &Row<'_>| {
@@ -271,7 +269,7 @@ impl Store {
                 "SELECT jobs.id, jobs.kind, jobs.run_id, runs.stage, jobs.started_at, runs.finished_at, jobs.redrives
                 FROM jobs LEFT JOIN runs ON runs.id = jobs.run_id
                 WHERE jobs.queue = ?1 AND jobs.state = 'running' ORDER BY jobs.id";
-            let now = self.now();
+            let now = now();
             let running = self.list(sql, params![self.queue], |row| {
                 Ok(Shown {
                     job: row.get(0)?,
@@ -411,7 +409,7 @@ impl Store {
 
     /// Gives a queued job a run and sets it running, within a transaction that is undone if another was faster.
     fn started(&self, job: JobId) -> Result<Option<RunId>> {
-        let now = self.now();
+        let now = now();
         let run = self.insert("INSERT INTO runs (job_id, started_at) VALUES (?1, ?2)", params![job, now])?;
         let sql = "UPDATE jobs SET state = 'running', run_id = ?2, started_at = ?3 WHERE id = ?1 AND state = 'queued'";
         Ok(self.changes_one(sql, params![job, run, now])?.then_some(run))
@@ -430,11 +428,6 @@ impl Store {
         Ok(self.connection.execute(sql, values)? == 1)
     }
 
-    /// The clock of the store, which all its rows are by.
-    fn now(&self) -> u64 {
-        self.connection.now()
-    }
-
     fn list<T>(
         &self,
         sql: &str,
@@ -451,8 +444,24 @@ impl Store {
     }
 }
 
-/// Milliseconds since the epoch: the clock of a store that is a file, as rows outlive the process.
+/// By how much the clock of the store is ahead of this process's, in milliseconds.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
+
+/// Milliseconds since the epoch: the clock of the store, as rows outlive the process, and are other processes' as well. For a
+/// file it is this process's own, and for a server that server's.
 pub fn now() -> u64 {
+    // Relaxed (no edge): a number by itself.
+    own_clock().saturating_add_signed(AHEAD.load(Ordering::Relaxed))
+}
+
+#[cfg(feature = "cluster")]
+fn set_clock(now: u64) {
+    let ahead = i64::try_from(now).unwrap_or(0) - i64::try_from(own_clock()).unwrap_or(0);
+    // Relaxed (no edge): a number by itself.
+    AHEAD.store(ahead, Ordering::Relaxed);
+}
+
+fn own_clock() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

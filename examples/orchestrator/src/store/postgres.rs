@@ -25,8 +25,8 @@ pub(super) struct Postgres {
     config: Config,
     client: Option<Client>,
     statements: HashMap<String, Statement>,
-    /// The server's time, and when that was.
-    clock: (u64, Instant),
+    /// When the server was asked for its time last.
+    clock: Option<Instant>,
 }
 
 impl fmt::Debug for Postgres {
@@ -75,8 +75,8 @@ pub(super) fn prepare(config: &Config) -> Result<()> {
 
 impl Postgres {
     pub(super) fn connect(config: &Config) -> Result<Self> {
-        let (config, clock) = (config.clone(), (0, Instant::now()));
-        let mut postgres = Self { config, client: None, statements: HashMap::new(), clock };
+        let config = config.clone();
+        let mut postgres = Self { config, client: None, statements: HashMap::new(), clock: None };
         postgres.client()?;
         Ok(postgres)
     }
@@ -88,24 +88,19 @@ impl Postgres {
             let mut client = self.config.connect(NoTls).map_err(|error| told("job store", &error))?;
             client.batch_execute("SET search_path TO orchestrator").map_err(|error| told("job store", &error))?;
             self.client = Some(client);
-            self.clock.0 = 0;
+            self.clock = None;
         }
         let Self { client, clock, .. } = self;
         let Some(client) = client else { return Err(Error::Unwritable("no connection".to_owned())) };
         // Processes have clocks of their own. The ages of jobs are by the server's, which all have in common.
-        if clock.0 == 0 || clock.1.elapsed() > SET_CLOCK_EVERY {
-            let asked = Instant::now();
+        if clock.is_none_or(|asked| asked.elapsed() > SET_CLOCK_EVERY) {
             let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
             if let Ok(row) = client.query_one(sql, &[]) {
-                *clock = (row.get::<_, i64>(0).unsigned_abs(), asked + asked.elapsed() / 2);
+                super::set_clock(row.get::<_, i64>(0).unsigned_abs());
+                *clock = Some(Instant::now());
             }
         }
         Ok(client)
-    }
-
-    pub(super) fn now(&self) -> u64 {
-        let (then, at) = self.clock;
-        then.saturating_add(crate::marks::milliseconds(at.elapsed()))
     }
 
     pub(super) fn batch(&mut self, sql: &str) -> Result<()> {

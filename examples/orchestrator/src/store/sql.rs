@@ -142,15 +142,6 @@ impl Connection {
             }
         }
     }
-
-    /// The clock of the store, in milliseconds since the epoch.
-    pub(super) fn now(&self) -> u64 {
-        match self {
-            Self::Sqlite(_) => super::now(),
-            #[cfg(feature = "cluster")]
-            Self::Postgres(postgres) => postgres.borrow().now(),
-        }
-    }
 }
 
 /// A transaction that is undone when it is dropped.
