@@ -151,6 +151,7 @@ fn several_loops_on_one_reaper_redrive_a_job_once() {
     assert_eq!(reaper.stats().redrives, JOBS);
 }
 
+// Seen to fail with an exchange that clears the claim before it marks again.
 #[test]
 fn nobody_sees_an_unowned_job_while_its_guard_becomes_a_claim() {
     let _alone = alone();

@@ -135,8 +135,13 @@ pub(crate) struct Writers {
 impl Writers {
     /// Starts so many of them in each session.
     pub(crate) fn start(sessions: &[Session], in_each: u64) -> Self {
+        Self::start_from(sessions, in_each, 0)
+    }
+
+    /// The same on jobs from this one on.
+    pub(crate) fn start_from(sessions: &[Session], in_each: u64, first: u64) -> Self {
         let (stop, mut tasks) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
-        for (session, first) in sessions.iter().zip((0..).step_by(1_000_000)) {
+        for (session, first) in sessions.iter().zip((first..).step_by(1_000_000)) {
             for job in first..first + in_each {
                 let (session, stop) = (session.clone(), Arc::clone(&stop));
                 tasks.spawn(async move {

@@ -19,6 +19,7 @@ mod latency;
 mod lookup;
 mod many;
 mod postgres;
+mod queue;
 mod record;
 mod servers;
 mod throughput;
@@ -45,7 +46,7 @@ static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
 const USAGE: &str =
     "usage: cluster-bench [--quick] [--rounds N] [--only BENCHMARK]... [--members N | --endpoints URL,...] [--out CSV]
-benchmarks: fsync, mark and clear (measured together), throughput, lag, barrier, lookup, memory, relist, events, died, engines";
+benchmarks: fsync, mark and clear (measured together), throughput, lag, barrier, lookup, memory, relist, events, died, engines, queue, live";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Benchmark {
@@ -60,10 +61,12 @@ enum Benchmark {
     Events,
     Died,
     Engines,
+    Queue,
+    Live,
 }
 
 impl Benchmark {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Calls,
         Self::Throughput,
         Self::Lag,
@@ -74,6 +77,8 @@ impl Benchmark {
         Self::Events,
         Self::Died,
         Self::Engines,
+        Self::Queue,
+        Self::Live,
     ];
 
     fn named(name: &str) -> Result<Self, String> {
@@ -88,6 +93,8 @@ impl Benchmark {
             "events" => Self::Events,
             "died" => Self::Died,
             "engines" => Self::Engines,
+            "queue" => Self::Queue,
+            "live" => Self::Live,
             _ => return Err(format!("no benchmark is called {name}")),
         })
     }
@@ -104,6 +111,8 @@ impl Benchmark {
             Self::Events => events::events(bench).await,
             Self::Died => many::died(bench).await,
             Self::Engines => engines::engines(bench).await,
+            Self::Queue => queue::queue(bench).await,
+            Self::Live => queue::live(bench).await,
         }
     }
 }
