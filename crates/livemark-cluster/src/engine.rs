@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A state of the engine. Later ones are greater.
@@ -62,9 +61,6 @@ pub struct Listing {
     pub whole: Revision,
     /// Each key and its row.
     pub rows: Vec<(String, Row)>,
-    /// Of which history of the engine it is, where it may have several: another one begins when a copy that lagged takes its
-    /// place. States of two histories are not to be compared.
-    pub history: Option<Arc<str>>,
 }
 
 /// A key that was written, or went.
@@ -85,8 +81,6 @@ pub struct News {
     pub events: Vec<Event>,
     /// The state up to which all changes have been told of, as in [`Listing::whole`].
     pub whole: Revision,
-    /// Of which history of the engine it is, as in [`Listing::history`].
-    pub history: Option<Arc<str>>,
 }
 
 /// Why the engine did not do what was asked.
@@ -99,6 +93,8 @@ pub enum EngineError {
     LeaseGone,
     /// The states that were asked for are not kept any more.
     Compacted,
+    /// The engine may have lost what it had: it was restored, or a copy that lagged has taken its place.
+    Restored,
     /// The key `epoch` is not as it was required to be. Nothing was done.
     NewEpoch,
     /// The engine has no room. Nothing was done.
@@ -113,6 +109,7 @@ impl fmt::Display for EngineError {
             Self::Unknown(why) => write!(f, "the engine did not answer: {why}"),
             Self::LeaseGone => f.write_str("the lease has ended"),
             Self::Compacted => f.write_str("the engine does not keep these states any more"),
+            Self::Restored => f.write_str("the engine was put back to an earlier state"),
             Self::NewEpoch => f.write_str("the engine's epoch was changed"),
             Self::NoSpace => f.write_str("the engine has no room"),
             Self::Denied(why) => write!(f, "the engine refuses: {why}"),

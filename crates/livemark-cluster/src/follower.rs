@@ -25,6 +25,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             let after = *self.mirror.applied().borrow();
             let broke = match self.watch_on().await {
                 Err(EngineError::Compacted) => self.list_anew().await,
+                Err(EngineError::Restored) => return self.end(Loss::Behind),
                 broke => broke,
             };
             if *self.mirror.applied().borrow() > after {
@@ -54,7 +55,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
     async fn list_anew(&self) -> Result<(), EngineError> {
         let (latest, sent) = (self.latest(), self.clock.now());
         let listing = timed(self.config.max_view_age, self.engine.list()).await?;
-        if !self.is_of(listing.history.as_deref()) || !self.goes_on(listing.revision, latest) {
+        if !self.goes_on(listing.revision, latest) {
             return Ok(());
         }
         self.take_up_listing(&listing, sent, true);
@@ -82,16 +83,13 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         let latest = self.latest();
         let keeps_gone = self.mirror.keep_gone();
         let listing = timed(self.config.max_view_age, self.engine.list()).await?;
-        if !self.is_of(listing.history.as_deref()) || !self.goes_on(listing.revision, latest) {
+        if !self.goes_on(listing.revision, latest) {
             return Ok(());
         }
-        // It can be compared once all that it has must have been heard of. Where it has more than the state up to which it is
-        // whole, what was removed since is one of these: that is heard of before whatever is written from here on.
-        let heard = async {
-            self.mirror.applied().wait_for(|applied| *applied >= listing.whole).await.is_ok()
-                && (listing.whole >= listing.revision || self.hears_barrier().await)
-        };
-        if !timeout(self.config.ttl, heard).await.is_ok_and(|heard| heard) {
+        // It can be compared once all that it has must have been heard of.
+        let mut applied = self.mirror.applied();
+        let heard = applied.wait_for(|applied| *applied >= listing.whole);
+        if timeout(self.config.ttl, heard).await.is_err() {
             return Err(EngineError::Unknown("the watch is silent".to_owned()));
         }
         let differences = self.mirror.mend(&keeps_gone, &listing);
@@ -106,12 +104,6 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             self.suspect([key]);
         }
         Ok(())
-    }
-
-    /// Writes a barrier, and waits until it comes back. Returns `false` if it cannot be written.
-    async fn hears_barrier(&self) -> bool {
-        let Ok(number) = self.write_barrier().await else { return false };
-        self.mirror.barrier().wait_for(|heard| *heard >= number).await.is_ok()
     }
 
     /// Takes up a listing that was asked for at `sent`. In the first one the session's own key is not to be expected.
@@ -147,10 +139,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         );
     }
 
-    fn take_up_news(&self, News { events, whole, history }: &News) {
-        if !self.is_of(history.as_deref()) {
-            return;
-        }
+    fn take_up_news(&self, News { events, whole }: &News) {
         let (ours, tick) = (session_key(self.lease), tick_key(self.lease));
         // What ended the session is told before what it took along: those marks were not displaced.
         if events.iter().any(|event| event.row.is_none() && event.key == ours) {

@@ -30,8 +30,6 @@ pub(crate) struct Inner<K, C> {
     pub(crate) epoch: u64,
     /// What each mark requires of the epoch's key: that it is as it was when the session was opened.
     pub(crate) in_epoch: If,
-    /// The engine's history in which the session began.
-    pub(crate) history: Option<Arc<str>>,
     /// When the session was opened. Pulses are told of by it.
     pub(crate) opened: Instant,
     /// The latest state of the engine that was told of.
@@ -149,16 +147,6 @@ impl<K, C> Inner<K, C> {
             self.end(Loss::Behind);
         }
         goes_on
-    }
-
-    /// Ends the session, and returns `false`, where this is another history of the engine than that of its beginning: what it
-    /// was told to be written last may never have been.
-    pub(crate) fn is_of(&self, history: Option<&str>) -> bool {
-        let is_the_same = self.history.as_deref() == history;
-        if !is_the_same {
-            self.end(Loss::Behind);
-        }
-        is_the_same
     }
 
     /// Takes up the epoch's row. Ends the session where its tokens are of another one.

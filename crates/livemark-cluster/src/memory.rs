@@ -46,8 +46,6 @@ struct State {
     compacted: Revision,
     /// Whether writes are refused for want of room.
     is_full: bool,
-    /// How many other histories there were before this one.
-    histories: u64,
 }
 
 #[derive(Debug)]
@@ -193,11 +191,6 @@ impl MemoryEngine {
     /// Puts the engine back to an earlier revision, as a restored snapshot does.
     pub fn set_revision(&self, revision: Revision) {
         self.change(|state| state.revision = revision);
-    }
-
-    /// Begins another history, as a copy does that takes the place of the engine. This one has lost nothing.
-    pub fn promote(&self) {
-        self.change(|state| state.histories += 1);
     }
 
     /// Returns the present revision.
@@ -391,8 +384,7 @@ impl Engine for MemoryClient {
     async fn list(&self) -> Result<Listing, EngineError> {
         let listed = self.call(|state| {
             let rows = state.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
-            let history = Some(state.histories.to_string().into());
-            Ok(Listing { revision: state.revision, whole: state.revision, rows, history })
+            Ok(Listing { revision: state.revision, whole: state.revision, rows })
         });
         listed.await
     }
@@ -449,8 +441,7 @@ impl Watch for MemoryWatch {
             mended.as_mut().enable();
             let (events, next_end) = self.poll()?;
             if let Some(last) = events.last() {
-                let history = Some(self.client.engine.state().histories.to_string().into());
-                return Ok(News { whole: last.revision, events, history });
+                return Ok(News { whole: last.revision, events });
             }
             let end = async {
                 match next_end {

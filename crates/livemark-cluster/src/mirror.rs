@@ -77,7 +77,7 @@ impl<K: JobKey, C: Context> View<K, C> {
     pub async fn barrier(&self) -> Result<(), BarrierError> {
         let inner = &self.0.inner;
         let number = inner.write_barrier().await.map_err(BarrierError::Engine)?;
-        let mut heard = inner.mirror.barrier();
+        let mut heard = inner.mirror.barrier.subscribe();
         let came_back = async { heard.wait_for(|heard| *heard >= number).await.is_ok() };
         match timeout(inner.config.call_timeout, came_back).await {
             Ok(true) => Ok(()),
@@ -249,10 +249,6 @@ impl<K, C> Mirror<K, C> {
         self.applied.subscribe()
     }
 
-    pub(crate) fn barrier(&self) -> watch::Receiver<u64> {
-        self.barrier.subscribe()
-    }
-
     pub(crate) fn age(&self, now: Duration) -> Duration {
         // Relaxed (no edge): a number by itself. An older value makes the mirror seem older than it is.
         now.saturating_sub(Duration::from_nanos(self.heard_at.load(Ordering::Relaxed)))
@@ -376,13 +372,8 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     }
 
     fn remove_in(&self, rows: &mut Rows<K>, key: &str, revision: Revision) -> Option<KnownMark<K>> {
-        let mark = match rows.by_key.get(key) {
-            Some(known) if known.revision > revision => return None,
-            Some(known) => known.mark().cloned(),
-            None if revision <= rows.applied => return None,
-            // Where only the last state is told, it was never heard of. The answer to whoever wrote it may still come.
-            None => None,
-        };
+        let known = rows.by_key.get(key).filter(|known| known.revision <= revision)?;
+        let mark = known.mark().cloned();
         self.know(rows, key, Known { revision, what: What::Gone });
         rows.gone.entry(revision).or_default().push(key.to_owned());
         mark

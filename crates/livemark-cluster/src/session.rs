@@ -187,7 +187,6 @@ impl<K: JobKey, C: Context> Session<K, C> {
             lease,
             epoch,
             in_epoch,
-            history: listing.history.clone(),
             opened: Instant::now(),
             latest: AtomicU64::new(listing.revision),
             belief,

@@ -326,7 +326,7 @@ impl Engine for Etcd {
                 }
                 _ => {
                     let revision = unsigned(question.revision);
-                    return Ok(Listing { revision, whole: revision, rows, history: None });
+                    return Ok(Listing { revision, whole: revision, rows });
                 }
             }
         }
@@ -394,7 +394,7 @@ impl Watch for EtcdWatch {
             self.take_up(answer);
             if let Some(last) = self.part.last().filter(|_| is_whole) {
                 let whole = last.revision;
-                return Ok(News { events: std::mem::take(&mut self.part), whole, history: None });
+                return Ok(News { events: std::mem::take(&mut self.part), whole });
             }
         }
     }

@@ -1,7 +1,7 @@
 //! PostgreSQL as an engine: [`Postgres`].
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,8 +34,10 @@ pub(crate) struct Shared {
     pub(crate) reads: Line,
     writes: Vec<Line>,
     next_write: AtomicUsize,
-    /// Up to where all changes are over, as far as anybody here has found out, and in which history of the database.
-    whole: Mutex<(u64, Arc<str>)>,
+    /// Up to where all changes are over, as far as anybody here has found out.
+    pub(crate) whole: AtomicU64,
+    /// The history of the database that was listed last.
+    history: Mutex<Option<String>>,
     /// Tells the watches that something was written here that is waited for.
     pub(crate) wakes: watch::Sender<()>,
 }
@@ -105,7 +107,8 @@ impl Postgres {
             reads: line(),
             writes: (0..options.writers.max(1)).map(|_| line()).collect(),
             next_write: AtomicUsize::new(0),
-            whole: Mutex::new((0, "".into())),
+            whole: AtomicU64::new(0),
+            history: Mutex::default(),
             wakes: watch::Sender::new(()),
         }))
     }
@@ -126,16 +129,8 @@ fn refusal(error: &tokio_postgres::Error) -> ConnectError {
 }
 
 impl Shared {
-    /// Takes up that all changes up to there are over.
-    pub(crate) fn is_whole(&self, whole: Revision, history: &Arc<str>) {
-        let mut known = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-        // In another history these numbers mean something else.
-        let before = if known.1 == *history { known.0 } else { 0 };
-        *known = (whole.max(before), Arc::clone(history));
-    }
-
-    fn whole(&self) -> (Revision, Arc<str>) {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn history(&self) -> Option<String> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -245,13 +240,20 @@ impl Engine for Postgres {
 
     async fn list(&self) -> Result<Listing, EngineError> {
         // Before the snapshot: what was whole then is whole in it.
-        let (whole, known) = self.0.whole();
+        // Relaxed (no edge): a number by itself, and an older one says less.
+        let whole = self.0.whole.load(Ordering::Relaxed);
         let Read { events, seen, forgotten, history } = read(&self.0, None, whole, false).await?;
-        let whole = if known == history { whole } else { 0 };
-        self.0.is_whole(whole, &history);
+        let before = self.0.history.lock().unwrap_or_else(PoisonError::into_inner).replace(history.clone());
+        let is_the_same = before.is_none_or(|before| before == history);
+        let whole = if is_the_same { whole } else { 0 };
+        if !is_the_same {
+            // In another history these numbers mean something else.
+            // Relaxed (no edge): as above.
+            self.0.whole.store(0, Ordering::Relaxed);
+        }
         let rows = events.into_iter().filter_map(|event| Some((event.key, event.row?))).collect();
         // Nothing is forgotten while something earlier is still to come.
-        Ok(Listing { revision: seen.latest, whole: whole.max(forgotten), rows, history: Some(history) })
+        Ok(Listing { revision: seen.latest, whole: whole.max(forgotten), rows })
     }
 
     async fn watch(&self, after: Revision) -> Result<PostgresWatch, EngineError> {

@@ -1,7 +1,7 @@
 //! A watch that reads what has changed: [`PostgresWatch`].
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use livemark_cluster::{EngineError, Event, News, Revision, Watch};
 use tokio::sync::watch;
@@ -21,6 +21,8 @@ pub struct PostgresWatch {
     told: HashMap<String, Revision>,
     wakes: watch::Receiver<()>,
     next_at: Instant,
+    /// The history that was listed, if one was.
+    history: Option<String>,
 }
 
 /// What was read of one snapshot.
@@ -30,7 +32,7 @@ pub(crate) struct Read {
     /// Up to where removals are forgotten.
     pub(crate) forgotten: Revision,
     /// Of which history of the database it is.
-    pub(crate) history: Arc<str>,
+    pub(crate) history: String,
 }
 
 /// Reads all that is there, or what has changed after a revision.
@@ -57,8 +59,7 @@ pub(crate) async fn read(
         let Some(key) = row.get(0) else {
             let number = |at: usize| row.get::<_, Option<&str>>(at)?.parse().ok();
             let seen = || Some(Seen { oldest: number(4)?, drawn: number(5), latest: unsigned(row.get(6)) });
-            let history: Option<&str> = row.get(7);
-            snapshot = seen().map(|seen| (seen, unsigned(revision), history.unwrap_or_default().into()));
+            snapshot = seen().map(|seen| (seen, unsigned(revision), row.get(7)));
             continue;
         };
         let value: Option<Vec<u8>> = row.get(2);
@@ -73,24 +74,30 @@ pub(crate) async fn read(
 impl PostgresWatch {
     pub(crate) fn new(postgres: Postgres, after: Revision) -> Self {
         let wakes = postgres.0.wakes.subscribe();
+        let history = postgres.0.history();
         let (horizon, told, next_at) = (Horizon::at(after), HashMap::new(), Instant::now());
-        Self { postgres, horizon, whole: after, told, wakes, next_at }
+        Self { postgres, horizon, whole: after, told, wakes, next_at, history }
     }
 
     async fn poll(&mut self) -> Result<News, EngineError> {
         let Read { mut events, seen, forgotten, history } =
             read(&self.postgres.0, Some(self.whole), self.whole, self.horizon.wants_a_number()).await?;
+        if *self.history.get_or_insert_with(|| history.clone()) != history {
+            // What was told to be written last may never have been.
+            return Err(EngineError::Restored);
+        }
         if forgotten > self.whole {
             // Something may have gone unheard.
             return Err(EngineError::Compacted);
         }
         // Nothing is awaited from here on: dropping the future loses nothing.
         self.whole = self.horizon.see(seen);
-        self.postgres.0.is_whole(self.whole, &history);
+        // Relaxed (no edge): a number by itself.
+        self.postgres.0.whole.fetch_max(self.whole, Ordering::Relaxed);
         events.retain(|event| self.told.insert(event.key.clone(), event.revision) != Some(event.revision));
         events.sort_by_key(|event| event.revision);
         self.told.retain(|_, revision| *revision > self.whole);
-        Ok(News { events, whole: self.whole, history: Some(history) })
+        Ok(News { events, whole: self.whole })
     }
 }
 

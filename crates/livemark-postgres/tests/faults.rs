@@ -396,9 +396,7 @@ async fn a_failover_to_a_replica_that_lags_loses_marks_and_commits_no_job_twice(
     both.host("127.0.0.1")
         .port(replica.port)
         .target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
-    // Both sessions are on one: whoever is first to read the other history does not keep it from the other one.
-    let engine = engine(both, "jobs").await;
-    let a: Session = Session::open(engine.clone(), session("a")).await.unwrap();
+    let a: Session = Session::open(engine(both.clone(), "jobs").await, session("a")).await.unwrap();
     let early = a.mark(0, run(0)).await.unwrap();
     assert!(take(&client, 0, &early).await);
     let follower = replica.client().await;
@@ -423,7 +421,7 @@ async fn a_failover_to_a_replica_that_lags_loses_marks_and_commits_no_job_twice(
     let client = replica.client().await;
     let state: String = client.query_one("SELECT state FROM jobs WHERE id = 1", &[]).await.unwrap().get(0);
     assert_eq!(state, "running", "the replica lagged");
-    let b: Session = Session::open(engine, session("b")).await.unwrap();
+    let b: Session = Session::open(engine(both, "jobs").await, session("b")).await.unwrap();
     until("the owner of a mark that is lost knows", || !owned.is_current()).await;
     until("it knows why", || a.standing() == Standing::Lost(Loss::Behind)).await;
     let again = b.try_mark(1, run(3)).await.unwrap();

@@ -36,10 +36,6 @@ pub struct Ways {
     pub no_news: bool,
     /// Watches tell of everything so much later.
     pub news_after: Duration,
-    /// Watches tell of the last state of each key only.
-    pub last_states: bool,
-    /// Nothing is told to be whole beyond this state.
-    pub whole_up_to: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -155,8 +151,7 @@ impl Engine for Hampered {
         let ways = self.called();
         let listing = self.client.list().await;
         sleep(ways.listings_after).await;
-        let whole = |listing: &Listing| listing.whole.min(ways.whole_up_to.unwrap_or(u64::MAX));
-        listing.map(|listing| Listing { whole: whole(&listing), ..listing })
+        listing
     }
 
     async fn watch(&self, after: u64) -> Result<HamperedWatch, EngineError> {
@@ -185,19 +180,6 @@ impl Watch for HamperedWatch {
         if let Some((at, _)) = &self.held_back {
             sleep_until(*at).await;
         }
-        let mut news = self.held_back.take().map(|(_, news)| news).unwrap_or_default();
-        let Ways { last_states, whole_up_to, .. } = self.engine.ways().clone();
-        news.whole = news.whole.min(whole_up_to.unwrap_or(u64::MAX));
-        if last_states {
-            let mut told = Vec::new();
-            for event in news.events {
-                let row = self.engine.client.get(&event.key).await?;
-                if row.map(|row| row.revision) == event.row.as_ref().map(|row| row.revision) {
-                    told.push(event);
-                }
-            }
-            news.events = told;
-        }
-        Ok(news)
+        Ok(self.held_back.take().map(|(_, news)| news).unwrap_or_default())
     }
 }
