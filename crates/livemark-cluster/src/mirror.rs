@@ -372,8 +372,13 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     }
 
     fn remove_in(&self, rows: &mut Rows<K>, key: &str, revision: Revision) -> Option<KnownMark<K>> {
-        let known = rows.by_key.get(key).filter(|known| known.revision <= revision)?;
-        let mark = known.mark().cloned();
+        let mark = match rows.by_key.get(key) {
+            Some(known) if known.revision > revision => return None,
+            Some(known) => known.mark().cloned(),
+            // Its mark came and went unheard. An answer may still tell of that one, and must not bring it back.
+            None if revision > rows.applied => None,
+            None => return None,
+        };
         self.know(rows, key, Known { revision, what: What::Gone });
         rows.gone.entry(revision).or_default().push(key.to_owned());
         mark
@@ -520,6 +525,34 @@ impl<K, C> Drop for KeepsGone<'_, K, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A mark came and went in one poll, which tells of the last of it, before all that was earlier was heard of. Then an answer
+    /// tells of the mark. Seen to fail with a mirror that keeps nothing of keys that it has not heard of: the mark shows, and
+    /// its guard believes in it.
+    #[test]
+    fn a_late_answer_brings_no_mark_back_that_was_never_heard_of() {
+        let mirror: Mirror<u64, Finalizer> = Mirror::new(Duration::ZERO, Duration::ZERO);
+        let value = MarkValue {
+            epoch: 0,
+            lease: 1,
+            seq: 1,
+            taken_at: None,
+            process: String::new(),
+            context: Finalizer::new(Some(1), "merge").encode(),
+            pulse: None,
+        };
+        let row = |revision| Row { revision, value: value.encode(), lease: Some(Lease(1)) };
+        mirror.passed(3);
+        assert!(mirror.remove("m/7", 5).is_none());
+        mirror.put_answer("m/7", &row(4));
+        assert!(!mirror.registry().is_active(&7) && !mirror.has("m/7", Token::new(0, 4), Lease(1), 1));
+        // What came later is later.
+        mirror.put_answer("m/7", &row(6));
+        assert!(mirror.registry().is_active(&7));
+        // What is old news needs no trace.
+        mirror.passed(9);
+        assert!(mirror.remove("m/8", 8).is_none() && !mirror.rows().by_key.contains_key("m/8"));
+    }
 
     /// Seen to fail with a pulse that beats whenever it is told to be younger than it is here.
     #[test]
