@@ -119,6 +119,8 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         for key in self.mirror.keys().iter().filter(|key| !keys.contains(key.as_str())) {
             self.take_out(key, listing.whole);
         }
+        // Of a mark that was written beyond what is whole nobody can say whether it is gone or came later.
+        let is_exact = self.mirror.keys().iter().all(|key| keys.contains(key.as_str()));
         // Sessions tell later of pulses than marks do.
         let beats = beats(listing);
         for (key, row) in listing.rows.iter().filter(|(key, _)| key.starts_with(MARKS)) {
@@ -130,9 +132,12 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             self.mirror.take_up_session(key, row);
         }
         self.mirror.listed(listing.whole);
-        self.mirror.heard(sent);
-        if let Some(barrier) = find(listing, &tick_key(self.lease)).and_then(|row| Barrier::decode(&row.value)) {
-            self.mirror.heard_barrier(barrier);
+        // The mirror is fresh where it is as the listing is, and else by what the watch tells.
+        if is_exact {
+            self.mirror.heard(sent);
+            if let Some(barrier) = find(listing, &tick_key(self.lease)).and_then(|row| Barrier::decode(&row.value)) {
+                self.mirror.heard_barrier(barrier);
+            }
         }
         self.suspect(
             keys.iter().map(|key| (*key).to_owned()).filter(|key| self.mirror.ours(key, self.lease).is_some()),

@@ -32,6 +32,8 @@ pub struct Ways {
     pub removals_take: Duration,
     /// Listings are answered so much later than they were read.
     pub listings_after: Duration,
+    /// Listings are whole up to this state at most.
+    pub listings_whole_at: Option<u64>,
     /// Watches say nothing.
     pub no_news: bool,
     /// Watches tell of everything so much later.
@@ -149,9 +151,9 @@ impl Engine for Hampered {
 
     async fn list(&self) -> Result<Listing, EngineError> {
         let ways = self.called();
-        let listing = self.client.list().await;
+        let listing = self.client.list().await?;
         sleep(ways.listings_after).await;
-        listing
+        Ok(Listing { whole: listing.whole.min(ways.listings_whole_at.unwrap_or(u64::MAX)), ..listing })
     }
 
     async fn watch(&self, after: u64) -> Result<HamperedWatch, EngineError> {
