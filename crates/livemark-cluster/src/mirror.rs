@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use livemark::{Finalizer, Pulse, Registry};
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use crate::codec::{Barrier, Beat, Context, JobKey, MarkValue, SessionValue, nanoseconds};
 use crate::engine::{Lease, Listing, Revision, Row};
@@ -76,13 +75,7 @@ impl<K: JobKey, C: Context> View<K, C> {
     /// Returns an error if the engine does not take the write, or it does not come back in time.
     pub async fn barrier(&self) -> Result<(), BarrierError> {
         let inner = &self.0.inner;
-        let number = inner.write_barrier().await.map_err(BarrierError::Engine)?;
-        let mut heard = inner.mirror.barrier.subscribe();
-        let came_back = async { heard.wait_for(|heard| *heard >= number).await.is_ok() };
-        match timeout(inner.config.call_timeout, came_back).await {
-            Ok(true) => Ok(()),
-            _ => Err(BarrierError::Stale),
-        }
+        inner.barrier(inner.config.call_timeout).await
     }
 
     /// Returns `true` for [`settle`](crate::Config::settle) after the session was opened, and after all marks had to be listed
@@ -247,6 +240,11 @@ impl<K, C> Mirror<K, C> {
 
     pub(crate) fn applied(&self) -> watch::Receiver<Revision> {
         self.applied.subscribe()
+    }
+
+    /// The latest of the session's barriers that was heard back.
+    pub(crate) fn barrier(&self) -> watch::Receiver<u64> {
+        self.barrier.subscribe()
     }
 
     pub(crate) fn age(&self, now: Duration) -> Duration {

@@ -253,7 +253,7 @@ impl Engine for Postgres {
         }
         let rows = events.into_iter().filter_map(|event| Some((event.key, event.row?))).collect();
         // Nothing is forgotten while something earlier is still to come.
-        Ok(Listing { revision: seen.latest, whole: whole.max(forgotten), rows })
+        Ok(Listing { revision: seen.latest, whole: whole.max(forgotten), history: 0, rows })
     }
 
     async fn watch(&self, after: Revision) -> Result<PostgresWatch, EngineError> {

@@ -97,7 +97,7 @@ impl PostgresWatch {
         events.retain(|event| self.told.insert(event.key.clone(), event.revision) != Some(event.revision));
         events.sort_by_key(|event| event.revision);
         self.told.retain(|_, revision| *revision > self.whole);
-        Ok(News { events, whole: self.whole })
+        Ok(News { events, whole: self.whole, history: 0 })
     }
 }
 
