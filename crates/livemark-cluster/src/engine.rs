@@ -7,6 +7,10 @@ use std::time::Duration;
 /// A state of the engine. Later ones are greater.
 pub type Revision = u64;
 
+/// The history that a state belongs to, by the engine's number. Another one begins where the engine may have lost what it had: it
+/// was restored, or a copy that lagged has taken its place. An engine that cannot tell has one.
+pub type History = u64;
+
 /// A lease, by the engine's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lease(pub u64);
@@ -59,6 +63,8 @@ pub struct Listing {
     /// The state up to which nothing is missing. It is `revision` where writes are made in the order of their revisions. Where
     /// they are not, later rows may be there before earlier ones.
     pub whole: Revision,
+    /// Of which history it is. What was heard of another one says nothing.
+    pub history: History,
     /// Each key and its row.
     pub rows: Vec<(String, Row)>,
 }
@@ -81,6 +87,8 @@ pub struct News {
     pub events: Vec<Event>,
     /// The state up to which all changes have been told of, as in [`Listing::whole`].
     pub whole: Revision,
+    /// Of which history they are, as in [`Listing::history`].
+    pub history: History,
 }
 
 /// Why the engine did not do what was asked.
@@ -97,6 +105,8 @@ pub enum EngineError {
     Restored,
     /// The key `epoch` is not as it was required to be. Nothing was done.
     NewEpoch,
+    /// Whoever answered takes no writes, as a replica does. Nothing was done.
+    ReadOnly(String),
     /// The engine has no room. Nothing was done.
     NoSpace,
     /// The engine does not let us. Nothing was done.
@@ -111,6 +121,7 @@ impl fmt::Display for EngineError {
             Self::Compacted => f.write_str("the engine does not keep these states any more"),
             Self::Restored => f.write_str("the engine was put back to an earlier state"),
             Self::NewEpoch => f.write_str("the engine's epoch was changed"),
+            Self::ReadOnly(why) => write!(f, "the engine takes no writes here: {why}"),
             Self::NoSpace => f.write_str("the engine has no room"),
             Self::Denied(why) => write!(f, "the engine refuses: {why}"),
         }
@@ -167,10 +178,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Reads one key.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Row>, EngineError>> + Send;
 
-    /// Reads all keys.
+    /// Reads all keys. [`EngineError::Restored`] where what is there shows that the engine was put back.
     fn list(&self) -> impl Future<Output = Result<Listing, EngineError>> + Send;
 
-    /// Watches all keys, from the state after this one on.
+    /// Watches all keys, from the state after this one on. Whoever listed compares the history that the news are of.
     fn watch(&self, after: Revision) -> impl Future<Output = Result<Self::Watch, EngineError>> + Send;
 }
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::any_engine::timed;
 use crate::codec::{Barrier, Context, JobKey, SessionValue};
 use crate::engine::{EngineError, Event, Listing, News, Revision};
-use crate::error::Loss;
+use crate::error::{BarrierError, Loss};
 use crate::inner::Inner;
 use crate::keys::{EPOCH, MARKS, SESSIONS, find, session_key, tick_key};
 use crate::mirror::Beats;
@@ -25,9 +25,11 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             let after = *self.mirror.applied().borrow();
             let broke = match self.watch_on().await {
                 Err(EngineError::Compacted) => self.list_anew().await,
-                Err(EngineError::Restored) => return self.end(Loss::Behind),
                 broke => broke,
             };
+            if broke == Err(EngineError::Restored) {
+                return self.end(Loss::Behind);
+            }
             if *self.mirror.applied().borrow() > after {
                 backoff.reset();
             }
@@ -46,6 +48,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             // The session's own ticks come back more often than this. Where they do not, there is time for another watch
             // before the session is suspect.
             let news = timed(self.config.max_view_age / 2, watch.next()).await?;
+            self.is_of(news.history)?;
             self.take_up_news(&news);
         }
         Ok(())
@@ -55,6 +58,7 @@ impl<K: JobKey, C: Context> Inner<K, C> {
     async fn list_anew(&self) -> Result<(), EngineError> {
         let (latest, sent) = (self.latest(), self.clock.now());
         let listing = timed(self.config.max_view_age, self.engine.list()).await?;
+        self.is_of(listing.history)?;
         if !self.goes_on(listing.revision, latest) {
             return Ok(());
         }
@@ -70,6 +74,9 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             sleep(self.config.compare_every).await;
             let mut backoff = self.backoff();
             while let Err(error) = self.compare_once().await {
+                if error == EngineError::Restored {
+                    self.end(Loss::Behind);
+                }
                 if self.is_over().is_some() {
                     return;
                 }
@@ -83,15 +90,16 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         let latest = self.latest();
         let keeps_gone = self.mirror.keep_gone();
         let listing = timed(self.config.max_view_age, self.engine.list()).await?;
+        self.is_of(listing.history)?;
         if !self.goes_on(listing.revision, latest) {
             return Ok(());
         }
-        // It can be compared once all that it has must have been heard of.
-        let mut applied = self.mirror.applied();
-        let heard = applied.wait_for(|applied| *applied >= listing.whole);
-        if timeout(self.config.ttl, heard).await.is_err() {
-            return Err(EngineError::Unknown("the watch is silent".to_owned()));
-        }
+        // It can be compared once all that it has must have been heard of, and all that it lacks: it may be of a later state
+        // than the one up to which it is whole.
+        self.barrier(self.config.ttl).await.map_err(|error| match error {
+            BarrierError::Engine(error) => error,
+            BarrierError::Stale => EngineError::Unknown("the watch is silent".to_owned()),
+        })?;
         let differences = self.mirror.mend(&keeps_gone, &listing);
         self.heard_of_epoch(find(&listing, EPOCH));
         if !differences.is_empty() {
@@ -119,6 +127,8 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         for key in self.mirror.keys().iter().filter(|key| !keys.contains(key.as_str())) {
             self.take_out(key, listing.whole);
         }
+        // Of a mark that was written beyond what is whole nobody can say whether it is gone or came later.
+        let is_exact = self.mirror.keys().iter().all(|key| keys.contains(key.as_str()));
         // Sessions tell later of pulses than marks do.
         let beats = beats(listing);
         for (key, row) in listing.rows.iter().filter(|(key, _)| key.starts_with(MARKS)) {
@@ -130,16 +140,19 @@ impl<K: JobKey, C: Context> Inner<K, C> {
             self.mirror.take_up_session(key, row);
         }
         self.mirror.listed(listing.whole);
-        self.mirror.heard(sent);
-        if let Some(barrier) = find(listing, &tick_key(self.lease)).and_then(|row| Barrier::decode(&row.value)) {
-            self.mirror.heard_barrier(barrier);
+        // The mirror is fresh where it is as the listing is, and else by what the watch tells.
+        if is_exact {
+            self.mirror.heard(sent);
+            if let Some(barrier) = find(listing, &tick_key(self.lease)).and_then(|row| Barrier::decode(&row.value)) {
+                self.mirror.heard_barrier(barrier);
+            }
         }
         self.suspect(
             keys.iter().map(|key| (*key).to_owned()).filter(|key| self.mirror.ours(key, self.lease).is_some()),
         );
     }
 
-    fn take_up_news(&self, News { events, whole }: &News) {
+    fn take_up_news(&self, News { events, whole, .. }: &News) {
         let (ours, tick) = (session_key(self.lease), tick_key(self.lease));
         // What ended the session is told before what it took along: those marks were not displaced.
         if events.iter().any(|event| event.row.is_none() && event.key == ours) {

@@ -2,16 +2,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use crate::any_engine::{AnyEngine, Backoff, timed};
 use crate::clock::Clock;
 use crate::codec::{Barrier, Context, JobKey, MarkValue, nanoseconds};
 use crate::config::Config;
-use crate::engine::{EngineError, If, Lease, Revision, Row, Written};
-use crate::error::Loss;
+use crate::engine::{EngineError, History, If, Lease, Revision, Row, Written};
+use crate::error::{BarrierError, Loss};
 use crate::guard::Token;
 use crate::held::{Held, Live, Sign, Unwanted};
 use crate::keys::{epoch_in, session_key, tick_key};
@@ -28,6 +29,8 @@ pub(crate) struct Inner<K, C> {
     pub(crate) config: Config,
     pub(crate) lease: Lease,
     pub(crate) epoch: u64,
+    /// The engine's history when the session was opened.
+    pub(crate) history: History,
     /// What each mark requires of the epoch's key: that it is as it was when the session was opened.
     pub(crate) in_epoch: If,
     /// When the session was opened. Pulses are told of by it.
@@ -149,6 +152,11 @@ impl<K, C> Inner<K, C> {
         goes_on
     }
 
+    /// Finds out whether what an answer tells is of the engine that the session was opened on.
+    pub(crate) fn is_of(&self, history: History) -> Result<(), EngineError> {
+        if history == self.history { Ok(()) } else { Err(EngineError::Restored) }
+    }
+
     /// Takes up the epoch's row. Ends the session where its tokens are of another one.
     pub(crate) fn heard_of_epoch(&self, row: Option<&Row>) {
         if epoch_in(row) != Ok(self.epoch) {
@@ -216,8 +224,19 @@ impl<K: JobKey, C: Context> Inner<K, C> {
         Ok(())
     }
 
+    /// Writes something, and waits until it has come back. What was in the engine before that has been heard of then.
+    pub(crate) async fn barrier(&self, limit: Duration) -> Result<(), BarrierError> {
+        let number = self.write_barrier().await.map_err(BarrierError::Engine)?;
+        let mut heard = self.mirror.barrier();
+        let came_back = async { heard.wait_for(|heard| *heard >= number).await.is_ok() };
+        match timeout(limit, came_back).await {
+            Ok(true) => Ok(()),
+            _ => Err(BarrierError::Stale),
+        }
+    }
+
     /// Writes something that comes back by the watch. Returns its number.
-    pub(crate) async fn write_barrier(&self) -> Result<u64, EngineError> {
+    async fn write_barrier(&self) -> Result<u64, EngineError> {
         let key = tick_key(self.lease);
         // A write makes a state of its own.
         let next = self.latest().saturating_add(1);

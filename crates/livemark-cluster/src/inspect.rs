@@ -159,13 +159,16 @@ mod tests {
         ];
         let rows = rows.iter().map(|(key, value)| ((*key).to_owned(), row(value))).collect();
         let Inventory { epoch, store, marks, sessions, foreign } =
-            Inventory::of(&Listing { revision: 9, whole: 9, rows });
+            Inventory::of(&Listing { revision: 9, whole: 9, history: 0, rows });
         assert_eq!((epoch, store), (Ok(2), Some("payments".to_owned())));
         let seen: Vec<_> = marks.iter().map(|mark| (mark.job.as_str(), mark.token)).collect();
         assert_eq!(seen, [("9", Token::new(2, 4)), ("10", Token::new(2, 9))]);
         assert_eq!((sessions.len(), sessions[0].marks), (1, 2));
         assert_eq!(foreign, ["m/x", "u"]);
         let wrong = vec![("epoch".to_owned(), row("x"))];
-        assert_eq!(Inventory::of(&Listing { revision: 9, whole: 9, rows: wrong }).epoch, Err(OpenError::Epoch));
+        assert_eq!(
+            Inventory::of(&Listing { revision: 9, whole: 9, history: 0, rows: wrong }).epoch,
+            Err(OpenError::Epoch)
+        );
     }
 }

@@ -59,7 +59,9 @@ mod telemetry;
 pub use crate::clock::{BootClock, Clock};
 pub use crate::codec::{Context, JobKey};
 pub use crate::config::{Config, ConfigError};
-pub use crate::engine::{Engine, EngineError, Event, Grant, If, Lease, Listing, News, Revision, Row, Watch, Written};
+pub use crate::engine::{
+    Engine, EngineError, Event, Grant, History, If, Lease, Listing, News, Revision, Row, Watch, Written,
+};
 pub use crate::error::{BarrierError, Loss, MarkError, OpenError, TryMarkError, Unavailable};
 pub use crate::guard::{ClusterGuard, Token};
 pub use crate::memory::{Faults, MemoryClient, MemoryEngine};

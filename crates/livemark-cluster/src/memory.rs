@@ -37,6 +37,7 @@ pub struct Faults {
 #[derive(Debug, Default)]
 struct State {
     revision: Revision,
+    history: u64,
     rows: BTreeMap<String, Row>,
     leases: BTreeMap<u64, Held>,
     last_lease: u64,
@@ -191,6 +192,11 @@ impl MemoryEngine {
     /// Puts the engine back to an earlier revision, as a restored snapshot does.
     pub fn set_revision(&self, revision: Revision) {
         self.change(|state| state.revision = revision);
+    }
+
+    /// Begins another history, as a copy does that takes the engine's place.
+    pub fn begin_history(&self) {
+        self.change(|state| state.history += 1);
     }
 
     /// Returns the present revision.
@@ -384,7 +390,7 @@ impl Engine for MemoryClient {
     async fn list(&self) -> Result<Listing, EngineError> {
         let listed = self.call(|state| {
             let rows = state.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
-            Ok(Listing { revision: state.revision, whole: state.revision, rows })
+            Ok(Listing { revision: state.revision, whole: state.revision, history: state.history, rows })
         });
         listed.await
     }
@@ -404,7 +410,7 @@ pub struct MemoryWatch {
 
 impl MemoryWatch {
     /// What has come since, if anything has and can be heard; and when a lease ends next.
-    fn poll(&mut self) -> Result<(Vec<Event>, Option<Instant>), EngineError> {
+    fn poll(&mut self) -> Result<(News, Option<Instant>), EngineError> {
         let state = self.client.engine.state();
         if self.seen < state.compacted {
             return Err(EngineError::Compacted);
@@ -412,7 +418,7 @@ impl MemoryWatch {
         let next_end = state.leases.values().map(|held| held.ends).min();
         let mut link = self.client.link();
         if link.is_cut || !link.hears {
-            return Ok((Vec::new(), next_end));
+            return Ok((News::default(), next_end));
         }
         let mut events: Vec<_> = state.log.iter().filter(|event| event.revision > self.seen).cloned().collect();
         let lost = link.loses.min(events.len());
@@ -425,7 +431,7 @@ impl MemoryWatch {
         if let Some(last) = events.last() {
             self.seen = last.revision;
         }
-        Ok((events, next_end))
+        Ok((News { events, whole: self.seen, history: state.history }, next_end))
     }
 }
 
@@ -439,9 +445,9 @@ impl Watch for MemoryWatch {
             tokio::pin!(changed, mended);
             changed.as_mut().enable();
             mended.as_mut().enable();
-            let (events, next_end) = self.poll()?;
-            if let Some(last) = events.last() {
-                return Ok(News { whole: last.revision, events });
+            let (news, next_end) = self.poll()?;
+            if !news.events.is_empty() {
+                return Ok(news);
             }
             let end = async {
                 match next_end {

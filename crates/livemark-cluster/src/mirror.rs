@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use livemark::{Finalizer, Pulse, Registry};
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use crate::codec::{Barrier, Beat, Context, JobKey, MarkValue, SessionValue, nanoseconds};
 use crate::engine::{Lease, Listing, Revision, Row};
@@ -76,13 +75,7 @@ impl<K: JobKey, C: Context> View<K, C> {
     /// Returns an error if the engine does not take the write, or it does not come back in time.
     pub async fn barrier(&self) -> Result<(), BarrierError> {
         let inner = &self.0.inner;
-        let number = inner.write_barrier().await.map_err(BarrierError::Engine)?;
-        let mut heard = inner.mirror.barrier.subscribe();
-        let came_back = async { heard.wait_for(|heard| *heard >= number).await.is_ok() };
-        match timeout(inner.config.call_timeout, came_back).await {
-            Ok(true) => Ok(()),
-            _ => Err(BarrierError::Stale),
-        }
+        inner.barrier(inner.config.call_timeout).await
     }
 
     /// Returns `true` for [`settle`](crate::Config::settle) after the session was opened, and after all marks had to be listed
@@ -249,6 +242,11 @@ impl<K, C> Mirror<K, C> {
         self.applied.subscribe()
     }
 
+    /// The latest of the session's barriers that was heard back.
+    pub(crate) fn barrier(&self) -> watch::Receiver<u64> {
+        self.barrier.subscribe()
+    }
+
     pub(crate) fn age(&self, now: Duration) -> Duration {
         // Relaxed (no edge): a number by itself. An older value makes the mirror seem older than it is.
         now.saturating_sub(Duration::from_nanos(self.heard_at.load(Ordering::Relaxed)))
@@ -372,8 +370,13 @@ impl<K: JobKey, C: Context> Mirror<K, C> {
     }
 
     fn remove_in(&self, rows: &mut Rows<K>, key: &str, revision: Revision) -> Option<KnownMark<K>> {
-        let known = rows.by_key.get(key).filter(|known| known.revision <= revision)?;
-        let mark = known.mark().cloned();
+        let mark = match rows.by_key.get(key) {
+            Some(known) if known.revision > revision => return None,
+            Some(known) => known.mark().cloned(),
+            // Its mark came and went unheard. An answer may still tell of that one, and must not bring it back.
+            None if revision > rows.applied => None,
+            None => return None,
+        };
         self.know(rows, key, Known { revision, what: What::Gone });
         rows.gone.entry(revision).or_default().push(key.to_owned());
         mark
@@ -520,6 +523,34 @@ impl<K, C> Drop for KeepsGone<'_, K, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A mark came and went in one poll, which tells of the last of it, before all that was earlier was heard of. Then an answer
+    /// tells of the mark. Seen to fail with a mirror that keeps nothing of keys that it has not heard of: the mark shows, and
+    /// its guard believes in it.
+    #[test]
+    fn a_late_answer_brings_no_mark_back_that_was_never_heard_of() {
+        let mirror: Mirror<u64, Finalizer> = Mirror::new(Duration::ZERO, Duration::ZERO);
+        let value = MarkValue {
+            epoch: 0,
+            lease: 1,
+            seq: 1,
+            taken_at: None,
+            process: String::new(),
+            context: Finalizer::new(Some(1), "merge").encode(),
+            pulse: None,
+        };
+        let row = |revision| Row { revision, value: value.encode(), lease: Some(Lease(1)) };
+        mirror.passed(3);
+        assert!(mirror.remove("m/7", 5).is_none());
+        mirror.put_answer("m/7", &row(4));
+        assert!(!mirror.registry().is_active(&7) && !mirror.has("m/7", Token::new(0, 4), Lease(1), 1));
+        // What came later is later.
+        mirror.put_answer("m/7", &row(6));
+        assert!(mirror.registry().is_active(&7));
+        // What is old news needs no trace.
+        mirror.passed(9);
+        assert!(mirror.remove("m/8", 8).is_none() && !mirror.rows().by_key.contains_key("m/8"));
+    }
 
     /// Seen to fail with a pulse that beats whenever it is told to be younger than it is here.
     #[test]

@@ -108,6 +108,12 @@ impl<K: JobKey, C: Context> Prepared<K, C> {
         MarkValue::decode(&row.value).is_some_and(|value| value.is(self.lease(), self.attempt.seq))
     }
 
+    /// Returns `true` if a row is no mark, whoever's: nobody may take it over.
+    #[must_use]
+    pub fn is_foreign(&self, row: &Row) -> bool {
+        MarkValue::decode(&row.value).is_none()
+    }
+
     /// Makes it a guard's, once it has been written.
     pub fn hold(self, written_at: Revision) -> ClusterGuard<K, C> {
         let Self { attempt, job, context, value, sign, after } = self;

@@ -186,6 +186,7 @@ impl<K: JobKey, C: Context> Session<K, C> {
             clock: Box::new(clock),
             lease,
             epoch,
+            history: listing.history,
             in_epoch,
             opened: Instant::now(),
             latest: AtomicU64::new(listing.revision),

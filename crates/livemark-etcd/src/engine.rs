@@ -326,7 +326,8 @@ impl Engine for Etcd {
                 }
                 _ => {
                     let revision = unsigned(question.revision);
-                    return Ok(Listing { revision, whole: revision, rows });
+                    // A restored etcd has smaller revisions.
+                    return Ok(Listing { revision, whole: revision, history: 0, rows });
                 }
             }
         }
@@ -394,7 +395,7 @@ impl Watch for EtcdWatch {
             self.take_up(answer);
             if let Some(last) = self.part.last().filter(|_| is_whole) {
                 let whole = last.revision;
-                return Ok(News { events: std::mem::take(&mut self.part), whole });
+                return Ok(News { events: std::mem::take(&mut self.part), whole, history: 0 });
             }
         }
     }

@@ -1,26 +1,25 @@
 //! PostgreSQL as an engine: [`Postgres`].
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use livemark_cluster::{Engine, EngineError, Grant, If, Lease, Listing, Revision, Row, Written};
+use livemark_cluster::{Engine, EngineError, Grant, History, If, Lease, Listing, Revision, Row, Written};
 use tokio::sync::watch;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Config, Socket};
+use tokio_postgres::{Client, Config, Socket};
 
-use crate::error::{ConnectError, explain, in_words, is_no_schema};
-use crate::line::{Connect, Line, connect_by};
+use crate::error::{ConnectError, Failure};
+use crate::line::{Connect, Line, PATIENCE, PATIENCE_WITH_LOCKS};
 use crate::options::Options;
-use crate::watch::{PostgresWatch, Read, read};
+use crate::watch::{PostgresWatch, Question, Read, read};
 
 /// The schema, for those who have migrations of their own. It can be run again.
 pub const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of the schema.
-pub(crate) const VERSION: i32 = 1;
+pub(crate) const VERSION: i32 = 2;
 
 /// A namespace of a PostgreSQL database. Clones share its connections.
 #[derive(Clone)]
@@ -33,21 +32,22 @@ pub(crate) struct Shared {
     leases: Line,
     pub(crate) reads: Line,
     writes: Vec<Line>,
-    next_write: AtomicUsize,
-    /// Up to where all changes are over, as far as anybody here has found out.
-    pub(crate) whole: AtomicU64,
-    /// The history of the database that was listed last.
-    history: Mutex<Option<String>>,
+    /// Up to where all changes are over in a history, as far as anybody here has found out.
+    whole: Mutex<(History, Revision)>,
     /// Tells the watches that something was written here that is waited for.
     pub(crate) wakes: watch::Sender<()>,
 }
 
 impl Postgres {
-    /// Creates the schema, or brings it up to date.
+    /// Creates the schema, or brings it up to date. Where it is up to date already, it changes and locks nothing.
+    ///
+    /// What it makes at a table that is in use waits for the transactions that have written to it, for two seconds at most:
+    /// all writers wait behind it.
     ///
     /// # Errors
     ///
-    /// Returns an error if the server does not answer, or does not let us.
+    /// Returns an error if the server does not answer, or does not let us. [`ConnectError::Busy`] if it waited in vain: try
+    /// again when those transactions are over. [`ConnectError::Schema`] if the schema is a later one.
     pub async fn migrate<T>(config: &Config, tls: T) -> Result<(), ConnectError>
     where
         T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
@@ -55,20 +55,31 @@ impl Postgres {
         T::TlsConnect: Send,
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
-        let client = connect_by(config.clone(), tls)().await.map_err(|error| refusal(&error))?;
-        // One at a time: `IF NOT EXISTS` does not wait for whoever is at it.
-        let locked = format!("BEGIN; SELECT pg_advisory_xact_lock(5511, 1); {SCHEMA} COMMIT;");
-        client.batch_execute(&locked).await.map_err(|error| refusal(&error))
+        let refusal = |error| Failure::Server(error).refusal();
+        let client = Connect::by(config.clone(), tls).once().await.map_err(|failure| failure.refusal())?;
+        if is_migrated(&client).await? {
+            return Ok(());
+        }
+        // One at a time: `IF NOT EXISTS` does not wait for whoever is at it. Nobody else waits for this lock.
+        let lock = "BEGIN; SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(5511, 1); \
+                    SET LOCAL lock_timeout = '2s';";
+        client.batch_execute(lock).await.map_err(refusal)?;
+        // Somebody may just have done it.
+        if !is_migrated(&client).await? {
+            client.batch_execute(SCHEMA).await.map_err(refusal)?;
+        }
+        client.batch_execute("COMMIT").await.map_err(refusal)
     }
 
     /// Connects to a database that has the schema, for the jobs of one store.
     ///
     /// Connections are made when they are needed: one that renews leases, one that reads, and some that write. Where `config`
-    /// sets no time for making one, it is 2 s.
+    /// sets no time for making one, it is 2 s. Where it has several hosts, set `target_session_attrs=read-write`: a replica is
+    /// of no use.
     ///
     /// # Errors
     ///
-    /// Returns an error if the server does not answer or does not let us, or if the schema is not there.
+    /// Returns an error if the server does not answer, does not let us or takes no writes, or if the schema is not there.
     pub async fn connect<T>(mut config: Config, tls: T, namespace: &str, options: Options) -> Result<Self, ConnectError>
     where
         T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
@@ -76,7 +87,7 @@ impl Postgres {
         T::TlsConnect: Send,
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
-        if namespace.is_empty() {
+        if namespace.is_empty() || namespace.contains('\0') {
             return Err(ConnectError::Namespace);
         }
         if config.get_connect_timeout().is_none() {
@@ -85,53 +96,71 @@ impl Postgres {
         if config.get_application_name().is_none() {
             config.application_name("livemark");
         }
-        let connect = connect_by(config, tls);
-        let postgres = Self::by(&connect, namespace, options);
-        let version = postgres.0.reads.try_query("SELECT livemark.version()", &[]).await;
-        match version {
-            Ok(rows) => match rows.first().map(|row| row.get(0)) {
-                Some(VERSION) => Ok(postgres),
-                found => Err(ConnectError::Schema { found }),
-            },
-            Err(error) if is_no_schema(&error) => Err(ConnectError::Schema { found: None }),
-            Err(error) => Err(refusal(&error)),
+        let postgres = Self::by(&Connect::by(config, tls), namespace, options);
+        let statement =
+            "SELECT livemark.version(), pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
+        let rows = postgres.0.reads.try_query(statement, &[]).await.map_err(|failure| failure.refusal())?;
+        match rows.first().map(|row| (row.get(0), row.get(1))) {
+            Some((VERSION, false)) => Ok(postgres),
+            Some((VERSION, true)) => Err(ConnectError::ReadOnly),
+            found => Err(ConnectError::Schema { found: found.map(|(version, _)| version) }),
         }
     }
 
     fn by(connect: &Connect, namespace: &str, options: Options) -> Self {
-        let line = || Line::new(connect);
+        let line = |patience| Line::new(connect, patience);
         Self(Arc::new(Shared {
             namespace: namespace.to_owned(),
             options,
-            leases: line(),
-            reads: line(),
-            writes: (0..options.writers.max(1)).map(|_| line()).collect(),
-            next_write: AtomicUsize::new(0),
-            whole: AtomicU64::new(0),
-            history: Mutex::default(),
+            leases: line(PATIENCE),
+            reads: line(PATIENCE),
+            writes: (0..options.writers.max(1)).map(|_| line(PATIENCE_WITH_LOCKS)).collect(),
+            whole: Mutex::default(),
             wakes: watch::Sender::new(()),
         }))
     }
 
-    /// A connection that writes, each in turn.
+    /// The first connection that writes on which the least is under way. One that waits for a lock is in nobody's way then.
     fn writes(&self) -> &Line {
-        // Relaxed (no edge): which connection is used is a matter of luck.
-        let next = self.0.next_write.fetch_add(1, Ordering::Relaxed);
-        &self.0.writes[next % self.0.writes.len()]
+        // There is one at least.
+        self.0.writes.iter().min_by_key(|line| line.load()).unwrap_or(&self.0.reads)
     }
 }
 
-fn refusal(error: &tokio_postgres::Error) -> ConnectError {
-    match explain(error) {
-        EngineError::Denied(why) => ConnectError::Denied(why),
-        _ => ConnectError::Unreachable(in_words(error)),
+/// Whether all of the schema is there.
+async fn is_migrated(client: &Client) -> Result<bool, ConnectError> {
+    let statement = "SELECT livemark.version(), NOT EXISTS (SELECT 1 FROM unnest(ARRAY['rows', 'server', 'revisions', \
+                     'rows_by_revision', 'rows_by_lease', 'leases_by_end', 'rows_gone']) AS name \
+                     WHERE to_regclass('livemark.' || name) IS NULL)";
+    // What fails in a transaction ends it.
+    let is_there = client.query_typed("SELECT to_regprocedure('livemark.version()') IS NOT NULL", &[]).await;
+    let is_there = is_there.map_err(|error| Failure::Server(error).refusal())?;
+    if !is_there.first().is_some_and(|row| row.get(0)) {
+        return Ok(false);
+    }
+    let rows = client.query_typed(statement, &[]).await.map_err(|error| Failure::Server(error).refusal())?;
+    match rows.first().map(|row| (row.get(0), row.get(1))) {
+        Some((found, _)) if found > VERSION => Err(ConnectError::Schema { found: Some(found) }),
+        found => Ok(found == Some((VERSION, true))),
     }
 }
 
 impl Shared {
-    pub(crate) fn history(&self) -> Option<String> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Up to where all changes are over, and in which history.
+    fn whole(&self) -> (History, Revision) {
+        *self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Takes up that all changes up to there are over. Later histories have greater numbers.
+    pub(crate) fn found_whole(&self, history: History, whole: Revision) {
+        let mut known = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = (*known).max((history, whole));
+    }
+}
+
+/// Finds out whether PostgreSQL can have this key: its text has no NUL.
+pub(crate) fn writable(key: &str) -> Result<(), EngineError> {
+    if key.contains('\0') { Err(EngineError::Denied(format!("a text has no NUL: {key:?}"))) } else { Ok(()) }
 }
 
 /// The statement that writes a key.
@@ -201,6 +230,7 @@ impl Engine for Postgres {
         condition: If,
         epoch: If,
     ) -> Result<Written, EngineError> {
+        writable(key)?;
         let lease = lease.map(|lease| signed(lease.0));
         let (condition, epoch) = (self::condition(condition), self::condition(epoch));
         let [a, b, c, d, e, f] = PUT_TYPES;
@@ -224,6 +254,7 @@ impl Engine for Postgres {
     }
 
     async fn delete(&self, key: &str, condition: If) -> Result<Written, EngineError> {
+        writable(key)?;
         let condition = self::condition(condition);
         let statement = "SELECT outcome, revision, value, lease FROM livemark.remove($1, $2, $3)";
         let params = [(&self.0.namespace as _, Type::TEXT), (&key as _, Type::TEXT), (&condition as _, Type::INT8)];
@@ -231,6 +262,7 @@ impl Engine for Postgres {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Row>, EngineError> {
+        writable(key)?;
         let statement = "SELECT revision, value, lease FROM livemark.rows \
                          WHERE namespace = $1 AND key = $2 AND value IS NOT NULL";
         let params = [(&self.0.namespace as _, Type::TEXT), (&key as _, Type::TEXT)];
@@ -240,20 +272,18 @@ impl Engine for Postgres {
 
     async fn list(&self) -> Result<Listing, EngineError> {
         // Before the snapshot: what was whole then is whole in it.
-        // Relaxed (no edge): a number by itself, and an older one says less.
-        let whole = self.0.whole.load(Ordering::Relaxed);
-        let Read { events, seen, forgotten, history } = read(&self.0, None, whole, false).await?;
-        let before = self.0.history.lock().unwrap_or_else(PoisonError::into_inner).replace(history.clone());
-        let is_the_same = before.is_none_or(|before| before == history);
-        let whole = if is_the_same { whole } else { 0 };
-        if !is_the_same {
-            // In another history these numbers mean something else.
-            // Relaxed (no edge): as above.
-            self.0.whole.store(0, Ordering::Relaxed);
+        let (history, whole) = self.0.whole();
+        let question = Question { after: None, whole, history: Some(history), draws: false, snapshot: None };
+        let Read { events, seen, forgotten, history: found, .. } = read(&self.0, question).await?;
+        // The sequence is read after the rows. Where they are beyond it, it was put back, and they were not.
+        if events.iter().any(|event| event.revision > seen.latest) {
+            return Err(EngineError::Restored);
         }
+        // In another history these numbers mean something else.
+        let whole = if found == history { whole } else { 0 };
         let rows = events.into_iter().filter_map(|event| Some((event.key, event.row?))).collect();
         // Nothing is forgotten while something earlier is still to come.
-        Ok(Listing { revision: seen.latest, whole: whole.max(forgotten), rows })
+        Ok(Listing { revision: seen.latest, whole: whole.max(forgotten), history: found, rows })
     }
 
     async fn watch(&self, after: Revision) -> Result<PostgresWatch, EngineError> {

@@ -25,11 +25,12 @@
 //!
 //! # Rights
 //!
-//! [`Postgres::migrate`] needs `CREATE` on the database. A worker needs no more than this:
+//! [`Postgres::migrate`] needs `CREATE` on the database where the schema is not there or is an older one. A worker needs no more
+//! than this:
 //!
 //! ```sql
 //! GRANT USAGE ON SCHEMA livemark TO worker;
-//! GRANT SELECT, INSERT, UPDATE, DELETE ON livemark.rows TO worker;
+//! GRANT SELECT, INSERT, UPDATE, DELETE ON livemark.rows, livemark.server TO worker;
 //! GRANT SELECT, USAGE ON SEQUENCE livemark.revisions TO worker;
 //! ```
 //!
@@ -41,16 +42,35 @@
 //! WHERE namespace = 'payments' AND value IS NOT NULL AND key LIKE 'm/%';
 //! -- Removes the mark of job 7 that was last written at revision 91. Its owner hears of it.
 //! SELECT livemark.remove('payments', 'm/7', 91);
-//! -- After `OpenError::Behind`: tokens begin with a greater epoch, and all sessions end.
+//! -- After `OpenError::Behind` or `EngineError::Restored`: tokens begin with a greater epoch, and all sessions end.
 //! SELECT livemark.bump_epoch('payments');
+//! -- Which transactions hold the horizon: see below. Roles without `pg_read_all_stats` see their own only.
+//! SELECT pid, datname, state, xact_start FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start;
+//! SELECT gid, database, owner, prepared FROM pg_prepared_xacts ORDER BY prepared;
 //! ```
+//!
+//! **A transaction that has written and stays open holds the horizon**, also one in another database of the server, and one that
+//! was prepared and forgotten. A mark may be part of it, as far as anybody can tell. Marks and barriers go on meanwhile. But rows
+//! of what was removed are kept, and a mirror that missed something has to read all that was marked since. Where it lasts for
+//! hours, end it: `pg_terminate_backend(pid)`, or `ROLLBACK PREPARED`.
+//!
+//! **A sequence that is behind the rows** is what a logical replica or some backups leave: the rows are there, and
+//! `livemark.revisions` begins anew. Listings say [`Restored`](livemark_cluster::EngineError::Restored) then, and no session
+//! opens. `bump_epoch` also puts the sequence beyond all rows.
+//!
+//! **`bump_epoch` waits** for open transactions that have marked, for a second, and fails then with the SQLSTATE 55P03. Run it again.
 //!
 //! # How it is done
 //!
 //! - **One table**, `livemark.rows`, with functions around it. A mark is one row, and a call is one statement, without a prepared
 //!   one: a pooler in transaction mode may stand in between.
-//! - **Leases** are rows with an end, by the server's clock. They are no advisory locks, which strand under transaction pooling
-//!   (goauthentik/authentik#23876). Whoever reads ends those whose time is over.
+//! - **Leases** are rows with an end, by the server's clock. They are no advisory locks of a session, which strand under
+//!   transaction pooling (goauthentik/authentik#23876). Whoever reads ends those whose time is over. After a crash, a recovery or
+//!   a start each has its time again, from when the server was first read.
+//! - **Advisory locks** are taken for the length of a transaction only: one on the namespace that a write shares with all
+//!   others and `bump_epoch` has alone, and one by `migrate`, `(5511, 1)`.
+//! - **An isolation level** of the caller's may be any. Under `REPEATABLE READ` and `SERIALIZABLE` a mark may fail with a
+//!   serialization failure (40001), also since the epoch was bumped, and the transaction is to be tried again.
 //! - **Tokens** are drawn from a sequence while the job's row is locked, so that those of a job grow.
 //! - **The mirror** reads what has changed once per [`Options::poll_every`], and at once for a barrier. There is no `NOTIFY`.
 //!
@@ -61,7 +81,7 @@
 //! | another process's mark is seen | after `poll_every`, or by a barrier | after some milliseconds |
 //! | writes come in the order of their revisions | those of one job. The others nearly, which [`News::whole`](livemark_cluster::News::whole) tells | all |
 //! | a lease ends | when somebody reads after its time | by itself |
-//! | a transaction that is open for an hour | is waited for by what is forgotten, and each poll reads what was marked since | |
+//! | a transaction that is open for an hour | is waited for by what is forgotten: see above | |
 //! | a lock on a mark's row | is waited for, for a second | there are none |
 //! | the clock | the server's wall clock must not jump forward by more than the margin | the leader's monotonic clock |
 //! | a machine dies | marks are as safe as the jobs: with asynchronous replication the latest ones are lost, with the latest jobs | nothing is lost |

@@ -8,7 +8,7 @@ use livemark_cluster::{
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, GenericClient};
 
-use crate::engine::{PUT, PUT_TYPES, Postgres, condition, found, signed, written};
+use crate::engine::{PUT, PUT_TYPES, Postgres, condition, found, signed, writable, written};
 use crate::error::explain;
 
 /// A mark that is part of a transaction which is not committed yet.
@@ -112,6 +112,11 @@ impl Postgres {
         prepared: Prepared<K, C>,
         takes_over: bool,
     ) -> Result<MarkedIn<K, C>, HoldError> {
+        // Before the statement, which would break the transaction.
+        writable(prepared.key()).map_err(|error| match error {
+            EngineError::Denied(why) => HoldError::Mark(MarkError::Denied(why)),
+            error => HoldError::Mark(MarkError::Unavailable(error)),
+        })?;
         let mut expected = If::Absent;
         loop {
             let (key, value, lease) = (prepared.key(), prepared.value(), signed(prepared.lease().0));
@@ -128,6 +133,9 @@ impl Postgres {
             let rows = transaction.query_typed(PUT, &params).await.map_err(HoldError::Statement)?;
             match written(&rows) {
                 Ok(Written::Done(written_at)) => return Ok(MarkedIn { prepared, written_at }),
+                Ok(Written::Refused(Some(row))) if prepared.is_foreign(&row) => {
+                    return Err(HoldError::Mark(MarkError::Foreign { key: prepared.key().to_owned() }));
+                }
                 // Its row is locked by now: the second try is the last.
                 Ok(Written::Refused(Some(row))) if takes_over => expected = If::At(row.revision),
                 Ok(Written::Refused(_)) => return Err(HoldError::Occupied),

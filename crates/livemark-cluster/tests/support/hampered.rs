@@ -32,6 +32,10 @@ pub struct Ways {
     pub removals_take: Duration,
     /// Listings are answered so much later than they were read.
     pub listings_after: Duration,
+    /// Listings are whole up to so many states before the one that they are of.
+    pub listings_lag: u64,
+    /// Listings are whole up to this state at most.
+    pub listings_whole_at: Option<u64>,
     /// Watches say nothing.
     pub no_news: bool,
     /// Watches tell of everything so much later.
@@ -60,6 +64,11 @@ impl Hampered {
 
     pub fn ways(&self) -> MutexGuard<'_, Ways> {
         self.ways.lock().unwrap()
+    }
+
+    /// The client that is hampered, as it is without that.
+    pub fn client(&self) -> MemoryClient {
+        self.client.clone()
     }
 
     /// How many calls were made.
@@ -149,9 +158,10 @@ impl Engine for Hampered {
 
     async fn list(&self) -> Result<Listing, EngineError> {
         let ways = self.called();
-        let listing = self.client.list().await;
+        let listing = self.client.list().await?;
         sleep(ways.listings_after).await;
-        listing
+        let whole = listing.whole.saturating_sub(ways.listings_lag).min(ways.listings_whole_at.unwrap_or(u64::MAX));
+        Ok(Listing { whole, ..listing })
     }
 
     async fn watch(&self, after: u64) -> Result<HamperedWatch, EngineError> {
