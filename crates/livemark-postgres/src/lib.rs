@@ -91,6 +91,9 @@
 //! After any promotion, also a planned one, the next poll finds another history (the server's timeline), and sessions are lost
 //! as [`Loss::Behind`](livemark_cluster::Loss::Behind): nobody can say which of their marks are there. Open others. Their marks
 //! go after the TTL.
+//!
+//! Give the connection all servers, and `target_session_attrs=read-write`: a replica is of no use, and says
+//! [`ReadOnly`](livemark_cluster::EngineError::ReadOnly) to each call.
 
 mod engine;
 mod error;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use livemark_cluster::{EngineError, Event, History, News, Revision, Watch};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::engine::{Postgres, Shared, found, signed, unsigned};
@@ -51,6 +52,17 @@ pub(crate) struct Read {
     pub(crate) snapshot: String,
 }
 
+/// Reads the row that tells of the snapshot.
+fn first(row: &Row) -> Option<Read> {
+    let text = |at: usize| row.get::<_, Option<&str>>(at);
+    let number = |at| text(at)?.parse().ok();
+    let forgotten: Option<i64> = row.get(1);
+    let seen = Seen { oldest: number(4)?, drawn: number(5), latest: unsigned(row.get(6)) };
+    let history = History::from_str_radix(text(7)?, 16).ok()?;
+    let (forgotten, snapshot) = (unsigned(forgotten.unwrap_or_default()), text(8)?.to_owned());
+    Some(Read { events: Vec::new(), seen, forgotten, history, snapshot })
+}
+
 /// Reads all that is there, or what has changed after a revision.
 pub(crate) async fn read(shared: &Shared, question: Question<'_>) -> Result<Read, EngineError> {
     let Question { after, whole, history, draws, snapshot } = question;
@@ -73,15 +85,7 @@ pub(crate) async fn read(shared: &Shared, question: Question<'_>) -> Result<Read
         let revision: Option<i64> = row.get(1);
         let revision = revision.unwrap_or_default();
         let Some(key) = row.get(0) else {
-            let text = |at: usize| row.get::<_, Option<&str>>(at);
-            let number = |at| text(at)?.parse().ok();
-            let seen = || {
-                let seen = Seen { oldest: number(4)?, drawn: number(5), latest: unsigned(row.get(6)) };
-                let history = History::from_str_radix(text(7)?, 16).ok()?;
-                let (events, forgotten, snapshot) = (Vec::new(), unsigned(revision), text(8)?.to_owned());
-                Some(Read { events, seen, forgotten, history, snapshot })
-            };
-            read = seen();
+            read = first(&row);
             continue;
         };
         let value: Option<Vec<u8>> = row.get(2);

@@ -7,7 +7,7 @@ mod support;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use livemark_cluster::{ClusterGuard, Engine as _, Loss, Session, Standing, TryMarkError};
+use livemark_cluster::{ClusterGuard, Engine as _, If, Loss, Session, Standing, TryMarkError, Watch as _};
 use livemark_postgres::{ConnectError, HoldError, Options, Postgres};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, IsolationLevel, NoTls};
@@ -396,7 +396,8 @@ async fn a_failover_to_a_replica_that_lags_loses_marks_and_commits_no_job_twice(
     both.host("127.0.0.1")
         .port(replica.port)
         .target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
-    let a: Session = Session::open(engine(both.clone(), "jobs").await, session("a")).await.unwrap();
+    let postgres = engine(both, "jobs").await;
+    let a: Session = Session::open(postgres.clone(), session("a")).await.unwrap();
     let early = a.mark(0, run(0)).await.unwrap();
     assert!(take(&client, 0, &early).await);
     let follower = replica.client().await;
@@ -421,7 +422,14 @@ async fn a_failover_to_a_replica_that_lags_loses_marks_and_commits_no_job_twice(
     let client = replica.client().await;
     let state: String = client.query_one("SELECT state FROM jobs WHERE id = 1", &[]).await.unwrap().get(0);
     assert_eq!(state, "running", "the replica lagged");
-    let b: Session = Session::open(engine(both, "jobs").await, session("b")).await.unwrap();
+    // By the same client, perhaps before the first session has heard of it.
+    let began = Instant::now();
+    let b: Session = loop {
+        match Session::open(postgres.clone(), session("b")).await {
+            Ok(session) => break session,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+    };
     until("the owner of a mark that is lost knows", || !owned.is_current()).await;
     until("it knows why", || a.standing() == Standing::Lost(Loss::Behind)).await;
     let again = b.try_mark(1, run(3)).await.unwrap();
@@ -440,4 +448,32 @@ async fn a_failover_to_a_replica_that_lags_loses_marks_and_commits_no_job_twice(
     assert!(take(&client, 0, &guard).await && commit(&client, 0, &guard).await && !commit(&client, 0, &early).await);
     let twice: i64 = client.query_one("SELECT count(*) FROM jobs WHERE commits > 1", &[]).await.unwrap().get(0);
     assert_eq!(twice, 0);
+}
+
+/// A replica that has all takes the server's place, and another session's listing comes first. What is read then says of which
+/// history it is, to each session by itself. Seen to fail with one history for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_shows_in_all_that_is_read_after_it() {
+    let Some(mut server) = Server::start(&[]).await else { return };
+    Postgres::migrate(&server.config(), NoTls).await.unwrap();
+    let replica = Server::follow(server.port).await;
+    let mut both = server.config();
+    both.host("127.0.0.1")
+        .port(replica.port)
+        .target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+    let postgres = engine(both, "jobs").await;
+    let before = postgres.list().await.unwrap();
+    server.kill();
+    replica.promote();
+    let began = Instant::now();
+    let after = loop {
+        match postgres.list().await {
+            Ok(listing) => break listing,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+    };
+    assert_ne!(before.history, after.history);
+    let mut watch = postgres.watch(before.whole).await.unwrap();
+    postgres.put("t/1", vec![], None, If::Any).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().history, after.history);
 }
