@@ -22,6 +22,7 @@ mod postgres;
 mod queue;
 mod record;
 mod servers;
+mod simulation;
 mod throughput;
 
 use std::alloc::System;
@@ -46,7 +47,7 @@ static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
 const USAGE: &str =
     "usage: cluster-bench [--quick] [--rounds N] [--only BENCHMARK]... [--members N | --endpoints URL,...] [--out CSV]
-benchmarks: fsync, mark and clear (measured together), throughput, lag, barrier, lookup, memory, relist, events, died, engines, queue, live";
+benchmarks: fsync, mark and clear (measured together), throughput, lag, barrier, lookup, memory, relist, events, died, engines, queue, live, simulation";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Benchmark {
@@ -63,10 +64,11 @@ enum Benchmark {
     Engines,
     Queue,
     Live,
+    Simulation,
 }
 
 impl Benchmark {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Calls,
         Self::Throughput,
         Self::Lag,
@@ -79,6 +81,7 @@ impl Benchmark {
         Self::Engines,
         Self::Queue,
         Self::Live,
+        Self::Simulation,
     ];
 
     fn named(name: &str) -> Result<Self, String> {
@@ -95,6 +98,7 @@ impl Benchmark {
             "engines" => Self::Engines,
             "queue" => Self::Queue,
             "live" => Self::Live,
+            "simulation" => Self::Simulation,
             _ => return Err(format!("no benchmark is called {name}")),
         })
     }
@@ -113,6 +117,7 @@ impl Benchmark {
             Self::Engines => engines::engines(bench).await,
             Self::Queue => queue::queue(bench).await,
             Self::Live => queue::live(bench).await,
+            Self::Simulation => simulation::simulation(bench, &HEAP).await,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! or after a call took effect; writes that arrive after their sender gave up, or twice; watches that break, and states that
 //! are not kept. Its time is tokio's, so that a test can let it pass at will.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ struct State {
     history: u64,
     rows: BTreeMap<String, Row>,
     leases: BTreeMap<u64, Held>,
+    /// The leases, by when they end.
+    ends: BTreeSet<(Instant, u64)>,
     last_lease: u64,
     /// Every event that is kept, in order.
     log: Vec<Event>,
@@ -59,15 +61,18 @@ impl State {
     /// Ends the leases whose time has come, each in one revision.
     fn expire(&mut self) -> bool {
         let now = Instant::now();
-        let over: Vec<_> = self.leases.iter().filter(|(_, held)| held.ends <= now).map(|(lease, _)| *lease).collect();
-        for lease in &over {
-            self.end(Lease(*lease));
+        let mut is_any = false;
+        while let Some(&(_, lease)) = self.ends.first().filter(|(ends, _)| *ends <= now) {
+            self.end(Lease(lease));
+            is_any = true;
         }
-        !over.is_empty()
+        is_any
     }
 
     fn end(&mut self, lease: Lease) {
-        self.leases.remove(&lease.0);
+        if let Some(held) = self.leases.remove(&lease.0) {
+            self.ends.remove(&(held.ends, lease.0));
+        }
         let keys: Vec<_> =
             self.rows.iter().filter(|(_, row)| row.lease == Some(lease)).map(|(key, _)| key.clone()).collect();
         if keys.is_empty() {
@@ -340,19 +345,21 @@ impl Engine for MemoryClient {
         let granted = self.call(move |state| {
             state.last_lease += 1;
             let lease = state.last_lease;
-            state.leases.insert(lease, Held { ttl, ends: Instant::now() + ttl });
+            let ends = Instant::now() + ttl;
+            state.leases.insert(lease, Held { ttl, ends });
+            state.ends.insert((ends, lease));
             Ok(Grant { lease: Lease(lease), ttl })
         });
         granted.await
     }
 
     async fn renew(&self, lease: Lease) -> Result<Duration, EngineError> {
-        let renewed = self.call(move |state| match state.leases.get_mut(&lease.0) {
-            Some(held) => {
-                held.ends = Instant::now() + held.ttl;
-                Ok(held.ttl)
-            }
-            None => Err(EngineError::LeaseGone),
+        let renewed = self.call(move |state| {
+            let held = state.leases.get_mut(&lease.0).ok_or(EngineError::LeaseGone)?;
+            state.ends.remove(&(held.ends, lease.0));
+            held.ends = Instant::now() + held.ttl;
+            state.ends.insert((held.ends, lease.0));
+            Ok(held.ttl)
         });
         renewed.await
     }
@@ -415,12 +422,12 @@ impl MemoryWatch {
         if self.seen < state.compacted {
             return Err(EngineError::Compacted);
         }
-        let next_end = state.leases.values().map(|held| held.ends).min();
+        let next_end = state.ends.first().map(|(ends, _)| *ends);
         let mut link = self.client.link();
         if link.is_cut || !link.hears {
             return Ok((News::default(), next_end));
         }
-        let mut events: Vec<_> = state.log.iter().filter(|event| event.revision > self.seen).cloned().collect();
+        let mut events: Vec<_> = state.log[state.log.partition_point(|event| event.revision <= self.seen)..].to_vec();
         let lost = link.loses.min(events.len());
         link.loses -= lost;
         self.seen = events.drain(..lost).next_back().map_or(self.seen, |event| event.revision);
