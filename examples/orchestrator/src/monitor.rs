@@ -158,7 +158,7 @@ impl<'a> Monitor<'a> {
             self.note("is no longer current: commits nothing")?;
             return Ok(Outcome::Displaced);
         }
-        self.store.act(self.job, self.run, effect)?;
+        self.store.act(self.job, self.run, effect, None)?;
         self.note(&format!("does the {effect}"))?;
         self.step(Step::Acted)?;
         self.commit(effect)
@@ -218,7 +218,7 @@ impl<'a> Monitor<'a> {
     /// Ends the job by compare-and-set.
     fn commit(&self, effect: Effect) -> Result<Outcome> {
         let end = effect.state();
-        if self.store.commit(self.job, self.run, end)? {
+        if self.store.commit(self.job, self.run, end, None)? {
             self.note(&format!("commits '{end}'"))?;
             Ok(Outcome::Committed)
         } else {

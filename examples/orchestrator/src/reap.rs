@@ -71,10 +71,7 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
         let rows = self.store.running()?;
         let jobs: Vec<_> = rows.iter().map(|(job, _)| *job).collect();
         self.engine.feed.listed(&jobs);
-        let row = |(job, row): (JobId, rusqlite::Result<_>)| {
-            row.map(|row| (job, row)).map_err(|source| Error::Row { job, source })
-        };
-        Ok(rows.into_iter().map(row).collect())
+        Ok(rows.into_iter().map(|(job, row)| row.map(|row| (job, row))).collect())
     }
 
     fn job<'a>(&self, (job, row): &'a Self::Row) -> RunningJob<'a> {
@@ -125,7 +122,7 @@ impl<'env> JobStore<'env> for Jobs<'_, 'env> {
     fn reap(&mut self, (job, row): Self::Row, cause: Cause, claim: Claim<'env>) -> Result<Outcome> {
         // What was done outside stays done, even if its monitor did not get to say so.
         let end = self.store.acted(job)?.map_or(State::Reaped, |effect| effect.state());
-        if !self.store.commit(job, row.run, end)? {
+        if !self.store.commit(job, row.run, end, None)? {
             return Ok(Outcome::Refused);
         }
         let ends = if end == State::Reaped { "reaps it".to_owned() } else { format!("ends it as '{end}'") };

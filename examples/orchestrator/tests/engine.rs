@@ -106,7 +106,7 @@ impl Fixture {
     }
 
     fn gate_result(&self) -> String {
-        let connection = Connection::open(self.database.path()).unwrap();
+        let connection = Connection::open(self.database.path().unwrap()).unwrap();
         connection.query_row("SELECT result FROM tasks", [], |row| row.get(0)).unwrap()
     }
 }
@@ -139,7 +139,7 @@ fn a_failed_job_never_reaches_its_gates() {
     let job = fixture.store().enqueue().unwrap();
     fixture.engine().drain(Mode::Honor).unwrap();
     assert_eq!(fixture.store().state(job).unwrap(), State::RolledBack);
-    let connection = Connection::open(fixture.database.path()).unwrap();
+    let connection = Connection::open(fixture.database.path().unwrap()).unwrap();
     let gates: u64 = connection.query_row("SELECT COUNT(*) FROM tasks", [], |row| row.get(0)).unwrap();
     assert_eq!(gates, 0);
 }
@@ -163,14 +163,14 @@ fn a_job_without_an_owner_is_redriven_once() {
     fixture.reap_until(|store| store.unfinished().unwrap() == 0);
     assert_eq!(fixture.store().state(job).unwrap(), State::Merged);
     assert_eq!(fixture.store().count_runs().unwrap(), 2);
-    assert_eq!(fixture.store().count_effects(Effect::Merge).unwrap(), 1);
+    assert_eq!(fixture.store().count_effects(Effect::Merge, None).unwrap(), 1);
 }
 
 #[test]
 fn a_bad_row_does_not_stop_the_sweep() {
     let fixture = Fixture::new("exit 0");
     let (bad, good) = (fixture.orphan(), fixture.orphan());
-    let connection = Connection::open(fixture.database.path()).unwrap();
+    let connection = Connection::open(fixture.database.path().unwrap()).unwrap();
     connection.execute("UPDATE jobs SET run_id = NULL WHERE id = ?1", [bad]).unwrap();
     fixture.reap_until(|store| store.state(good).unwrap() == State::Merged);
     assert_eq!(fixture.store().state(bad).unwrap(), State::Running);
@@ -186,14 +186,14 @@ fn what_was_done_outside_is_not_done_again() {
     let job = fixture.orphan();
     let mut store = fixture.store();
     let (_, row) = store.running().unwrap().remove(0);
-    store.act(job, row.unwrap().run, Effect::Merge).unwrap();
+    store.act(job, row.unwrap().run, Effect::Merge, None).unwrap();
     // Redriven by the reaper, or queued again by a restart: the commit is all that is missing.
     fixture.reap_until(|store| store.unfinished().unwrap() == 0);
     assert_eq!(store.state(job).unwrap(), State::Merged);
 
     let other = fixture.orphan();
     let (_, row) = store.running().unwrap().remove(0);
-    store.act(other, row.unwrap().run, Effect::Merge).unwrap();
+    store.act(other, row.unwrap().run, Effect::Merge, None).unwrap();
     assert_eq!(store.requeue_running().unwrap(), [other]);
     fixture.engine().drain(Mode::Honor).unwrap();
     assert_eq!(store.state(other).unwrap(), State::Merged);
@@ -234,7 +234,7 @@ fn the_backstop_ends_a_job_as_what_was_done_for_it() {
     let fixture = Fixture::new("exit 0");
     let job = fixture.orphan();
     let mut store = fixture.store();
-    store.act(job, store.running().unwrap().remove(0).1.unwrap().run, Effect::Merge).unwrap();
+    store.act(job, store.running().unwrap().remove(0).1.unwrap().run, Effect::Merge, None).unwrap();
     // An owner that hangs between acting and committing.
     let owner = fixture.registry.mark(job, Finalizer::new(None, "commit"));
     fixture.reap_until(|store| store.unfinished().unwrap() == 0);
@@ -285,7 +285,7 @@ fn a_job_whose_monitor_fails_before_the_stamp_is_lost() {
 fn a_verdict_that_the_store_refuses_is_counted_and_nothing_else() {
     let fixture = Fixture::new("exit 0");
     let job = fixture.orphan();
-    let connection = Connection::open(fixture.database.path()).unwrap();
+    let connection = Connection::open(fixture.database.path().unwrap()).unwrap();
     // As if the job had moved on between the listing and the act, each time.
     connection.execute_batch("CREATE TRIGGER no BEFORE UPDATE ON jobs BEGIN SELECT RAISE(IGNORE); END").unwrap();
     fixture.reap_until_counts(Mode::Honor, |_, stats| stats.refused > 2);

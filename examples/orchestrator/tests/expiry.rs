@@ -51,8 +51,8 @@ fn no_job_gets_the_number_of_a_forgotten_one() {
     for _ in 0..3 {
         let job = store.enqueue().unwrap();
         let run = store.start(job).unwrap().unwrap();
-        store.act(job, run, orchestrator::store::Effect::Merge).unwrap();
-        assert!(store.commit(job, run, State::Merged).unwrap());
+        store.act(job, run, orchestrator::store::Effect::Merge, None).unwrap();
+        assert!(store.commit(job, run, State::Merged, None).unwrap());
         store.end_run(run, orchestrator::store::Outcome::Committed).unwrap();
     }
     assert_eq!(store.expire(u64::MAX >> 1, 100).unwrap(), [1, 2]);
@@ -68,7 +68,7 @@ fn a_job_stays_while_a_monitor_is_at_it() {
     let mut store = database.store("main").unwrap();
     let job = store.enqueue().unwrap();
     let run = store.start(job).unwrap().unwrap();
-    assert!(store.commit(job, run, State::Reaped).unwrap());
+    assert!(store.commit(job, run, State::Reaped, None).unwrap());
     let other = store.enqueue().unwrap();
     store.start(other).unwrap().unwrap();
     assert_eq!(store.expire(u64::MAX >> 1, 100).unwrap(), [0; 0]);

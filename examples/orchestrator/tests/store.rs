@@ -35,7 +35,7 @@ impl Fixture {
     }
 
     fn raw(&self) -> Connection {
-        Connection::open(self.database.path()).unwrap()
+        Connection::open(self.database.path().unwrap()).unwrap()
     }
 }
 
@@ -73,7 +73,7 @@ fn one_of_many_commits_ends_a_job() {
     for _ in 0..50 {
         let (job, run) = fixture.finished();
         let ends = [State::Merged, State::RolledBack, State::Reaped, State::Merged];
-        let won = at_once(&fixture.database, |number, store| store.commit(job, run, ends[number]).unwrap());
+        let won = at_once(&fixture.database, |number, store| store.commit(job, run, ends[number], None).unwrap());
         assert_eq!(won.iter().filter(|won| **won).count(), 1, "{won:?}");
         let winner = won.iter().position(|won| *won).unwrap();
         assert_eq!(fixture.store.state(job).unwrap(), ends[winner]);
@@ -94,10 +94,10 @@ fn a_run_that_was_replaced_cannot_end_the_job() {
     let mut fixture = Fixture::new();
     let (job, old) = fixture.finished();
     let new = fixture.store.redrive(job, old).unwrap().unwrap();
-    assert!(!fixture.store.commit(job, old, State::RolledBack).unwrap());
+    assert!(!fixture.store.commit(job, old, State::RolledBack, None).unwrap());
     assert_eq!(fixture.store.state(job).unwrap(), State::Running);
     assert!(fixture.store.process_succeeded(new).unwrap(), "the exit code goes with the job");
-    assert!(fixture.store.commit(job, new, State::Merged).unwrap());
+    assert!(fixture.store.commit(job, new, State::Merged, None).unwrap());
     assert_eq!(fixture.store.state(job).unwrap(), State::Merged);
 }
 
@@ -147,8 +147,8 @@ fn a_run_that_ended_without_ending_its_job_is_lost() {
 fn an_ended_job_stays_as_it_is() {
     let mut fixture = Fixture::new();
     let (job, run) = fixture.finished();
-    assert!(fixture.store.commit(job, run, State::Merged).unwrap());
-    assert!(!fixture.store.commit(job, run, State::Reaped).unwrap());
+    assert!(fixture.store.commit(job, run, State::Merged, None).unwrap());
+    assert!(!fixture.store.commit(job, run, State::Reaped, None).unwrap());
     assert_eq!(fixture.store.redrive(job, run).unwrap(), None);
     assert_eq!(fixture.store.start(job).unwrap(), None);
     assert_eq!(fixture.store.requeue_running().unwrap(), Vec::<u64>::new());
@@ -159,7 +159,7 @@ fn an_ended_job_stays_as_it_is() {
 fn a_restart_requeues_what_was_running_in_its_own_queue() {
     let mut fixture = Fixture::new();
     let (ended, run) = fixture.finished();
-    assert!(fixture.store.commit(ended, run, State::Merged).unwrap());
+    assert!(fixture.store.commit(ended, run, State::Merged, None).unwrap());
     fixture.store.end_run(run, Outcome::Committed).unwrap();
     let (running, _) = fixture.finished();
     let waiting = fixture.store.enqueue().unwrap();
@@ -180,8 +180,8 @@ fn the_ledger_keeps_what_was_done() {
     let mut fixture = Fixture::new();
     let (job, run) = fixture.finished();
     assert_eq!(fixture.store.acted(job).unwrap(), None);
-    fixture.store.act(job, run, Effect::Rollback).unwrap();
-    fixture.store.act(job, run, Effect::Merge).unwrap();
+    fixture.store.act(job, run, Effect::Rollback, None).unwrap();
+    fixture.store.act(job, run, Effect::Merge, None).unwrap();
     assert_eq!(fixture.store.acted(job).unwrap(), Some(Effect::Rollback));
     for sql in ["DELETE FROM ledger", "UPDATE ledger SET effect = 'merge'"] {
         let error = fixture.raw().execute(sql, []).unwrap_err();
@@ -204,9 +204,9 @@ fn a_job_has_diverged_if_the_ledger_says_something_else() {
         let mut fixture = Fixture::new();
         let (job, run) = fixture.finished();
         for &effect in effects {
-            fixture.store.act(job, run, effect).unwrap();
+            fixture.store.act(job, run, effect, None).unwrap();
         }
-        fixture.store.commit(job, run, end).unwrap();
+        fixture.store.commit(job, run, end, None).unwrap();
         assert_eq!(fixture.store.count_diverged().unwrap(), diverged, "{effects:?} {end}");
     }
 }
@@ -239,7 +239,7 @@ fn a_bad_row_does_not_hide_the_others() {
 fn a_file_is_created_once_and_recognised_later() {
     let mut fixture = Fixture::new();
     let (job, _) = fixture.finished();
-    let again = Database::open(fixture.database.path()).unwrap();
+    let again = Database::open(fixture.database.path().unwrap()).unwrap();
     assert_eq!(again.store(QUEUE).unwrap().state(job).unwrap(), State::Running);
     assert_eq!((again.begin_replay().unwrap(), again.begin_replay().unwrap()), (1, 2));
 }
@@ -326,7 +326,7 @@ fn tallies_are_what_counting_finds() {
         let run = fixture.store.start(job).unwrap().unwrap();
         let end = [State::Merged, State::RolledBack, State::Reaped].get(number % 4).copied();
         if let Some(end) = end {
-            assert!(fixture.store.commit(job, run, end).unwrap());
+            assert!(fixture.store.commit(job, run, end, None).unwrap());
         }
     }
     fixture.database.store("another").unwrap().enqueue().unwrap();
@@ -385,7 +385,7 @@ fn the_stamp_of_a_run_that_is_not_the_jobs_own_is_refused() {
     let job = fixture.store.enqueue().unwrap();
     let run = fixture.store.start(job).unwrap().unwrap();
     assert!(fixture.store.is_own(job, run).unwrap());
-    assert!(fixture.store.commit(job, run, State::Reaped).unwrap());
+    assert!(fixture.store.commit(job, run, State::Reaped, None).unwrap());
     assert!(!fixture.store.is_own(job, run).unwrap());
     assert!(!fixture.store.finish(run, Some(0)).unwrap());
 }

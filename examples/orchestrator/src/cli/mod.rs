@@ -290,7 +290,7 @@ fn replay(options: ReplayOptions) -> Result<bool> {
     };
     let holds = replay.run(&mut stdout().lock())?;
     if keep {
-        say(format_args!("The rows are kept in {}.", database.path().display()))?;
+        say(format_args!("The rows are kept in {database}."))?;
     }
     Ok(holds)
 }

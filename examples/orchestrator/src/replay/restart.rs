@@ -100,7 +100,7 @@ impl Life {
     fn start(replay: &Replay<'_>, queue: &str, hold: bool) -> Result<Self> {
         let doing = "starting this program again";
         let mut command = Command::new(replay.program);
-        command.arg("--db").arg(replay.database.path());
+        command.arg("--db").args(replay.database.path());
         command.arg("--work").arg(queue).arg("--workspaces").arg(replay.workspaces);
         if let Some(path) = replay.config_path {
             command.arg("--config").arg(path);

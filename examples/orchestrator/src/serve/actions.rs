@@ -101,7 +101,7 @@ fn ended(service: &Service, store: &Store, job: JobId, by: &str, reason: Option<
         let (JobState::Running, Some(run)) = (row.state, row.run) else { return Ok(Wish::Not(row.state)) };
         let end = ending(store, job)?;
         // Another run's job by now: a redrive was quicker. It is asked again whose it is.
-        if store.commit(job, run, end)? {
+        if store.commit(job, run, end, None)? {
             let whom = owner
                 .map_or_else(String::new, |owner| format!(", displacing {}", crate::feed::OwnerSeen::from(&owner)));
             store.note_as(NoteKind::Action, Some(job), by, &format!("ends it as '{end}'{whom}{why}"))?;
