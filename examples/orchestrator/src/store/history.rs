@@ -146,11 +146,9 @@ impl Store {
         }
         if which.after.is_some() && self.connection.is_shared() {
             // Notes get their numbers in another order than they are committed in. Who reads on from the last one is
-            // told of none before all that come before it are there: see the schema.
-            sql.push_str(
-                " AND id <= (SELECT id FROM notes WHERE upto <= pg_snapshot_xmin(pg_current_snapshot())
-                    ORDER BY id DESC LIMIT 1)",
-            );
+            // told of none before all that come before it are there: see the schema. It is asked before the notes are
+            // read, so that these have all that it speaks of.
+            narrow(" AND id <=", id(self.ask("SELECT notes_settled()", &[])?));
         }
         values.push(id(limit as u64));
         sql.push_str(&format!(" ORDER BY id DESC LIMIT ?{}", values.len()));
@@ -178,7 +176,7 @@ impl Store {
         for state in &wanted.states {
             for kind in kinds(wanted) {
                 let sql = format!(
-                    "SELECT {JOB} FROM jobs WHERE queue = ?1 AND state = ?2 AND id < ?3 AND (?4 IS NULL OR id = ?4){}
+                    "SELECT {JOB} FROM jobs WHERE queue = ?1 AND state = ?2 AND id < ?3 AND (CAST(?4 AS BIGINT) IS NULL OR id = ?4){}
                      ORDER BY id DESC LIMIT ?6",
                     if kind.is_some() { " AND kind = ?5" } else { " AND CAST(?5 AS TEXT) IS NULL" }
                 );
@@ -202,7 +200,8 @@ impl Store {
                     (None, None) => self.tally(*state)?,
                     (job, kind) => {
                         let sql = "SELECT COUNT(*) FROM jobs WHERE queue = ?1 AND state = ?2
-                            AND (?3 IS NULL OR id = ?3) AND (?4 IS NULL OR kind = ?4)";
+                            AND (CAST(?3 AS BIGINT) IS NULL OR id = ?3)
+                            AND (CAST(?4 AS TEXT) IS NULL OR kind = ?4)";
                         self.ask::<u64>(sql, values![self.queue, state, job, kind])?
                     }
                 };

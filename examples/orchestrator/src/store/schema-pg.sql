@@ -85,10 +85,11 @@ CREATE TABLE claims (
 CREATE INDEX claims_by_job ON claims (job_id);
 
 -- Transactions commit in another order than they draw numbers in. Who reads on from the note read last would miss one
--- whose number is smaller and whose transaction was slower. So a transaction has its own number before it draws a
--- note's, and a note says which transactions there can have been when its number was drawn: those before `upto`. Once
--- none of them is under way, no note with a smaller number is still to come.
-CREATE SEQUENCE note_numbers;
+-- whose number is smaller and whose transaction was slower. So each transaction keeps a lock, shared and never waited
+-- for, that tells after which number it drew its own. The sequence begins with a number that no note has, so that its
+-- last value is always one that was drawn.
+CREATE SEQUENCE note_numbers MINVALUE 0;
+SELECT nextval('note_numbers');
 CREATE TABLE notes (
     id     BIGINT PRIMARY KEY,
     queue  TEXT NOT NULL,
@@ -97,21 +98,36 @@ CREATE TABLE notes (
     who    TEXT NOT NULL,
     kind   TEXT NOT NULL DEFAULT 'run'
            CHECK (kind IN ('run', 'verdict', 'redrive', 'reap', 'mode', 'action', 'trouble')),
-    what   TEXT NOT NULL,
-    upto   xid8 NOT NULL
+    what   TEXT NOT NULL
 );
 CREATE INDEX notes_by_queue ON notes (queue, id);
 CREATE INDEX notes_by_job ON notes (job_id);
 CREATE INDEX notes_by_kind ON notes (queue, kind, id);
 CREATE FUNCTION number_note() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM pg_current_xact_id();
+    PERFORM pg_advisory_xact_lock_shared(TG_RELID::INT, (last_value % 2147483648)::INT) FROM note_numbers;
     NEW.id := nextval('note_numbers');
-    -- A new snapshot, since the function is volatile.
-    NEW.upto := pg_snapshot_xmax(pg_current_snapshot());
     RETURN NEW;
 END $$;
 CREATE TRIGGER notes_number BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION number_note();
+
+-- Up to which number no note is still to come. The last number is read first: who has no lock after that draws a larger
+-- one. Whose lock is seen draws, or drew, a number after the one that the lock tells, which has 31 bits of it.
+CREATE FUNCTION notes_settled() RETURNS BIGINT LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    latest BIGINT;
+    behind BIGINT;
+BEGIN
+    SELECT last_value INTO latest FROM note_numbers;
+    SELECT max(distance) INTO behind FROM (
+        SELECT (latest % 2147483648 - objid::BIGINT + 2147483648) % 2147483648 AS distance FROM pg_locks
+        WHERE locktype = 'advisory' AND classid = 'notes'::regclass AND objsubid = 2
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    ) AS held
+    -- It is larger only for locks that were taken since, after a larger number.
+    WHERE distance < 1073741824;
+    RETURN latest - COALESCE(behind, 0);
+END $$;
 
 -- How many jobs have ended, by changes that are appended and summed up. A row for each state, as a file has it, would
 -- be written by all transactions that end a job, one after the other. What has not ended is counted by its index.
@@ -133,8 +149,8 @@ BEGIN
     INSERT INTO tallies (queue, state, jobs) VALUES (in_queue, in_state, in_jobs) RETURNING id INTO number;
     -- Each of so many folds what there is, and waits for no other that is at it.
     IF number % 500 = 0 THEN
-        WITH some AS (SELECT id FROM tallies ORDER BY id LIMIT 5000 FOR UPDATE SKIP LOCKED),
-            folded AS (DELETE FROM tallies USING some WHERE tallies.id = some.id RETURNING queue, state, jobs)
+        WITH oldest AS (SELECT id FROM tallies ORDER BY id LIMIT 5000 FOR UPDATE SKIP LOCKED),
+            folded AS (DELETE FROM tallies USING oldest WHERE tallies.id = oldest.id RETURNING queue, state, jobs)
         INSERT INTO tallies (queue, state, jobs) SELECT queue, state, SUM(jobs) FROM folded GROUP BY queue, state;
     END IF;
 END $$;
