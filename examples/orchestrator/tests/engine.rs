@@ -163,7 +163,7 @@ fn a_job_without_an_owner_is_redriven_once() {
     fixture.reap_until(|store| store.unfinished().unwrap() == 0);
     assert_eq!(fixture.store().state(job).unwrap(), State::Merged);
     assert_eq!(fixture.store().count_runs().unwrap(), 2);
-    assert_eq!(fixture.store().count_effects(Effect::Merge, None).unwrap(), 1);
+    assert_eq!(fixture.store().count_effects(Effect::Merge).unwrap(), 1);
 }
 
 #[test]

@@ -276,7 +276,7 @@ on_both! {
         assert!(!fixture.store.finish(run, Some(0)).unwrap());
     }
 
-    /// Seen to fail without the comparisons with `fence`: the late one merged what its successor had rolled back.
+    /// Seen to fail without the comparisons with `fence`: the late one merged.
     fn a_stale_token_acts_and_commits_nothing(new) {
         let mut fixture = new();
         let (job, run) = fixture.finished();
@@ -306,7 +306,7 @@ on_both! {
         assert!(fixture.store.commit(job, run, State::Merged, Some(9)).unwrap());
     }
 
-    /// Seen to fail on a server where the redrive copies before it compares: the exit code was lost.
+    /// Seen to fail on a server where neither locks the job: the new run had no exit code.
     fn a_stamp_is_before_a_redrive_or_refused(new) {
         let fixture = new();
         for _ in 0..50 {
@@ -418,6 +418,8 @@ on_both! {
         assert!(store.commit(job, run, State::Merged, None).unwrap(), "and the connection can be used");
     }
 
+    /// A job with the number of one that was merged would be taken for merged. Seen to fail with a file where neither the
+    /// newest job nor the newest run is kept.
     fn no_number_of_a_forgotten_job_is_given_again(new) {
         let mut fixture = new();
         let mut last = 0;

@@ -216,7 +216,7 @@ pub(crate) enum Access {
 pub(crate) enum Connection {
     Sqlite(rusqlite::Connection),
     #[cfg(feature = "cluster")]
-    Postgres(Server),
+    Postgres(Box<Server>),
 }
 
 impl Connection {

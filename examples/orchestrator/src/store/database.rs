@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "cluster")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -40,7 +42,7 @@ pub struct Database(Engine);
 enum Engine {
     Sqlite(File),
     #[cfg(feature = "cluster")]
-    Postgres(Place),
+    Postgres(Arc<Place>),
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +94,7 @@ impl Database {
                 Connection::Sqlite(connection)
             }
             #[cfg(feature = "cluster")]
-            Engine::Postgres(place) => Connection::Postgres(place.server()),
+            Engine::Postgres(place) => Connection::Postgres(Box::new(Place::server(place))),
         };
         Ok(Store { connection, queue: queue.to_owned() })
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postgres::config::{Host, TargetSessionAttrs};
@@ -28,7 +29,7 @@ const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Which tables on which server.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Place {
     config: Config,
     schema: String,
@@ -53,7 +54,7 @@ impl fmt::Display for Place {
 
 impl Place {
     /// Reads where it is, and creates the tables if they are not there.
-    pub(crate) fn open(config: &str, schema: Option<&str>) -> Result<Self> {
+    pub(crate) fn open(config: &str, schema: Option<&str>) -> Result<Arc<Self>> {
         let mut config: Config =
             config.parse().map_err(|error| Error::Usage(format!("where the job store is: {}", because(&error))))?;
         if config.get_connect_timeout().is_none() {
@@ -71,14 +72,14 @@ impl Place {
         }
         // Of several hosts, the one that can be written.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        let place = Self { config, schema: schema.unwrap_or(SCHEMA).to_owned() };
-        place.server().migrate()?;
+        let place = Arc::new(Self { config, schema: schema.unwrap_or(SCHEMA).to_owned() });
+        Self::server(&place).migrate()?;
         Ok(place)
     }
 
     /// A connection, which is made when it is needed.
-    pub(crate) fn server(&self) -> Server {
-        Server { place: self.clone(), line: RefCell::new(None), in_transaction: Cell::new(false) }
+    pub(crate) fn server(place: &Arc<Self>) -> Server {
+        Server { place: Arc::clone(place), line: RefCell::new(None), in_transaction: Cell::new(false) }
     }
 
     fn name_of_schema(&self) -> String {
@@ -159,7 +160,7 @@ impl Line {
 /// A connection to the server, or to be. Who calls after it broke makes a new one. The call that found it broken has
 /// failed, and whether the server did what it asked is not known.
 pub(crate) struct Server {
-    place: Place,
+    place: Arc<Place>,
     line: RefCell<Option<Line>>,
     in_transaction: Cell<bool>,
 }
