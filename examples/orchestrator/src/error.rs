@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use crate::store::BadColumn;
+
 /// A result of the orchestrator.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -45,21 +47,35 @@ pub enum Error {
     /// A statement failed on an open database.
     #[error("job store: {0}")]
     Store(#[from] rusqlite::Error),
+    /// A statement failed on a server, or was refused by it.
+    #[error("job store: {0}")]
+    Postgres(String),
+    /// The server has no space left.
+    #[error("job store: its disk is full: {0}")]
+    Full(String),
+    /// The schema on the server is another program's.
+    #[error("{0}: tables of another program, left as they are")]
+    ForeignTables(String),
+    /// The schema on the server is of a version that is still to come.
+    #[error("{place}: version {found} of the tables, and this program knows versions up to {known}")]
+    TooNew {
+        /// Where they are.
+        place: String,
+        /// Their version.
+        found: i64,
+        /// The last one that is known here.
+        known: u64,
+    },
+    /// A row makes no sense, or is missing.
+    #[error("job store: {0}")]
+    Column(BadColumn),
     /// The row of a running job makes no sense.
     #[error("job {job}: {source}")]
     Row {
         /// The job.
         job: u64,
         /// What is wrong with it.
-        source: rusqlite::Error,
-    },
-    /// The tables on PostgreSQL are of another program, or of another version of this one.
-    #[error("the schema `orchestrator` is of version {}, and this program's is {known}", .found.map_or("none".to_owned(), |found| found.to_string()))]
-    OtherVersion {
-        /// Theirs.
-        found: Option<i32>,
-        /// Ours.
-        known: i32,
+        source: BadColumn,
     },
     /// What several processes share does not answer, or refuses.
     #[error("{what}: {reason}")]

@@ -48,6 +48,12 @@ fn code(error: &Error) -> u8 {
         | Error::Replaced(_)
         | Error::Unwritable(_)
         | Error::Store(_)
+        | Error::Postgres(_)
+        | Error::Full(_)
+        | Error::ForeignTables(_)
+        | Error::TooNew { .. }
+        | Error::Column(_)
+        | Error::Shared { .. }
         | Error::Row { .. } => 4,
         Error::Listen { .. } => 5,
         Error::Served { .. } => 6,

@@ -138,10 +138,7 @@ impl<'env> Jobs<'_, 'env> {
         let rows = self.store.running()?;
         let jobs: Vec<_> = rows.iter().map(|(job, _)| *job).collect();
         self.engine.feed.listed(&jobs);
-        let row = |(job, row): (JobId, rusqlite::Result<_>)| {
-            row.map(|row| (job, row)).map_err(|source| Error::Row { job, source })
-        };
-        Ok(rows.into_iter().map(row).collect())
+        Ok(rows.into_iter().map(|(job, row)| row.map(|row| (job, row))).collect())
     }
 
     fn ruled<V, M>(&self, job: JobId, row: &Running, verdict: &Verdict<'_, JobId, V, M>, explanation: &Explanation<'_>)

@@ -7,9 +7,7 @@ mod common;
 use std::fs;
 
 use common::{Place, QUICK, wait_for};
-use orchestrator::store::{Database, State};
 use serde_json::json;
-use tempfile::TempDir;
 
 /// Seen to fail with jobs that are kept for ever: workspaces, output and rows were all there.
 #[test]
@@ -39,39 +37,4 @@ fn ended_jobs_are_forgotten_with_all_that_is_theirs() {
     std::thread::sleep(std::time::Duration::from_millis(1500));
     assert_eq!(rows("jobs"), 1);
     assert_eq!(server.submit("{}"), [82]);
-}
-
-/// Numbers are not given twice: a job with the number of one that was merged would be taken for merged. Seen to fail where
-/// neither the newest job nor the newest run is kept.
-#[test]
-fn no_job_gets_the_number_of_a_forgotten_one() {
-    let directory = TempDir::new().unwrap();
-    let database = Database::open(&directory.path().join("jobs.db")).unwrap();
-    let mut store = database.store("main").unwrap();
-    for _ in 0..3 {
-        let job = store.enqueue().unwrap();
-        let run = store.start(job).unwrap().unwrap();
-        assert!(store.act(job, run, orchestrator::store::Effect::Merge, None).unwrap());
-        assert!(store.commit(job, run, State::Merged, None).unwrap());
-        store.end_run(run, orchestrator::store::Outcome::Committed).unwrap();
-    }
-    assert_eq!(store.expire(u64::MAX >> 1, 100).unwrap(), [1, 2]);
-    let next = store.enqueue().unwrap();
-    assert_eq!((next, store.acted(next).unwrap()), (4, None));
-}
-
-/// A displaced monitor that is still at work writes to its run's row.
-#[test]
-fn a_job_stays_while_a_monitor_is_at_it() {
-    let directory = TempDir::new().unwrap();
-    let database = Database::open(&directory.path().join("jobs.db")).unwrap();
-    let mut store = database.store("main").unwrap();
-    let job = store.enqueue().unwrap();
-    let run = store.start(job).unwrap().unwrap();
-    assert!(store.commit(job, run, State::Reaped, None).unwrap());
-    let other = store.enqueue().unwrap();
-    store.start(other).unwrap().unwrap();
-    assert_eq!(store.expire(u64::MAX >> 1, 100).unwrap(), [0; 0]);
-    store.end_run(run, orchestrator::store::Outcome::Displaced).unwrap();
-    assert_eq!(store.expire(u64::MAX >> 1, 100).unwrap(), [job]);
 }

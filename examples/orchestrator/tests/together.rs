@@ -8,13 +8,11 @@ mod support;
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
-use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use common::{LONG, Place, QUICK, Server, TOKEN, orchestrator, wait_for};
-use orchestrator::error::Error;
-use orchestrator::store::{Database, Effect, NoteKind, Outcome, State, Store, Wanted, Which};
+use common::{Place, QUICK, Server, TOKEN, orchestrator, wait_for};
+use orchestrator::store::{Database, Effect, Outcome};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Server as Postgres, free_port, not_checked};
@@ -40,7 +38,7 @@ impl Shared {
     }
 
     fn database(&self) -> Database {
-        Database::postgres(&self.address()).unwrap()
+        Database::postgres(&self.address(), None).unwrap()
     }
 
     fn say(&self, sql: &str) {
@@ -305,162 +303,4 @@ fn a_service_that_loses_its_marks_ends() {
     let (status, said) = a.ended();
     assert_eq!(status.code(), Some(4), "{said}");
     assert!(said.contains("the marks of this process are lost: "), "{said}");
-}
-
-#[test]
-fn a_server_that_is_not_there_or_has_other_tables_is_told() {
-    let no_server = Database::postgres("host=127.0.0.1 port=1 user=nobody").unwrap_err();
-    assert!(matches!(no_server, Error::Shared { .. }), "{no_server}");
-    assert!(Database::postgres("host=127.0.0.1 prt=1").is_err());
-    let Some(shared) = Shared::start() else { return };
-    shared.database();
-    shared.say("UPDATE orchestrator.version SET version = 7");
-    let other = Database::postgres(&shared.address()).unwrap_err();
-    assert_eq!(other.to_string(), "the schema `orchestrator` is of version 7, and this program's is 1");
-}
-
-// The store itself.
-
-/// A life of jobs, in all states.
-fn live(mut store: Store) -> String {
-    let mut told = String::new();
-    let mut tell = |what: String| told += &(what + "\n");
-    let jobs = store.submit("gated", 5).unwrap();
-    tell(format!("{jobs:?} {:?} {:?}", store.queued().unwrap(), store.counts().unwrap()));
-    let (job, run) = store.start_next().unwrap().unwrap();
-    let (second, lost) = store.start_next().unwrap().unwrap();
-    let third = store.start(jobs[2]).unwrap().unwrap();
-    store.marked(job, run, "run", "marked").unwrap();
-    store.enter(job, run, "finalize", "run", "enters").unwrap();
-    let task = store.start_task(run, "gate").unwrap();
-    store.end_task(task, "green").unwrap();
-    assert!(store.finish(run, Some(0)).unwrap() && store.process_succeeded(run).unwrap());
-    assert!(store.finish(third, None).unwrap() && !store.process_succeeded(third).unwrap());
-    assert!(store.act(job, run, Effect::Merge, None).unwrap());
-    assert!(store.commit(job, run, State::Merged, None).unwrap());
-    store.end_run(run, Outcome::Committed).unwrap();
-    let redriven = store.redrive(jobs[2], third).unwrap().unwrap();
-    assert_eq!(store.redrive(jobs[2], third).unwrap(), None);
-    assert!(!store.is_own(jobs[2], third).unwrap() && store.is_own(jobs[2], redriven).unwrap());
-    assert!(store.act(jobs[2], redriven, Effect::Rollback, None).unwrap());
-    tell(format!("{} diverged", store.count_diverged().unwrap()));
-    assert!(store.commit(jobs[2], redriven, State::RolledBack, None).unwrap());
-    assert!(store.requeue(second, lost).unwrap());
-    assert!(store.requeue_running().unwrap().is_empty());
-    assert!(store.withdraw(jobs[4]).unwrap());
-    tell(format!("{:?}", store.resubmit(jobs[4], "operator").unwrap()));
-    tell(format!("{:?}", store.resubmit(job, "operator").unwrap()));
-    store.pause(true, "operator").unwrap();
-    assert!(store.paused().unwrap().is_some() && store.start_next().unwrap().is_none());
-    store.pause(false, "operator").unwrap();
-    store.touch().unwrap();
-    store.claim(job, 1, "reaper", 7).unwrap();
-    tell(format!("{:?} {:?}", store.rounds_won(job).unwrap(), store.count_rounds(job, 1).unwrap()));
-    store.note_as(NoteKind::Reap, None, "reaper", "says it's well").unwrap();
-    tell(format!("{:?} {:?}", store.counts().unwrap(), store.unfinished().unwrap()));
-    let history = |which| {
-        let happened = store.history(&which, 9).unwrap();
-        happened.into_iter().map(|event| (event.id, event.job, event.kind, event.what)).collect::<Vec<_>>()
-    };
-    tell(format!("{:?}", history(Which::default())));
-    let kinds = vec![NoteKind::Reap, NoteKind::Action];
-    tell(format!("{:?}", history(Which { kinds, before: Some(100), after: Some(1), ..Which::default() })));
-    tell(format!("{:?}", history(Which { job: Some(job), ..Which::default() })));
-    for kinds in [None, Some(vec!["gated".to_owned()]), Some(vec!["other".to_owned()])] {
-        for only in [None, Some(second)] {
-            let (states, kinds) = (State::ALL.to_vec(), kinds.clone());
-            let wanted = Wanted { states, kinds, job: only, before: Some(9), limit: 4 };
-            let rows = store.jobs(&wanted).unwrap();
-            let rows: Vec<_> = rows.into_iter().map(|row| (row.job, row.state, row.run, row.redrives)).collect();
-            tell(format!("{rows:?} {}", store.count_wanted(&wanted).unwrap()));
-        }
-    }
-    for job in &jobs {
-        let runs = store.runs(*job).unwrap();
-        let runs: Vec<_> = runs.iter().map(|run| (run.run, run.exit_code, run.outcome, run.tasks.len())).collect();
-        tell(format!("{:?} {runs:?} {:?}", store.kind(*job).unwrap(), store.effects(*job).unwrap().len()));
-    }
-    assert!(store.job(job).unwrap().unwrap().ended_at_ms.is_some() && store.job(1000).unwrap().is_none());
-    tell(format!("{:?}", store.overview().unwrap().counts));
-    let later = orchestrator::store::now() + 3_600_000;
-    tell(format!("expired {:?}, {} notes", store.expire(later, 10).unwrap(), store.expire_notes(later, 1).unwrap()));
-    tell(format!("{:?} {:?}", store.counts().unwrap(), store.acted(job).unwrap()));
-    told
-}
-
-/// Both databases do the same. Seen to fail with an `expire` that leaves the tallies on PostgreSQL.
-#[test]
-fn the_store_is_the_same_on_both() {
-    let Some(shared) = Shared::start() else { return };
-    let directory = TempDir::new().unwrap();
-    let file = Database::open(&directory.path().join("jobs.db")).unwrap();
-    assert_eq!(live(shared.database().store("q").unwrap()), live(file.store("q").unwrap()));
-}
-
-#[test]
-fn each_job_is_started_by_one_of_many_processes() {
-    const JOBS: usize = 200;
-    let Some(shared) = Shared::start() else { return };
-    let database = shared.database();
-    database.store("q").unwrap().submit("default", JOBS).unwrap();
-    let line = Barrier::new(4);
-    let mut started: Vec<_> = thread::scope(|scope| {
-        let threads = [(); 4].map(|()| {
-            scope.spawn(|| {
-                let mut store = database.store("q").unwrap();
-                line.wait();
-                // Nothing to start: for this moment, others have all that is left.
-                std::iter::from_fn(|| {
-                    while store.counts().unwrap().get(&State::Queued).is_some_and(|queued| *queued > 0) {
-                        if let Some((job, _)) = store.start_next().unwrap() {
-                            return Some(job);
-                        }
-                    }
-                    None
-                })
-                .collect::<Vec<_>>()
-            })
-        });
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    });
-    started.sort_unstable();
-    assert_eq!(started, (1..=JOBS as u64).collect::<Vec<_>>());
-}
-
-/// Seen to fail without the comparison of tokens in `act` and in `commit`.
-#[test]
-fn a_token_that_is_late_acts_on_nothing() {
-    let directory = TempDir::new().unwrap();
-    let file = Database::open(&directory.path().join("jobs.db")).unwrap();
-    let shared = Shared::start();
-    for database in [Some(file), shared.as_ref().map(Shared::database)].into_iter().flatten() {
-        let mut store = database.store("q").unwrap();
-        let job = store.enqueue().unwrap();
-        let run = store.start(job).unwrap().unwrap();
-        assert!(store.act(job, run, Effect::Merge, Some(8)).unwrap());
-        assert!(!store.act(job, run, Effect::Rollback, Some(7)).unwrap(), "it is late");
-        assert!(!store.commit(job, run, State::RolledBack, Some(7)).unwrap(), "so late");
-        assert_eq!(store.greatest_fence().unwrap(), 8);
-        assert_eq!(store.effects(job).unwrap().len(), 1);
-        assert!(store.commit(job, run, State::Merged, Some(8)).unwrap());
-        assert!(!store.act(job, run, Effect::Merge, Some(9)).unwrap(), "it has ended");
-    }
-}
-
-/// A connection that breaks is an error once. Seen to fail with a connection that is never made anew.
-#[test]
-fn a_server_that_was_restarted_is_found_again() {
-    let Some(mut shared) = Shared::start() else { return };
-    let store = shared.database().store("q").unwrap();
-    store.enqueue().unwrap();
-    shared.postgres.kill();
-    assert!(store.enqueue().is_err(), "nobody answers");
-    shared.postgres.launch();
-    shared.runtime.block_on(shared.postgres.await_ready());
-    let began = std::time::Instant::now();
-    while store.enqueue().is_err() {
-        assert!(began.elapsed() < LONG);
-        thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(store.queued().unwrap().len(), 2);
 }

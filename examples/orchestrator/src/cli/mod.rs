@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 #[cfg(feature = "cluster")]
 use std::time::Duration;
 
@@ -382,8 +382,7 @@ fn replay(options: ReplayOptions) -> Result<bool> {
     };
     let holds = replay.run(&mut stdout().lock())?;
     if keep {
-        let path = database.path().unwrap_or(Path::new("")).display();
-        say(format_args!("The rows are kept in {path}."))?;
+        say(format_args!("The rows are kept in {database}."))?;
     }
     Ok(holds)
 }

@@ -125,7 +125,7 @@ pub fn work(together: &Together, role: &Role, mut config: Config, workspaces: &P
     config.limits.hard_deadline = LONGEST;
     config.limits.max_redrives = Some(1000);
     config.limits.monitors = if role.part == Part::Work { 4 } else { DEPLOYED as usize };
-    let database = Database::postgres(&together.database)?;
+    let database = Database::postgres(&together.database, None)?;
     let registry = Registry::new();
     let marks = if role.alone {
         Marks::Own(&registry)
@@ -283,11 +283,11 @@ pub(super) fn cut_off(replay: &Replay<'_>, together: &Together, queue: &str) -> 
 impl Together {
     /// Numbers a new replay.
     pub(super) fn begin(&self) -> Result<u64> {
-        Database::postgres(&self.database)?.begin_replay()
+        Database::postgres(&self.database, None)?.begin_replay()
     }
 
     pub(super) fn store(&self, queue: &str) -> Result<Store> {
-        Database::postgres(&self.database)?.store(queue)
+        Database::postgres(&self.database, None)?.store(queue)
     }
 }
 

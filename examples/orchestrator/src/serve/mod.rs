@@ -115,7 +115,7 @@ impl Place {
             }
             #[cfg(feature = "cluster")]
             Self::Shared { database, marks, name, ttl } => {
-                let database = Database::postgres(&database)?;
+                let database = Database::postgres(&database, None)?;
                 let floor = database.store(QUEUE)?.greatest_fence()?;
                 let marks = Marks::Shared(crate::marks::Shared::open(&marks, QUEUE, &name, ttl, floor)?);
                 let workspaces = made(workspaces.unwrap_or_else(|| PathBuf::from("orchestrator.workspaces")))?;

@@ -1,14 +1,19 @@
-//! The database: how it is opened, recognized, and brought up to date.
+//! Where the store is: a file, which is opened, recognized, and brought up to date, or tables on a server.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "cluster")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection as Sqlite, OpenFlags, TransactionBehavior, params};
+use rusqlite::{OpenFlags, TransactionBehavior};
 
 use crate::error::{Error, Result};
-use crate::store::sql::Connection;
-use crate::store::{Store, now};
+use crate::store::Store;
+use crate::store::connection::Connection;
+#[cfg(feature = "cluster")]
+use crate::store::postgres::Place;
 
 /// Marks an SQLite file as ours ("lvmk"), so that another program's is never written to.
 const APPLICATION_ID: i32 = 0x6c76_6d6b;
@@ -29,19 +34,32 @@ const BUSY_WORKING: Duration = Duration::from_secs(10);
 /// More than there are statements in the store, so that each is prepared once per connection.
 const STATEMENTS: usize = 64;
 
-/// A database that holds, or now holds, our schema.
+/// What holds, or now holds, our schema.
 #[derive(Clone, Debug)]
-pub struct Database(Place);
+pub struct Database(Engine);
 
 #[derive(Clone, Debug)]
-enum Place {
-    File(PathBuf),
+enum Engine {
+    Sqlite(File),
     #[cfg(feature = "cluster")]
-    Server(Box<postgres::Config>),
+    Postgres(Arc<Place>),
 }
 
-/// A file of SQLite's.
-struct File<'a>(&'a Path);
+#[derive(Clone, Debug)]
+struct File {
+    path: PathBuf,
+}
+
+/// As people see it, without a password.
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Engine::Sqlite(file) => write!(f, "{}", file.path.display()),
+            #[cfg(feature = "cluster")]
+            Engine::Postgres(place) => write!(f, "{place}"),
+        }
+    }
+}
 
 impl Database {
     /// Creates the schema in a new or empty file, recognises a file that has it, and brings an older one of ours up to
@@ -52,50 +70,51 @@ impl Database {
         if let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) {
             return Err(Error::NoDirectory(parent.to_owned()));
         }
-        let ours = File(&path).prepare().map_err(|error| Error::open(&path, error))?;
-        if ours { Ok(Self(Place::File(path))) } else { Err(Error::ForeignDatabase(path)) }
+        let file = File { path };
+        let ours = file.prepare().map_err(|error| Error::open(&file.path, error))?;
+        if ours { Ok(Self(Engine::Sqlite(file))) } else { Err(Error::ForeignDatabase(file.path)) }
     }
 
-    /// Creates the tables in a PostgreSQL database, in a schema of their own, or recognizes those that are there. The address
-    /// is as libpq has it.
+    /// Creates our tables in a PostgreSQL database, or recognizes them. Tables of others, and of a later version, are
+    /// refused. The configuration is a URL, or words like `host=... user=... dbname=...`. The tables are in a schema of
+    /// their own, `orchestrator` if nothing else is said.
+    ///
+    /// The connections are blocking ones: they are not for a thread that runs asynchronous tasks.
     #[cfg(feature = "cluster")]
-    pub fn postgres(address: &str) -> Result<Self> {
-        let config = super::postgres::config(address)?;
-        super::postgres::prepare(&config)?;
-        Ok(Self(Place::Server(Box::new(config))))
+    pub fn postgres(config: &str, schema: Option<&str>) -> Result<Self> {
+        Ok(Self(Engine::Postgres(Place::open(config, schema)?)))
     }
 
-    /// A connection that works on the jobs of `queue`; each thread has its own.
+    /// Connects to the jobs of `queue`; each thread has its own connection.
     pub fn store(&self, queue: &str) -> Result<Store> {
         let connection = match &self.0 {
-            Place::File(path) => {
-                let connection = File(path).connect(BUSY_WORKING)?;
+            Engine::Sqlite(file) => {
+                let connection = file.connect(BUSY_WORKING)?;
                 connection.set_prepared_statement_cache_capacity(STATEMENTS);
                 Connection::Sqlite(connection)
             }
             #[cfg(feature = "cluster")]
-            Place::Server(config) => Connection::Postgres(Box::new(super::postgres::Postgres::connect(config)?.into())),
+            Engine::Postgres(place) => Connection::Postgres(Box::new(Place::server(place))),
         };
         Ok(Store { connection, queue: queue.to_owned() })
     }
 
-    /// Where it is, if it is a file.
+    /// Returns the file, where it is one.
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {
-            Place::File(path) => Some(path),
+            Engine::Sqlite(file) => Some(&file.path),
             #[cfg(feature = "cluster")]
-            Place::Server(_) => None,
+            Engine::Postgres(_) => None,
         }
     }
 
     /// Numbers a new replay.
     pub fn begin_replay(&self) -> Result<u64> {
-        let store = self.store("")?;
-        store.insert("INSERT INTO replays (started_at) VALUES (?1)", params![now()])
+        self.store("")?.begin_replay()
     }
 }
 
-impl File<'_> {
+impl File {
     /// Returns `true` if the file has our schema now.
     fn prepare(&self) -> rusqlite::Result<bool> {
         let mut connection = self.connect(BUSY_OPENING)?;
@@ -124,9 +143,9 @@ impl File<'_> {
         Ok(true)
     }
 
-    fn connect(&self, busy: Duration) -> rusqlite::Result<Sqlite> {
+    fn connect(&self, busy: Duration) -> rusqlite::Result<rusqlite::Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Sqlite::open_with_flags(self.0, flags)?;
+        let connection = rusqlite::Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(busy)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;

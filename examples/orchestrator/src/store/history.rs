@@ -1,11 +1,9 @@
 //! Questions on the past: what happened, to which job, and what became of it.
 
-use rusqlite::params;
-use rusqlite::types::{ToSql, Value};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::store::sql::Row;
+use crate::store::connection::{BadColumn, Row, ToValue, Value, values};
 use crate::store::{Effect, JobId, NoteKind, Outcome, RunId, State, Store};
 
 /// One thing that happened.
@@ -126,28 +124,35 @@ pub struct Wanted {
 impl Store {
     /// Tells what happened, the newest first.
     pub fn history(&self, which: &Which, limit: usize) -> Result<Vec<Happened>> {
-        let mut sql = "SELECT id, at, job_id, who, kind, what FROM notes WHERE queue = ?".to_owned();
-        let mut values: Vec<Value> = vec![self.queue.clone().into()];
+        let mut sql = "SELECT id, at, job_id, who, kind, what FROM notes WHERE queue = ?1".to_owned();
+        let mut values = vec![self.queue.to_value()];
         if !which.kinds.is_empty() {
-            sql.push_str(&format!(" AND kind IN (?{})", ", ?".repeat(which.kinds.len() - 1)));
-            values.extend(which.kinds.iter().map(|kind| Value::from(kind.to_string())));
+            let numbers: Vec<_> = (2..).take(which.kinds.len()).map(|number| format!("?{number}")).collect();
+            sql.push_str(&format!(" AND kind IN ({})", numbers.join(", ")));
+            values.extend(which.kinds.iter().map(ToValue::to_value));
         }
-        let mut narrow = |condition: &str, value: Value| {
-            sql.push_str(condition);
+        let mut narrow = |condition: &str, value: Value<'static>| {
             values.push(value);
+            sql.push_str(&format!("{condition} ?{}", values.len()));
         };
         if let Some(job) = which.job {
-            narrow(" AND job_id = ?", id(job));
+            narrow(" AND job_id =", id(job));
         }
         if let Some(before) = which.before {
-            narrow(" AND id < ?", id(before));
+            narrow(" AND id <", id(before));
         }
         if let Some(after) = which.after {
-            narrow(" AND id > ?", id(after));
+            narrow(" AND id >", id(after));
         }
-        narrow(" ORDER BY id DESC LIMIT ?", id(limit as u64));
-        let values: Vec<_> = values.iter().map(|value| value as &dyn ToSql).collect();
-        let happened = |row: &Row<'_>| {
+        if which.after.is_some() && self.connection.is_shared() {
+            // Notes get their numbers in another order than they are committed in. Who reads on from the last one is
+            // told of none before all that come before it are there: see the schema. It is asked before the notes are
+            // read, so that these have all that it speaks of.
+            narrow(" AND id <=", id(self.ask("SELECT notes_settled()", &[])?));
+        }
+        values.push(id(limit as u64));
+        sql.push_str(&format!(" ORDER BY id DESC LIMIT ?{}", values.len()));
+        self.list(&sql, &values, |row| {
             Ok(Happened {
                 id: row.get(0)?,
                 at_ms: row.get(1)?,
@@ -156,14 +161,13 @@ impl Store {
                 kind: row.get(4)?,
                 what: row.get(5)?,
             })
-        };
-        self.list(&sql, &values, happened)
+        })
     }
 
     /// Returns a job's row, if this queue has it.
     pub fn job(&self, job: JobId) -> Result<Option<JobRow>> {
         let sql = format!("SELECT {JOB} FROM jobs WHERE queue = ?1 AND id = ?2");
-        self.connection.find(&sql, params![self.queue, job], job_row)
+        self.find(&sql, values![self.queue, job], job_row)
     }
 
     /// Lists jobs, the newest first. Each state is read by itself, and no further than the list is long.
@@ -177,7 +181,8 @@ impl Store {
                     if kind.is_some() { " AND kind = ?5" } else { " AND CAST(?5 AS TEXT) IS NULL" }
                 );
                 let before = wanted.before.unwrap_or(i64::MAX.unsigned_abs());
-                let values: &[&dyn ToSql] = params![self.queue, state, before, wanted.job, kind, wanted.limit as u64];
+                let limit = wanted.limit as u64;
+                let values = values![self.queue, state, before, wanted.job, kind, limit];
                 found.extend(self.list(&sql, values, job_row)?);
             }
         }
@@ -192,14 +197,12 @@ impl Store {
         for state in &wanted.states {
             for kind in kinds(wanted) {
                 total += match (wanted.job, kind) {
-                    (None, None) => {
-                        let sql = "SELECT CAST(COALESCE(SUM(jobs), 0) AS BIGINT) FROM tallies WHERE queue = ?1 AND state = ?2";
-                        self.ask::<u64>(sql, params![self.queue, state])?
-                    }
+                    (None, None) => self.tally(*state)?,
                     (job, kind) => {
                         let sql = "SELECT COUNT(*) FROM jobs WHERE queue = ?1 AND state = ?2
-                            AND (CAST(?3 AS BIGINT) IS NULL OR id = ?3) AND (CAST(?4 AS TEXT) IS NULL OR kind = ?4)";
-                        self.ask::<u64>(sql, params![self.queue, state, job, kind])?
+                            AND (CAST(?3 AS BIGINT) IS NULL OR id = ?3)
+                            AND (CAST(?4 AS TEXT) IS NULL OR kind = ?4)";
+                        self.ask::<u64>(sql, values![self.queue, state, job, kind])?
                     }
                 };
             }
@@ -211,7 +214,7 @@ impl Store {
     pub fn runs(&self, job: JobId) -> Result<Vec<RunRow>> {
         let sql = "SELECT id, started_at, marked_at, finished_at, exit_code, ended_at, outcome, stage
             FROM runs WHERE job_id = ?1 ORDER BY id";
-        let mut runs = self.list(sql, params![job], |row| {
+        let mut runs = self.list(sql, values![job], |row| {
             Ok(RunRow {
                 run: row.get(0)?,
                 started_at_ms: row.get(1)?,
@@ -226,7 +229,7 @@ impl Store {
         })?;
         let sql = "SELECT id, gate, started_at, ended_at, result FROM tasks WHERE run_id = ?1 ORDER BY id";
         for run in &mut runs {
-            run.tasks = self.list(sql, params![run.run], |row| {
+            run.tasks = self.list(sql, values![run.run], |row| {
                 Ok(TaskRow {
                     task: row.get(0)?,
                     gate: row.get(1)?,
@@ -242,14 +245,14 @@ impl Store {
     /// Returns what was done outside for a job.
     pub fn effects(&self, job: JobId) -> Result<Vec<EffectRow>> {
         let sql = "SELECT run_id, effect, at FROM ledger WHERE job_id = ?1 ORDER BY id";
-        self.list(sql, params![job], |row| Ok(EffectRow { run: row.get(0)?, effect: row.get(1)?, at_ms: row.get(2)? }))
+        self.list(sql, values![job], |row| Ok(EffectRow { run: row.get(0)?, effect: row.get(1)?, at_ms: row.get(2)? }))
     }
 }
 
 /// The columns of a [`JobRow`].
 const JOB: &str = "id, kind, state, run_id, redrives, submitted_at, started_at, ended_at";
 
-fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
+fn job_row(row: &Row<'_>) -> Result<JobRow, BadColumn> {
     Ok(JobRow {
         job: row.get(0)?,
         kind: row.get(1)?,
@@ -270,7 +273,7 @@ fn kinds(wanted: &Wanted) -> Vec<Option<&str>> {
     }
 }
 
-/// Ids beyond what SQLite can count are of nothing.
-fn id(id: u64) -> Value {
-    i64::try_from(id).unwrap_or(i64::MAX).into()
+/// Ids beyond what a store can count are of nothing.
+fn id(id: u64) -> Value<'static> {
+    Value::Integer(i64::try_from(id).unwrap_or(i64::MAX))
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use serde::{Serialize, Serializer};
+
+use crate::store::connection::{Column, FromColumn, ToValue, Value};
 
 /// A job, and its key in the registry.
 pub type JobId = u64;
@@ -40,17 +41,17 @@ macro_rules! text_enum {
             }
         }
 
-        impl ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-                Ok(match self { $(Self::$variant => $text,)* }.into())
+        impl ToValue for $name {
+            fn to_value(&self) -> Value<'_> {
+                Value::Text(match self { $(Self::$variant => $text,)* })
             }
         }
 
-        impl FromSql for $name {
-            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-                match value.as_str()? {
-                    $($text => Ok(Self::$variant),)*
-                    _ => Err(FromSqlError::InvalidType),
+        impl FromColumn for $name {
+            fn from_column(column: Column<'_>) -> Option<Self> {
+                match column {
+                    $(Column::Text($text) => Some(Self::$variant),)*
+                    _ => None,
                 }
             }
         }

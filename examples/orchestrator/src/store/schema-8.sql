@@ -1,4 +1,4 @@
 -- From version 7 to 8.
 
--- The greatest token that acted on the job: lesser ones are refused. A process that has the file to itself needs none.
+-- The largest fencing token that anybody has acted on the job or ended it with. Who comes with a smaller one is late.
 ALTER TABLE jobs ADD COLUMN fence INTEGER NOT NULL DEFAULT 0;
