@@ -7,7 +7,7 @@
 //! [`Registry`](livemark::Registry), so that look-ups stay lock-free and ask nobody.
 //!
 //! The [guide] says what holds while what does, which two statements the job store needs, how to choose the TTL, and what
-//! happens when something fails.
+//! happens when something fails. [Planning](planning) says how many processes and marks an engine carries.
 //!
 //! # Example
 //!
@@ -32,6 +32,9 @@
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}
+
+#[doc = include_str!("planning.md")]
+pub mod planning {}
 
 mod any_engine;
 mod clock;
