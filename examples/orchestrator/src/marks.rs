@@ -117,9 +117,9 @@ impl<'a> Marks<'a> {
     }
 
     /// Gives up all marks of this process, at its end.
-    pub fn close(&self) {
+    pub fn close(&self) -> Result<()> {
         match self {
-            Self::Own(_) => {}
+            Self::Own(_) => Ok(()),
             #[cfg(feature = "cluster")]
             Self::Shared(shared) => shared.close(),
         }

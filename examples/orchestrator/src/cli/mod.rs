@@ -94,13 +94,15 @@ struct TogetherOptions {
     /// How many processes are killed
     #[arg(long, value_name = "N", default_value_t = 200, requires = "cluster")]
     kills: u32,
-    // Set, like the next two, where the replay starts this program again.
+    // Set, like the next three, where the replay starts this program again.
     #[arg(long, hide = true)]
     name: Option<String>,
     #[arg(long, hide = true)]
     part: Option<together::Part>,
     #[arg(long, hide = true)]
     alone: bool,
+    #[arg(long, hide = true, default_value_t = 1_000)]
+    ttl_ms: u64,
 }
 
 #[cfg(feature = "cluster")]
@@ -355,10 +357,16 @@ fn replay(options: ReplayOptions) -> Result<bool> {
         Some(queue),
         Some(together),
         Some(workspaces),
-        TogetherOptions { name: Some(name), part: Some(part), alone, .. },
+        TogetherOptions { name: Some(name), part: Some(part), alone, ttl_ms, .. },
     ) = (&options.work, &together, &options.workspaces, &options.together)
     {
-        let role = Role { queue: queue.clone(), name: name.clone(), part: *part, alone: *alone };
+        let role = Role {
+            queue: queue.clone(),
+            name: name.clone(),
+            part: *part,
+            alone: *alone,
+            ttl: Duration::from_millis(*ttl_ms),
+        };
         together::work(together, &role, config, workspaces, &program)?;
         return Ok(true);
     }

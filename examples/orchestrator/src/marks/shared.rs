@@ -22,7 +22,6 @@ use tokio_postgres::config::Host;
 use crate::error::{Error, Result};
 use crate::feed::OwnerSeen;
 use crate::marks::{Hold, Marked, Process, Seen};
-use crate::reap::complain;
 use crate::store::JobId;
 
 /// How often it is looked which processes there are, while somebody asks.
@@ -189,12 +188,11 @@ impl Shared {
     }
 
     /// Ends the session, and with it all marks of this process.
-    pub fn close(&self) {
+    pub fn close(&self) -> Result<()> {
         if self.loss().is_some() {
-            return;
+            return Ok(());
         }
-        let closed = self.wait(self.0.session.clone().close());
-        complain(closed.map_err(Error::shared("closing the session")));
+        self.wait(self.0.session.clone().close()).map_err(Error::shared("closing the session"))
     }
 }
 

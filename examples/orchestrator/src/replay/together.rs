@@ -30,8 +30,11 @@ const PROCESSES: usize = 3;
 const KEPT: u64 = 12;
 /// The longest life of such a process, and the shortest.
 const LIVES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
-/// For how long the marks of a process stay without it.
-const TTL: Duration = Duration::from_secs(1);
+/// For how long the marks of a process stay without it: where it is killed, where it is cut off, and where nothing is to happen
+/// to it. Among the last two a machine that is so busy that a process loses its marks would spoil the count of runs.
+const TTL_KILLED: Duration = Duration::from_secs(1);
+const TTL_CUT_OFF: Duration = Duration::from_secs(3);
+const TTL_DEPLOYED: Duration = Duration::from_secs(30);
 /// How long all of it may take beyond what the kills take.
 const LONGEST: Duration = Duration::from_secs(180);
 /// What a monitor notes when it waits for its process to be cut off.
@@ -118,6 +121,8 @@ pub struct Role {
     pub part: Part,
     /// Whether it knows of its own marks only, as without livemark-cluster.
     pub alone: bool,
+    /// For how long its marks stay without it.
+    pub ttl: Duration,
 }
 
 /// What the child process does: works off a queue beside others, with limits that are past on no busy machine.
@@ -131,7 +136,7 @@ pub fn work(together: &Together, role: &Role, mut config: Config, workspaces: &P
         Marks::Own(&registry)
     } else {
         let floor = database.store(&role.queue)?.greatest_fence()?;
-        Marks::Shared(Shared::open(&together.marks, &namespace(&role.queue), &role.name, TTL, floor)?)
+        Marks::Shared(Shared::open(&together.marks, &namespace(&role.queue), &role.name, role.ttl, floor)?)
     };
     let slow: &Hook<'_> = &|store, job, run, step| {
         if step == Step::Gate(config.default_kind.gates.len() - 1) {
@@ -164,7 +169,8 @@ pub fn work(together: &Together, role: &Role, mut config: Config, workspaces: &P
         },
     };
     let drained = engine.drain_together(Mode::Honor);
-    marks.close();
+    // Who is cut off cannot say so.
+    let _ = marks.close();
     drained.map(drop)
 }
 
@@ -180,7 +186,7 @@ fn deploy(replay: &Replay<'_>, together: &Together, queue: &str, alone: bool) ->
         store.enqueue()?;
     }
     let start = |name, part| {
-        let beginning = Beginning { part, alone, ..Beginning::of(replay, together, queue, name) };
+        let beginning = Beginning { part, alone, ttl: TTL_DEPLOYED, ..Beginning::of(replay, together, queue, name) };
         if alone { beginning.apart() } else { beginning }.life()
     };
     let mut old = start("old", Part::Slow)?;
@@ -262,11 +268,12 @@ pub(super) fn cut_off(replay: &Replay<'_>, together: &Together, queue: &str) -> 
     store.enqueue()?;
     let wire = Wire::to(&together.marks)?;
     let cut = Beginning::of(replay, together, queue, "cut off").apart();
-    let mut cut = Beginning { part: Part::Stuck, marks: &wire.place, ..cut }.life()?;
+    let mut cut = Beginning { part: Part::Stuck, marks: &wire.place, ttl: TTL_CUT_OFF, ..cut }.life()?;
     wait_until("the monitor to be in its place", PATIENCE, || Ok(store.count_notes(CUT_OFF)? == 1 || cut.has_ended()))?;
     wire.cut();
     store.note(None, "network", "is cut between the process and the marks")?;
-    let mut other = Beginning::of(replay, together, queue, "other").apart().life()?;
+    let other = Beginning::of(replay, together, queue, "other").apart();
+    let mut other = Beginning { ttl: TTL_CUT_OFF, ..other }.life()?;
     let ended = other.wait()?;
     store.note(None, "kernel", &format!("the other process ends: {ended}"))?;
     cut.wait()?;
@@ -301,12 +308,13 @@ struct Beginning<'a> {
     marks: &'a Place,
     workspaces: PathBuf,
     alone: bool,
+    ttl: Duration,
 }
 
 impl<'a> Beginning<'a> {
     fn of(replay: &'a Replay<'a>, together: &'a Together, queue: &'a str, name: &'a str) -> Self {
         let (part, workspaces) = (Part::Work, replay.workspaces.to_owned());
-        Self { replay, together, queue, name, part, marks: &together.marks, workspaces, alone: false }
+        Self { replay, together, queue, name, part, marks: &together.marks, workspaces, alone: false, ttl: TTL_KILLED }
     }
 
     /// On a host of its own, from which no lock on a directory is seen.
@@ -321,6 +329,7 @@ impl<'a> Beginning<'a> {
         command.arg("--marks").arg(self.marks.to_string());
         command.arg("--work").arg(self.queue).arg("--workspaces").arg(&self.workspaces);
         command.arg("--name").arg(self.name).arg("--part").arg(self.part.name());
+        command.arg("--ttl-ms").arg(self.ttl.as_millis().to_string());
         if self.alone {
             command.arg("--alone");
         }

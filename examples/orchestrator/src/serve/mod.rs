@@ -238,7 +238,7 @@ impl Service {
             match started {
                 // What has not ended yet is as if we had been killed: the next start queues it again.
                 Ok(Ending::Cut) => {
-                    self.engine.marks.close();
+                    complain(self.engine.marks.close());
                     exit(0)
                 }
                 // Nothing that still runs may write to a store that is another's now.
@@ -247,7 +247,7 @@ impl Service {
                     exit(OUSTED)
                 }
                 Ok(Ending::Whole) => {
-                    self.engine.marks.close();
+                    complain(self.engine.marks.close());
                     Ok(())
                 }
                 Err(error) => {
