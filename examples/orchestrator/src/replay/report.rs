@@ -89,7 +89,7 @@ pub fn skipped(out: &mut dyn Write) -> Result<()> {
     };
     written((|| {
         writeln!(out, "\nNot played, as they take several processes on one store: (g) a rolling deploy,")?;
-        writeln!(out, "(h) processes killed at random, (i) one cut off. {HOW}")
+        writeln!(out, "(h) processes killed at random, (i) one cut off.\n{HOW}")
     })())
 }
 
