@@ -98,14 +98,11 @@ impl<'a> Monitor<'a> {
         }
         // Among several processes a job without a mark is one whose process is gone.
         let early = self.engine.marks.are_shared().then(|| self.mark()).transpose()?;
-        let is_wanted = || early.as_ref().is_none_or(Hold::is_current);
         self.note("starts the job's process")?;
         self.step(Step::Started)?;
         let exit = match self.kind()? {
-            Some(kind) => {
-                let watch = self.watch();
-                self.run(&kind.job.command, Source::Process(self.run), || is_wanted() && watch())?
-            }
+            // Not ended where the mark is in doubt for a moment: whoever takes the job over gives it another run.
+            Some(kind) => self.run(&kind.job.command, Source::Process(self.run), self.watch())?,
             None => Exit::NotStarted("the settings have no such kind any more".to_owned()),
         };
         if let Exit::NotNow(reason) = exit {
