@@ -173,6 +173,10 @@ impl<'a> Engine<'a> {
         // Other processes ring no bell here.
         let at_most = if self.marks.are_shared() { LOOK_EVERY } else { Duration::MAX };
         while let Some(busy) = self.shift.begin() {
+            // Whoever has lost its marks gets none for any job.
+            if self.marks.lost().is_some() {
+                break;
+            }
             if self.shift.is_paused() {
                 drop(busy);
                 heard = self.shift.wait(heard, at_most);

@@ -97,7 +97,15 @@ impl<'a> Monitor<'a> {
             return self.finalize(self.mark()?);
         }
         // Among several processes a job without a mark is one whose process is gone.
-        let early = self.engine.marks.are_shared().then(|| self.mark()).transpose()?;
+        let early = self.engine.marks.are_shared().then(|| self.mark()).transpose();
+        let early = match early {
+            Ok(early) => early,
+            Err(error) => {
+                // Nothing has happened yet. Nobody is to take it for a worker that was lost.
+                self.store.requeue(self.job, self.run)?;
+                return Err(error);
+            }
+        };
         self.note("starts the job's process")?;
         self.step(Step::Started)?;
         let exit = match self.kind()? {

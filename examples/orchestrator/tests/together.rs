@@ -12,8 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Place, QUICK, Server, TOKEN, orchestrator, wait_for};
-use orchestrator::store::{Database, Effect, Outcome};
-use rustix::process::Signal;
+use orchestrator::store::{Database, Effect, Outcome, State};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{Server as Postgres, free_port, not_checked};
 use tempfile::TempDir;
@@ -96,6 +96,14 @@ impl Etcd {
     }
 }
 
+impl Etcd {
+    /// Stops it, so that nobody answers, or lets it go on.
+    fn stop(&mut self, is_stopped: bool) {
+        let signal = if is_stopped { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
 impl Drop for Etcd {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -173,6 +181,27 @@ fn services_share_jobs_and_one_ends_what_a_killed_one_leaves() {
     // Written down after the job has ended.
     wait_for("six runs", || store.count_outcomes(Outcome::Committed).unwrap() == 6);
     assert_eq!(store.count_runs().unwrap(), 9, "three were redriven");
+}
+
+/// Marks are where nobody answers, and jobs are elsewhere. Seen to fail with a monitor that gives its job up as it gives up any
+/// other: its worker counts as lost, and the reaper ends it.
+#[test]
+fn a_job_is_queued_again_while_no_mark_can_be_had() {
+    let (Some(shared), Some(mut etcd)) = (Shared::start(), Etcd::start()) else { return };
+    let place = Place::new(QUICK);
+    let mut command = shared.command(&place, "a", "3");
+    let a = Server::start(command.args(["--marks", &format!("etcd://127.0.0.1:{}", etcd.port)]));
+    etcd.stop(true);
+    let job = a.submit("{}")[0];
+    let store = shared.database().store("main").unwrap();
+    wait_for("a run that had no mark", || store.count_outcomes(Outcome::Failed).unwrap() > 0);
+    // For longer than a lost worker is waited for. By then the service has lost its marks, and ended.
+    thread::sleep(Duration::from_secs(1));
+    assert!(matches!(store.state(job).unwrap(), State::Queued | State::Running));
+    etcd.stop(false);
+    drop(a);
+    let again = Server::start(command.args(["--marks", &format!("etcd://127.0.0.1:{}", etcd.port)]));
+    again.until_counts("merged", 1);
 }
 
 /// A job whose own process runs has no stamp by which it could be redriven. Seen to fail with monitors that mark no job before
