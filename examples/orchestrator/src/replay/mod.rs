@@ -96,8 +96,9 @@ impl Replay<'_> {
     fn drain(&self, queue: &str, mode: Mode, hook: &Hook<'_>) -> Result<(Store, Counts)> {
         let store = self.database.store(queue)?;
         store.enqueue()?;
+        let registry = Registry::new();
         let engine = Engine {
-            marks: Marks::Own(&Registry::new()),
+            marks: Marks::Own(&registry),
             database: self.database,
             queue,
             config: self.config,

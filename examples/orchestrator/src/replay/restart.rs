@@ -76,8 +76,9 @@ pub fn work(
         Ok(())
     };
     let hook = if hold { held } else { &no_hook };
+    let registry = Registry::new();
     Engine {
-        marks: Marks::Own(&Registry::new()),
+        marks: Marks::Own(&registry),
         database,
         queue,
         config,
