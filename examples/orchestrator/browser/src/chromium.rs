@@ -194,8 +194,8 @@ impl Chromium {
         };
         let asked: Vec<_> = log.as_array().expect("a log").iter().filter_map(address).collect();
         assert!(asked.iter().any(|url| url.ends_with("/events")), "the log has no requests: {asked:?}");
-        // The browser's own start page is not ours, and asks nobody either.
-        let own = |url: &str| ["chrome:", "data:"].iter().any(|scheme| url.starts_with(scheme));
+        // The browser's own start page, with what it is made of, is not ours, and asks nobody either.
+        let own = |url: &str| ["chrome:", "chrome-untrusted:", "data:"].iter().any(|scheme| url.starts_with(scheme));
         let strange: Vec<_> = asked.iter().filter(|url| !url.starts_with(origin) && !own(url)).collect();
         assert!(strange.is_empty(), "asked elsewhere: {strange:?}");
     }
